@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-QUESTION = "Please provide the bounding box coordinate of the region this sentence describes: <ref>{expression}</ref>"
+EXPRESSION = "{expression}"
+QUESTION = f"Please provide the bounding box coordinate of the region this sentence describes: <ref>{EXPRESSION}</ref>"
 
 INTERNVL2_5_SYSTEM = (
     "你是书生·万象，英文名是InternVL，是由上海人工智能实验室、清华大学及多家合作单位联合开发的多模态大语言模型。"
@@ -37,10 +38,10 @@ class GroundingPrompt:
         Raises:
             ValueError: the text does not hold each of the two exactly once, in this order.
         """
-        before_image, image, rest = text.partition(IMAGE_CONTEXT)
-        after_image, expression, after_expression = rest.partition("{expression}")
-        if not (image and expression) or IMAGE_CONTEXT in rest or "{expression}" in after_expression:
-            raise ValueError(f"a prompt needs one {IMAGE_CONTEXT} and, after it, one {{expression}}: {text!r}")
+        before_image, _, rest = text.partition(IMAGE_CONTEXT)
+        after_image, _, after_expression = rest.partition(EXPRESSION)
+        if text.count(IMAGE_CONTEXT) != 1 or text.count(EXPRESSION) != 1 or EXPRESSION not in rest:
+            raise ValueError(f"a prompt needs one {IMAGE_CONTEXT} and, after it, one {EXPRESSION}: {text!r}")
         return cls(before_image, after_image, after_expression)
 
 

@@ -1,0 +1,5 @@
+"""``python -m deeplayer_cli``."""
+
+from deeplayer_cli.app import main
+
+main()

@@ -1,0 +1,60 @@
+"""The ``deeplayer`` command: registers commands and turns exceptions into exit codes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from deeplayer_cli import __version__
+from deeplayer_cli.commands import demo, ground, score, verify
+from deeplayer_cli.errors import DeeplayerError
+
+USAGE_OR_IO, INTERRUPTED = 2, 130
+
+app = typer.Typer(
+    name="deeplayer",
+    help="Batch visual grounding with InternVL: image + referring expression -> box, as JSON lines.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+app.command()(ground.ground)
+app.command()(score.score)
+app.command()(verify.verify)
+app.add_typer(demo.app, name="demo")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"deeplayer {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; every expected failure becomes one line on stderr and an exit code."""
+    logging.basicConfig(format="deeplayer: %(message)s", level=logging.WARNING)
+    logging.getLogger("deeplayer").setLevel(logging.INFO)
+    try:
+        app()
+    except DeeplayerError as error:
+        print(f"deeplayer: error: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(USAGE_OR_IO)
+    except BrokenPipeError:
+        # The reader left (`| head -1`). Python would complain while flushing stdout at exit: give it a place to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

@@ -1,0 +1,242 @@
+"""Accuracy of predictions, with nothing left out of the denominator in silence."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field, fields
+from statistics import NormalDist
+from typing import TYPE_CHECKING
+
+import numpy as np
+import orjson
+
+from deeplayer_cli.boxes import ANSWER_RULES, centre_inside, parse_answer
+from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.schema import Prediction, overlap
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Mapping, Sequence
+
+    from deeplayer_cli.boxes import Box
+    from deeplayer_cli.schema import Id, Status
+
+CORRECT_IOU = 0.5
+"""The smallest overlap that the official evaluation counts as right."""
+
+ACCURACIES = {"acc@0.5": CORRECT_IOU, "acc@0.25": 0.25, "acc@0.75": 0.75}
+"""The smallest IoU that each accuracy counts as right."""
+
+CENTRE_ACCURACY = "centre_acc"
+
+NO_VALUE = "(none)"
+"""The group of rows that lack the field they are grouped by."""
+
+_FIELDS = frozenset(item.name for item in fields(Prediction))
+_Z = NormalDist().inv_cdf(0.975)
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A share of rows, from 0.0 to 1.0, with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The figures of one group of rows.
+
+    Attributes:
+        n: all rows; ``n_ok + n_no_box + n_error``.
+        n_ok: rows with a box.
+        n_no_box: rows whose answer holds no box.
+        n_error: rows that could not be answered.
+        n_without_gold: rows that cannot be scored; every other row counts in every figure, failures as wrong.
+        n_images: different images among the scored rows.
+        rates: those of `ACCURACIES`, the share of scored rows whose IoU is large enough, and ``centre_acc``, the share
+            whose box has its centre in the gold box; empty if nothing could be scored.
+        mean_iou: over the scored rows.
+    """
+
+    n: int
+    n_ok: int
+    n_no_box: int
+    n_error: int
+    n_without_gold: int
+    n_images: int
+    rates: Mapping[str, Rate]
+    mean_iou: float | None
+
+    def to_dict(self) -> dict[str, object]:
+        """The figures as JSON values; shares are fractions, and ``..._ci95`` their intervals."""
+        row: dict[str, object] = {
+            "n": self.n,
+            "n_ok": self.n_ok,
+            "n_no_box": self.n_no_box,
+            "n_error": self.n_error,
+            "n_without_gold": self.n_without_gold,
+            "n_images": self.n_images,
+        }
+        for name in (*ACCURACIES, CENTRE_ACCURACY):
+            rate = self.rates.get(name)
+            row[name] = None if rate is None else rate.value
+            row[f"{name}_ci95"] = None if rate is None else [rate.low, rate.high]
+        return row | {"mean_iou": self.mean_iou}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What `score` found.
+
+    Attributes:
+        overall: the figures of all rows.
+        rule: how the answers were read again; None for the boxes as they are stored.
+        by: the field that rows are grouped by, if any.
+        groups: the figures of each of its values, sorted.
+        n_unanswered: gold boxes that no prediction has the id of; they are in no figure.
+    """
+
+    overall: Summary
+    rule: str | None = None
+    by: str | None = None
+    groups: Mapping[str, Summary] = field(default_factory=dict)
+    n_unanswered: int = 0
+
+    def to_dict(self) -> dict[str, object]:
+        """The report as JSON values: the overall figures, then those of the groups."""
+        row = {"rule": self.rule, **self.overall.to_dict(), "n_unanswered": self.n_unanswered}
+        if self.by is not None:
+            row |= {"by": self.by, "groups": {name: summary.to_dict() for name, summary in self.groups.items()}}
+        return row
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """One row, judged."""
+
+    status: Status
+    image: Hashable
+    iou: float | None
+    centre: bool
+
+
+def score(
+    predictions: Iterable[Prediction],
+    *,
+    rule: str | None = None,
+    gold: Mapping[Id, Box] | None = None,
+    by: str | None = None,
+) -> Report:
+    """Compare predicted with gold boxes.
+
+    Args:
+        predictions: the rows, each id once.
+        rule: read the stored answers again by this rule of `deeplayer_cli.boxes.ANSWER_RULES`.
+        gold: gold boxes by id, instead of the rows' own.
+        by: also give the figures for each value of this field: of a prediction, or of its ``meta``.
+
+    Raises:
+        DeeplayerError: an id comes twice, no row has the field ``by``, or an answer cannot be read again.
+    """
+    if rule is not None and rule not in ANSWER_RULES:
+        raise DeeplayerError(f"there is no rule {rule!r} to read answers by: choose from {', '.join(ANSWER_RULES)}")
+    seen: set[Id] = set()
+    groups: defaultdict[str, list[_Outcome]] = defaultdict(list)
+    for prediction in predictions:
+        if prediction.id in seen:
+            raise DeeplayerError(f"id {prediction.id!r} comes twice: predictions are scored once for each id")
+        seen.add(prediction.id)
+        box = prediction.gold if gold is None else gold.get(prediction.id)
+        groups[_group(prediction, by)].append(_judge(prediction, box, rule))
+    if by is not None and seen and set(groups) == {NO_VALUE}:
+        raise DeeplayerError(f"no row has a value for {by!r}, neither a field of its own nor one in meta")
+    return Report(
+        overall=_summarise([outcome for group in groups.values() for outcome in group]),
+        rule=rule,
+        by=by,
+        groups={} if by is None else {name: _summarise(groups[name]) for name in sorted(groups)},
+        n_unanswered=0 if gold is None else len(gold.keys() - seen),
+    )
+
+
+def clustered_interval(right: Sequence[bool], images: Sequence[Hashable]) -> tuple[float, float]:
+    """95% interval of the share of right rows, when rows of one image tend to be right or wrong together.
+
+    Wilson's score interval for the effective number of rows: as many independent rows as would give the share the
+    variance that it has between images. That variance is the cluster-robust one, ``sum_g (sum_i (x_gi - p))^2 / n^2``
+    over images g and their rows i (Miller 2024, "Adding Error Bars to Evals", arXiv:2411.00640), and the effective
+    number is ``p (1 - p) / variance``, at most n (as in Korn and Graubard 1998, Survey Methodology 24, 193-201). With
+    one row per image it is the usual Wilson interval.
+
+    Where all rows are right, or all wrong, or of one image, that variance is 0 and says nothing: then the rows of one
+    image count as one. Unlike ``p +- 1.96 standard errors``, the interval never leaves [0, 1] nor shrinks to a point.
+    Over a handful of images it is still a little too narrow.
+
+    Args:
+        right: one truth value per row, at least one row.
+        images: the row's image.
+    """
+    index = {image: number for number, image in enumerate(dict.fromkeys(images))}
+    clusters = [index[image] for image in images]
+    x = np.asarray(right, dtype=np.float64)
+    n, p = len(x), float(x.mean())
+    variance = float((np.bincount(clusters, weights=x - p) ** 2).sum()) / n**2
+    spread = p * (1 - p)
+    silent = spread == 0 or len(index) == 1
+    effective = float(len(index)) if silent else max(1.0, spread / max(variance, spread / n))
+    centre = (p + _Z**2 / (2 * effective)) / (1 + _Z**2 / effective)
+    half = _Z * (spread / effective + _Z**2 / (4 * effective**2)) ** 0.5 / (1 + _Z**2 / effective)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _judge(prediction: Prediction, gold: Box | None, rule: str | None) -> _Outcome:
+    box, status = prediction.box, prediction.status
+    if rule is not None and status != "error":
+        box = _read_again(prediction, rule)
+        status = "no_box" if box is None else "ok"
+    image = ("image", prediction.image) if prediction.image is not None else ("row", prediction.id)
+    centre = gold is not None and box is not None and centre_inside(box, gold)
+    return _Outcome(status, image, overlap(box, gold), centre)
+
+
+def _read_again(prediction: Prediction, rule: str) -> Box | None:
+    answer, width, height = prediction.answer, prediction.width, prediction.height
+    if answer is None or width is None or height is None:
+        raise DeeplayerError(
+            f"the answer of id {prediction.id!r} cannot be read again by rule {rule!r}: "
+            "the row lacks its answer, width or height"
+        )
+    return next(iter(parse_answer(answer, (width, height), rule)), None)
+
+
+def _group(prediction: Prediction, by: str | None) -> str:
+    if by is None:
+        return NO_VALUE
+    value = getattr(prediction, by) if by in _FIELDS else prediction.meta.get(by)
+    if value is None:
+        return NO_VALUE
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def _summarise(outcomes: Sequence[_Outcome]) -> Summary:
+    statuses = [outcome.status for outcome in outcomes]
+    scored = [(outcome, outcome.iou) for outcome in outcomes if outcome.iou is not None]
+    images = [outcome.image for outcome, _ in scored]
+    judged = {name: [iou >= threshold for _, iou in scored] for name, threshold in ACCURACIES.items()}
+    judged[CENTRE_ACCURACY] = [outcome.centre for outcome, _ in scored]
+    return Summary(
+        n=len(outcomes),
+        n_ok=statuses.count("ok"),
+        n_no_box=statuses.count("no_box"),
+        n_error=statuses.count("error"),
+        n_without_gold=len(outcomes) - len(scored),
+        n_images=len(set(images)),
+        rates={name: _rate(right, images) for name, right in judged.items()} if scored else {},
+        mean_iou=sum(iou for _, iou in scored) / len(scored) if scored else None,
+    )
+
+
+def _rate(right: Sequence[bool], images: Sequence[Hashable]) -> Rate:
+    return Rate(sum(right) / len(right), *clustered_interval(right, images))

@@ -1,0 +1,238 @@
+"""Requests in, predictions out: the library's front door."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+
+from deeplayer_cli import boxes, checkpoints, pruning
+from deeplayer_cli.engine import Engine, Row
+from deeplayer_cli.errors import DeeplayerError, RowError
+from deeplayer_cli.pipeline import Job, TiledImage, read_ahead
+from deeplayer_cli.schema import BadRequest, Prediction, Request, parse_request
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from deeplayer_cli.checkpoints import Checkpoint
+    from deeplayer_cli.engine import Answer, Prefix
+    from deeplayer_cli.pruning import QueryRows
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to ground.
+
+    Attributes:
+        method: a name from ``deeplayer_cli.pruning.METHODS``.
+        keep: share of the visual tokens that stay, over all tiles and the thumbnail together.
+        keep_tokens: an absolute number instead.
+        layer: 1-based decoder layer to drop after; None for the method's own.
+        query: prompt rows whose attention scores, for methods that read attention.
+        max_tiles: tiles an image may be cut into, the thumbnail not counted; None for the checkpoint's own.
+        max_new_tokens: the longest answer.
+        seed: for methods that draw at random.
+        with_kept: put the indices of the kept visual tokens into each row.
+        batch_size: prompts, and images, in one forward pass.
+        compiled: run the selection path through ``torch.compile``; None for yes on CUDA.
+        workers: threads that read and tile images; None for one a core, at most 8.
+    """
+
+    method: str = "deep-layer"
+    keep: float = 0.1
+    keep_tokens: int | None = None
+    layer: int | None = None
+    query: QueryRows = "last"
+    max_tiles: int | None = None
+    max_new_tokens: int = 100
+    seed: int = 0
+    with_kept: bool = False
+    batch_size: int = 8
+    compiled: bool | None = None
+    workers: int | None = None
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A request that is ready to be asked, and its place in the window."""
+
+    index: int
+    request: Request
+    image: TiledImage
+    expression_ids: Sequence[int]
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """Images whose prefix has been computed."""
+
+    images: Sequence[TiledImage] = ()
+    prefix: Prefix | None = None
+
+
+class Grounder:
+    """A loaded model that answers requests.
+
+    Example:
+        >>> grounder = Grounder.load("demo", method="none")
+        >>> for row in grounder.ground([{"image": "photo.jpg", "expression": "the red circle"}]):
+        ...     print(row.box)
+    """
+
+    def __init__(self, checkpoint: Checkpoint, settings: Settings | None = None) -> None:
+        self.checkpoint = checkpoint
+        self.settings = settings = settings or Settings()
+        for name in ("batch_size", "max_new_tokens", "max_tiles", "workers"):
+            value = getattr(settings, name)
+            if value is not None and value < 1:
+                raise DeeplayerError(f"--{name.replace('_', '-')} must be at least 1; it was {value}")
+        self.tiling = replace(checkpoint.tiling, max_tiles=settings.max_tiles or checkpoint.tiling.max_tiles)
+        options = pruning.Options(pruning.Budget(settings.keep, settings.keep_tokens), settings.layer, settings.query)
+        decoder = checkpoint.model.config.text_config
+        self.method = pruning.build(settings.method, options, decoder.num_hidden_layers)
+        on_cuda = checkpoint.model.device.type == "cuda"
+        self._engine = Engine(
+            checkpoint, self.method, compiled=on_cuda if settings.compiled is None else settings.compiled
+        )
+        self._max_positions: int = decoder.max_position_embeddings
+        self._shared = _Shared()
+
+    @classmethod
+    def load(
+        cls,
+        model: str = checkpoints.DEFAULT,
+        *,
+        revision: str | None = None,
+        dtype: str = "auto",
+        device: str = "auto",
+        **settings: Any,
+    ) -> Grounder:
+        """Load ``model`` (a hub name, a folder, ``demo`` or ``random:8b``); ``settings`` are those of ``Settings``.
+
+        Raises:
+            DeeplayerError: the model or a setting will not do; the message says why.
+        """
+        return cls(checkpoints.load(model, revision=revision, dtype=dtype, device=device), Settings(**settings))
+
+    @property
+    def n_layers(self) -> int:
+        """Decoder layers of the model."""
+        return self._engine.n_layers
+
+    def ground(self, rows: Iterable[Request | BadRequest | Mapping[str, object]]) -> Iterator[Prediction]:
+        """Answer every row, in order, one prediction each; rows and images are streamed.
+
+        A mapping is read as a row of a JSONL file would be, its relative paths from the working directory. A row's
+        answer depends on the row, its image and the settings, and on nothing else.
+        """
+        window = 4 * self.settings.batch_size  # rows among which those that fit together are looked for
+        workers = self.settings.workers or min(8, os.cpu_count() or 1)
+        requests = (_as_request(row, index) for index, row in enumerate(rows, start=1))
+        jobs = read_ahead(requests, self.tiling, workers=workers, ahead=window + workers)
+        while chunk := list(islice(jobs, window)):
+            yield from self._ground_window(chunk)
+
+    def _ground_window(self, jobs: Sequence[Job]) -> list[Prediction]:
+        predictions: dict[int, Prediction] = {}
+        tasks = []
+        for index, job in enumerate(jobs):
+            try:
+                tasks.append(self._task(index, job))
+            except RowError as error:
+                predictions[index] = Prediction.failed(
+                    job.request, error, method=self.method.name, layer=self.method.layer
+                )
+        for task, answer, kept in self._answer(tasks):
+            predictions[task.index] = self._prediction(task, answer, kept)
+        return [predictions[index] for index in range(len(jobs))]
+
+    def _task(self, index: int, job: Job) -> _Task:
+        if job.error is not None:
+            raise job.error
+        assert isinstance(job.request, Request) and job.image is not None  # noqa: S101 - a job without error has both
+        ids = self.checkpoint.tokenizer.encode_expression(job.request.expression)
+        n_visual = len(job.image.tiles) * self.checkpoint.tokens_per_tile
+        needed = self._engine.n_prompt_text + n_visual + len(ids) + self.settings.max_new_tokens
+        if needed > self._max_positions:
+            raise RowError(
+                "prompt_too_long",
+                f"{job.request.where}: the prompt and its answer need {needed} positions ({len(ids)} of expression, "
+                f"{n_visual} for the image), and this model has {self._max_positions}",
+            )
+        return _Task(index, job.request, job.image, ids)
+
+    def _answer(self, tasks: Iterable[_Task]) -> Iterator[tuple[_Task, Answer, list[int]]]:
+        """Answer tasks in an order of their own: images of equal tile count together, each image encoded once."""
+        tasks = list(tasks)
+        known = [task for task in tasks if task.image in self._shared.images]
+        yield from self._answer_shared(known)
+        fresh = [task for task in tasks if task.image not in self._shared.images]
+        for n_tiles in sorted({len(task.image.tiles) for task in fresh}):
+            group = [task for task in fresh if len(task.image.tiles) == n_tiles]
+            for images in _chunks(list(dict.fromkeys(task.image for task in group)), self.settings.batch_size):
+                tiles = torch.from_numpy(np.stack([image.tiles for image in images]))
+                self._shared = _Shared(images, self._engine.prefix(self._engine.encode(tiles)))
+                yield from self._answer_shared([task for task in group if task.image in images])
+
+    def _answer_shared(self, tasks: Sequence[_Task]) -> Iterator[tuple[_Task, Answer, list[int]]]:
+        """Answer tasks whose images the current prefix holds."""
+        prefix = self._shared.prefix
+        for batch in _chunks(tasks, self.settings.batch_size):
+            assert prefix is not None  # noqa: S101 - a task is in a prefix
+            rows = [
+                Row(self._shared.images.index(task.image), task.expression_ids, self._row_seed(task.request))
+                for task in batch
+            ]
+            prompts = self._engine.prefill(prefix, rows, self.settings.max_new_tokens)
+            answers = self._engine.decode(prompts, self.settings.max_new_tokens)
+            yield from zip(batch, answers, prompts.kept.tolist(), strict=True)
+
+    def _prediction(self, task: _Task, answer: Answer, kept: list[int]) -> Prediction:
+        text = self.checkpoint.tokenizer.decode(answer.token_ids)
+        return Prediction.answered(
+            task.request,
+            text.strip(),
+            task.image.resolution_wh,
+            score=self._score(answer, text),
+            visual_tokens=len(task.image.tiles) * self.checkpoint.tokens_per_tile,
+            kept_tokens=len(kept),
+            method=self.method.name,
+            layer=self.method.layer,
+            kept=kept if self.settings.with_kept else None,
+        )
+
+    def _score(self, answer: Answer, text: str) -> float | None:
+        """Mean probability of the tokens that write the first box's coordinates in ``text``; None without a box."""
+        decode = self.checkpoint.tokenizer.decode
+        ends = [len(decode(answer.token_ids[: n + 1])) for n in range(len(answer.token_ids))]
+        spans = boxes.coordinate_spans(text)
+        coordinates = [
+            probability
+            for start, end, probability in zip([0, *ends], ends, answer.probabilities, strict=False)
+            if any(start < span_end and span_start < end for span_start, span_end in spans)
+        ]
+        return sum(coordinates) / len(coordinates) if coordinates else None
+
+    def _row_seed(self, request: Request) -> int:
+        """A number that depends on ``--seed`` and the row's id alone."""
+        digest = hashlib.blake2b(f"{self.settings.seed}\0{request.id!r}".encode(), digest_size=4).digest()
+        return int.from_bytes(digest, "little")
+
+
+def _as_request(row: Request | BadRequest | Mapping[str, object], index: int) -> Request | BadRequest:
+    if isinstance(row, Request | BadRequest):
+        return row
+    return parse_request(row, f"row {index}", index, Path())
+
+
+def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    return (items[start : start + size] for start in range(0, len(items), size))

@@ -1,0 +1,197 @@
+"""Writing predictions, and reading them again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Literal
+
+import orjson
+
+from deeplayer_cli.boxes import box_iou, parse_answer
+from deeplayer_cli.schema.values import Id, find_non_finite, four_numbers, is_id, show
+
+if TYPE_CHECKING:
+    from deeplayer_cli.boxes import Box, Resolution
+    from deeplayer_cli.errors import RowError
+    from deeplayer_cli.schema.request import BadRequest, Request
+
+Status = Literal["ok", "no_box", "error"]
+
+_OPTIONAL_FIELDS = frozenset({"error", "kept"})
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One answered request: one line of the output, its keys in the order of these fields.
+
+    Attributes:
+        id: the request's id.
+        image: the image as the request writes it.
+        expression: the request's expression.
+        status: ``"ok"``, ``"no_box"`` (answered, but without a box) or ``"error"``.
+        box: the first box of the answer by the official rule, unclipped, in pixels.
+        boxes: all boxes of the answer.
+        score: mean probability of the answer's coordinate tokens.
+        gold: the known box.
+        iou: overlap of ``box`` and ``gold``; 0.0 without a box, None without gold.
+        answer: the decoded text, stripped.
+        width: of the stored image, in pixels.
+        height: of the stored image, in pixels.
+        visual_tokens: how many the image became.
+        kept_tokens: how many were left in the last layer.
+        method: name of the pruning method.
+        layer: layer K, counted from 1.
+        meta: the request's other fields, untouched.
+        error: ``type`` and ``message``, on error rows only.
+        kept: indices of the kept visual tokens, where they were asked for.
+    """
+
+    id: Id
+    image: str | None
+    expression: str | None
+    status: Status
+    box: Box | None = None
+    boxes: tuple[Box, ...] = ()
+    score: float | None = None
+    gold: Box | None = None
+    iou: float | None = None
+    answer: str | None = None
+    width: int | None = None
+    height: int | None = None
+    visual_tokens: int | None = None
+    kept_tokens: int | None = None
+    method: str | None = None
+    layer: int | None = None
+    meta: dict[str, object] = field(default_factory=dict)
+    error: dict[str, str] | None = None
+    kept: list[int] | None = None
+
+    @classmethod
+    def answered(
+        cls,
+        request: Request,
+        answer: str,
+        resolution_wh: Resolution,
+        *,
+        score: float | None = None,
+        visual_tokens: int | None = None,
+        kept_tokens: int | None = None,
+        method: str | None = None,
+        layer: int | None = None,
+        kept: list[int] | None = None,
+    ) -> Prediction:
+        """The prediction that an answer makes: its boxes by the official rule, and their overlap with the gold box.
+
+        Args:
+            request: what was asked.
+            answer: the decoded text, stripped.
+            resolution_wh: width and height of the stored image, in pixels.
+            score: see the attribute, as are all others.
+            visual_tokens: how many the image became.
+            kept_tokens: how many were left in the last layer.
+            method: name of the pruning method.
+            layer: layer K, counted from 1.
+            kept: indices of the kept visual tokens.
+        """
+        boxes = parse_answer(answer, resolution_wh)
+        box = boxes[0] if boxes else None
+        return cls(
+            id=request.id,
+            image=request.image,
+            expression=request.expression,
+            status="ok" if boxes else "no_box",
+            box=box,
+            boxes=boxes,
+            score=score,
+            gold=request.gold,
+            iou=overlap(box, request.gold),
+            answer=answer,
+            width=resolution_wh[0],
+            height=resolution_wh[1],
+            visual_tokens=visual_tokens,
+            kept_tokens=kept_tokens,
+            method=method,
+            layer=layer,
+            meta=request.meta,
+            kept=kept,
+        )
+
+    @classmethod
+    def failed(
+        cls, request: Request | BadRequest, error: RowError, *, method: str | None = None, layer: int | None = None
+    ) -> Prediction:
+        """The ``error`` prediction of a request; where gold is known its IoU is 0.0, so it counts as wrong."""
+        return cls(
+            id=request.id,
+            image=request.image,
+            expression=request.expression,
+            status="error",
+            gold=request.gold,
+            iou=overlap(None, request.gold),
+            method=method,
+            layer=layer,
+            meta=request.meta,
+            # The message may quote a path whose bytes are not UTF-8.
+            error={"type": error.kind, "message": error.message.encode("utf-8", "backslashreplace").decode()},
+        )
+
+    def to_json(self) -> bytes:
+        """One line of JSON, newline included.
+
+        NaN and infinity have no JSON: a prediction that holds one anywhere is written as an error row that says where.
+        """
+        spoiled = find_non_finite(_as_row(self))
+        row = self if spoiled is None else self._without_numbers(spoiled)
+        return orjson.dumps(_as_row(row), option=orjson.OPT_APPEND_NEWLINE)
+
+    @classmethod
+    def from_json(cls, line: bytes) -> Prediction:
+        """Read a line that `to_json` wrote; keys that are no field of a prediction are ignored.
+
+        Raises:
+            ValueError: the line is no prediction; the message says why.
+        """
+        row = orjson.loads(line)
+        if not isinstance(row, dict) or not {"id", "status"} <= row.keys():
+            raise ValueError("not a prediction: it has no id and status")
+        row = {item.name: row[item.name] for item in fields(cls) if item.name in row}
+        if not is_id(row["id"]):
+            raise ValueError(f"id must be a string or an integer, not {show(row['id'])}")
+        if row["status"] not in ("ok", "no_box", "error"):
+            raise ValueError(f"status must be ok, no_box or error, not {show(row['status'])}")
+        boxes = row.get("boxes") or []
+        if not isinstance(boxes, list):
+            raise ValueError(f"boxes must be a list, not {show(boxes)}")
+        if not isinstance(row.get("meta", {}), dict):
+            raise ValueError(f"meta must be an object, not {show(row['meta'])}")
+        row |= {name: four_numbers(name, row[name]) for name in ("box", "gold") if row.get(name) is not None}
+        row |= {"boxes": tuple(four_numbers("boxes", box) for box in boxes)}
+        row |= {"image": row.get("image"), "expression": row.get("expression")}
+        return cls(**row)
+
+    def _without_numbers(self, spoiled: str) -> Prediction:
+        """The error row that says that ``spoiled`` is not finite, freed of every value that could be."""
+        gold = self.gold if find_non_finite(self.gold) is None else None
+        return replace(
+            self,
+            status="error",
+            box=None,
+            boxes=(),
+            score=None,
+            gold=gold,
+            iou=overlap(None, gold),
+            meta=self.meta if find_non_finite(self.meta) is None else {},
+            error={"type": "not_finite", "message": f"{spoiled} is not a finite number"},
+        )
+
+
+def overlap(box: Box | None, gold: Box | None) -> float | None:
+    """IoU of a predicted and a gold box; 0.0 where nothing was predicted, None where nothing is known."""
+    if gold is None:
+        return None
+    return box_iou(box, gold) if box is not None else 0.0
+
+
+def _as_row(prediction: Prediction) -> dict[str, object]:
+    row = {item.name: getattr(prediction, item.name) for item in fields(prediction)}
+    return {name: value for name, value in row.items() if value is not None or name not in _OPTIONAL_FIELDS}

@@ -1,0 +1,225 @@
+"""Reading requests.
+
+A row is ``{"id"?, "image", "expression", "box"?, "width"?, "height"?, ...}``; InternVL's own rows, which say ``sent``
+and ``bbox``, are read as they are. Other fields go under ``meta``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar, cast
+
+import orjson
+
+from deeplayer_cli.errors import RowError
+from deeplayer_cli.schema.values import Id, four_numbers, is_id, show
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from deeplayer_cli.boxes import Box, Resolution
+
+MAX_ROW_BYTES = 2**20
+"""Longest row read, in bytes; a longer one is no row but a broken file."""
+
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://|data:")
+_OWN_FIELDS = frozenset({"id", "image", "expression", "sent", "box", "bbox", "width", "height", "meta"})
+_PREDICTION_FIELDS = frozenset({"status", "answer", "gold"})
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One question: where in this image is what this expression describes?
+
+    Attributes:
+        id: the row's own id, or the default made from its place.
+        image: the image as the row writes it.
+        path: where that image lies.
+        expression: what to find, as the row writes it.
+        gold: the known box, if the row gives one.
+        meta: the row's other fields, untouched.
+        where: the row's place for messages, such as ``"photos.jsonl:12"``.
+        resolution_wh: the image's width and height as the row states them, if it does.
+    """
+
+    id: Id
+    image: str
+    path: Path
+    expression: str
+    gold: Box | None
+    meta: dict[str, object]
+    where: str
+    resolution_wh: Resolution | None
+
+
+@dataclass(frozen=True, slots=True)
+class BadRequest:
+    """A row that cannot even be asked: it becomes an ``error`` prediction in its place.
+
+    Holds whatever could be read of it; attributes as in `Request`.
+    """
+
+    id: Id
+    image: str | None
+    expression: str | None
+    gold: Box | None
+    meta: dict[str, object]
+    where: str
+    error: RowError
+
+
+def parse_request(
+    raw: bytes | Mapping[str, object], where: str, default_id: Id, image_root: Path
+) -> Request | BadRequest:
+    """Read one row; never raises, and never loses a row.
+
+    Args:
+        raw: a line of JSON, or an object.
+        where: the row's place, for messages.
+        default_id: its id if it names none.
+        image_root: the folder that a relative image path starts from.
+    """
+    problems: list[RowError] = []
+
+    def attempt(read: Callable[[], T]) -> T | None:
+        try:
+            return read()
+        except RowError as error:
+            problems.append(RowError(error.kind, f"{where}: {error.message}"))
+            return None
+
+    row = attempt(lambda: _read_object(raw))
+    if row is None:
+        return BadRequest(default_id, None, None, None, {}, where, problems[0])
+    row_id = attempt(lambda: _read_id(row.get("id")))
+    image = attempt(lambda: _read_image(row.get("image")))
+    expression = attempt(lambda: _read_expression(_first(row, "expression", "sent")))
+    gold = attempt(lambda: _read_gold(_first(row, "box", "bbox")))
+    resolution_wh = attempt(lambda: _read_resolution(row))
+    meta = _read_meta(row)
+    if row_id is None:
+        row_id = default_id
+    if problems or image is None or expression is None:
+        return BadRequest(row_id, image, expression, gold, meta, where, problems[0])
+    return Request(row_id, image, image_root / image, expression, gold, meta, where, resolution_wh)
+
+
+def parse_box(value: object) -> Box:
+    """A gold box ``[x1, y1, x2, y2]``, in pixels.
+
+    Raises:
+        RowError: ``bad_box``: not four finite numbers, or without width or height.
+    """
+    try:
+        x1, y1, x2, y2 = four_numbers("box", value)
+    except ValueError as error:
+        raise RowError("bad_box", str(error)) from error
+    if x2 <= x1 or y2 <= y1:
+        raise RowError("bad_box", f"box must be [x1, y1, x2, y2] with x1 < x2 and y1 < y2, not {show(value)}")
+    return x1, y1, x2, y2
+
+
+def check_gold(gold: Box, resolution_wh: Resolution) -> None:
+    """Refuse a gold box that lies wholly outside its image: it belongs to another image or another scale.
+
+    A box that sticks out is fine: COCO's do by rounding, amodal ones on purpose.
+
+    Raises:
+        RowError: ``box_outside``.
+    """
+    width, height = resolution_wh
+    x1, y1, x2, y2 = gold
+    if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
+        raise RowError("box_outside", f"box {list(gold)} lies outside the image of {width} x {height} pixels")
+
+
+def check_resolution(stated_wh: Resolution | None, stored_wh: Resolution) -> None:
+    """Refuse a row whose stated width and height are not the stored image's: its boxes are in another frame.
+
+    Raises:
+        RowError: ``size_mismatch``.
+    """
+    if stated_wh is not None and stated_wh != stored_wh:
+        stated, stored = ("{} x {}".format(*size) for size in (stated_wh, stored_wh))
+        raise RowError(
+            "size_mismatch",
+            f"the row says {stated} pixels, the stored image has {stored}; boxes are in pixels of the stored image",
+        )
+
+
+def _read_object(raw: bytes | Mapping[str, object]) -> dict[str, object]:
+    """The row as plain JSON values that can be written again: finite, UTF-8, not nested without end."""
+    if not isinstance(raw, bytes):
+        try:
+            raw = json.dumps(dict(raw), allow_nan=False).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise RowError("bad_json", f"the row is no JSON: {error}") from error
+    if len(raw) > MAX_ROW_BYTES:
+        raise RowError("row_too_long", f"the row is longer than {MAX_ROW_BYTES:,} bytes")
+    try:
+        row = orjson.loads(raw)
+        orjson.dumps({"meta": row})  # as it will be written; refuses deeper nesting than loads
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError) as error:
+        raise RowError("bad_json", f"the row is no JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise RowError("bad_row", f"the row must be a JSON object, not {show(row)}")
+    if row.keys() >= _PREDICTION_FIELDS:
+        raise RowError("bad_row", "the row is a prediction: its box is an answer, not gold; ask the original request")
+    return row
+
+
+def _read_id(value: object) -> Id | None:
+    if value is not None and not is_id(value):
+        raise RowError("bad_id", f"id must be a string or a 64-bit integer, not {show(value)}")
+    return cast("Id | None", value)
+
+
+def _read_image(value: object) -> str:
+    if value is None:
+        raise RowError("bad_image", 'the row has no "image"')
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise RowError("bad_image", f"image must be the path of a file, not {show(value)}")
+    if _URL.match(value):
+        raise RowError("image_url", f"image must be the path of a file; download {show(value)} first")
+    return value
+
+
+def _read_expression(value: object) -> str:
+    if value is None:
+        raise RowError("bad_expression", 'the row has no "expression" (or "sent")')
+    if not isinstance(value, str) or not value.strip():
+        raise RowError("bad_expression", f"expression must be text that describes something, not {show(value)}")
+    return value
+
+
+def _read_gold(value: object) -> Box | None:
+    return None if value is None else parse_box(value)
+
+
+def _read_resolution(row: Mapping[str, object]) -> Resolution | None:
+    width, height = row.get("width"), row.get("height")
+    if width is None and height is None:
+        return None
+    for name, value in (("width", width), ("height", height)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise RowError("bad_size", f"{name} must be a number of pixels, not {show(value)}")
+    return cast("Resolution", (width, height))
+
+
+def _read_meta(row: Mapping[str, object]) -> dict[str, object]:
+    """The fields that mean nothing here; the ones inside an object called ``meta`` join them and win."""
+    others = {name: value for name, value in row.items() if name not in _OWN_FIELDS}
+    meta = row.get("meta")
+    if isinstance(meta, dict):
+        return others | meta
+    return others if meta is None else others | {"meta": meta}
+
+
+def _first(row: Mapping[str, object], *names: str) -> object:
+    """The first of these fields that holds something: ours, then InternVL's name for it."""
+    return next((row[name] for name in names if row.get(name) is not None), None)

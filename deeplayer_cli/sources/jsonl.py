@@ -1,0 +1,84 @@
+"""Requests as JSON lines, from a file or from stdin."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from itertools import count
+from typing import IO, TYPE_CHECKING
+
+from deeplayer_cli.schema import MAX_ROW_BYTES, BadRequest, Request, parse_request
+from deeplayer_cli.sources.files import reading
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_BOM = b"\xef\xbb\xbf"
+_LONGEST_LINE = len(_BOM) + MAX_ROW_BYTES + len(b"\r\n")
+
+
+@dataclass(frozen=True, slots=True)
+class JsonLines:
+    """A JSONL file.
+
+    Attributes:
+        path: the file.
+        name: what ids and messages call it; a row without an id is ``NAME:LINE``.
+        image_root: the folder that relative image paths start from.
+    """
+
+    path: Path
+    name: str
+    image_root: Path
+
+    def rows(self) -> Iterator[Request | BadRequest]:
+        """Stream the file's rows."""
+        with reading(self.name), self.path.open("rb") as stream:
+            for number, line in _numbered_lines(stream):
+                place = f"{self.name}:{number}"
+                yield parse_request(line, place, place, self.image_root)
+
+    def count(self) -> int | None:
+        """How many rows there are; None for a pipe, which can be read only once."""
+        if not self.path.is_file():
+            return None
+        with reading(self.name), self.path.open("rb") as stream:
+            return sum(1 for _ in _numbered_lines(stream))
+
+
+@dataclass(frozen=True, slots=True)
+class Stdin:
+    """JSON lines from stdin; a row without an id is called by its line number.
+
+    Attributes:
+        image_root: the folder that relative image paths start from.
+    """
+
+    image_root: Path
+
+    def rows(self) -> Iterator[Request | BadRequest]:
+        """Stream the rows as they arrive."""
+        with reading("stdin"):
+            for number, line in _numbered_lines(sys.stdin.buffer):
+                yield parse_request(line, f"line {number}", str(number), self.image_root)
+
+    def count(self) -> int | None:
+        """Unknown until the end."""
+        return None
+
+
+def _numbered_lines(stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    """The lines that are not blank, with their numbers from 1; of an over-long line only the beginning is held."""
+    for number in count(1):
+        line = stream.readline(_LONGEST_LINE)
+        if not line:
+            return
+        rest = line
+        while rest and not rest.endswith(b"\n"):
+            rest = stream.readline(_LONGEST_LINE)
+        if number == 1:
+            line = line.removeprefix(_BOM)
+        line = line.rstrip(b"\r\n")
+        if line.strip():
+            yield number, line

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from deeplayer_cli.checkpoints import Checkpoint
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is first imported: no test may use the network
+
+
+@pytest.fixture(scope="session")
+def reference_dir() -> Path:
+    """Outputs of the original InternVL code on a tiny checkpoint; another folder of the same format may stand in."""
+    return Path(os.environ.get("DEEPLAYER_REFERENCE_DIR", Path(__file__).parent / "data" / "golden"))
+
+
+@pytest.fixture(scope="session")
+def golden_checkpoint(reference_dir: Path) -> Checkpoint:
+    from deeplayer_cli.checkpoints import load
+
+    return load(str(reference_dir / "checkpoint"), dtype="float32", device="cpu")

@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from io import BytesIO, TextIOWrapper
+from itertools import zip_longest
+from pathlib import Path
+
+import orjson
+import pytest
+from PIL import Image
+
+from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.schema import MAX_ROW_BYTES, BadRequest, Request
+from deeplayer_cli.sources import Expression, count_rows, open_source, parse_expression, parse_shard, shard
+
+ROW = b'{"image": "a.jpg", "expression": "dog"}'
+
+
+def write(path: Path, *lines: bytes) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    return str(path)
+
+
+def picture(path: Path, *expressions: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (4, 4)).save(path)
+    if expressions:
+        path.with_suffix(".txt").write_text("\n".join(expressions))
+    return path
+
+
+def ids(*sources: str | Path, **settings: object) -> list[object]:
+    return [row.id for row in open_source([str(source) for source in sources], **settings)]  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def stdin(monkeypatch: pytest.MonkeyPatch) -> BytesIO:
+    stream = BytesIO()
+    monkeypatch.setattr(sys, "stdin", TextIOWrapper(stream))
+    return stream
+
+
+def test_lines_are_numbered_and_rows_stay_in_place(tmp_path: Path) -> None:
+    path = write(tmp_path / "f.jsonl", b"\xef\xbb\xbf" + ROW + b"\r", b"", b"  \r", b"nonsense", ROW)
+    rows = list(open_source([path]))
+    assert [row.id for row in rows] == ["f.jsonl:1", "f.jsonl:4", "f.jsonl:5"]
+    assert [type(row) for row in rows] == [Request, BadRequest, Request]
+    assert count_rows([path]) == 3
+
+
+@pytest.mark.parametrize("size", [MAX_ROW_BYTES, MAX_ROW_BYTES + 1, MAX_ROW_BYTES + 10, 3 * MAX_ROW_BYTES])
+def test_long_lines_cost_themselves_only(size: int, tmp_path: Path) -> None:
+    long = b'{"image": "a.jpg", "expression": "' + b"x" * (size - 36) + b'"}'
+    assert len(long) == size
+    path = write(tmp_path / "f.jsonl", long + b"\r", ROW)
+    rows = list(open_source([path]))
+    assert [row.id for row in rows] == ["f.jsonl:1", "f.jsonl:2"]
+    assert isinstance(rows[0], Request) is (size <= MAX_ROW_BYTES)
+    assert isinstance(rows[1], Request)
+    assert count_rows([path]) == 2
+
+
+def test_no_newline_at_the_end_and_empty_files(tmp_path: Path) -> None:
+    (tmp_path / "f.jsonl").write_bytes(ROW)
+    (tmp_path / "empty.jsonl").touch()
+    assert ids(tmp_path / "f.jsonl", tmp_path / "empty.jsonl") == ["f.jsonl:1"]
+
+
+def test_image_paths_start_from_the_file_or_the_root(tmp_path: Path) -> None:
+    path = write(tmp_path / "in" / "f.jsonl", ROW)
+    (row,) = open_source([path])
+    assert isinstance(row, Request) and row.path == tmp_path / "in" / "a.jpg" and row.image == "a.jpg"
+    (row,) = open_source([path], image_root=Path("/root"))
+    assert isinstance(row, Request) and row.path == Path("/root/a.jpg")
+
+
+def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    first, second, other = (write(tmp_path / name, ROW) for name in ("a/f.jsonl", "b/f.jsonl", "g.jsonl"))
+    assert ids(first, second, other) == [f"{first}:1", f"{second}:1", "g.jsonl:1"]
+    with pytest.raises(DeeplayerError, match="twice"):
+        ids(first, first)
+
+
+def test_stdin(stdin: BytesIO) -> None:
+    stdin.write(b"\n" + ROW + b"\nnonsense\n")
+    stdin.seek(0)
+    rows = list(open_source(["-"]))
+    assert [(row.id, row.where) for row in rows] == [("2", "line 2"), ("3", "line 3")]
+    assert isinstance(rows[0], Request) and rows[0].path == Path("a.jpg")
+    assert count_rows(["-"]) is None
+
+
+def test_empty_stdin(stdin: BytesIO) -> None:
+    assert ids("-") == []
+
+
+def test_a_pipe_is_a_source(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(ROW + b"\n"))
+    writer.start()
+    assert count_rows([str(tmp_path / "pipe")]) is None
+    assert ids(tmp_path / "pipe") == ["pipe:1"]
+    writer.join()
+
+
+def test_rows_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
+    read_end, write_end = os.pipe()
+    rows = open_source([f"/dev/fd/{read_end}"])
+    with os.fdopen(write_end, "wb", buffering=0) as stream:
+        for _ in range(3):
+            stream.write(ROW + b"\n")
+            assert isinstance(next(rows), Request)
+    os.close(read_end)
+
+
+def test_a_folder_of_json_lines(tmp_path: Path) -> None:
+    write(tmp_path / "b.jsonl", ROW)
+    write(tmp_path / "a.jsonl", ROW, ROW)
+    picture(tmp_path / "photo.jpg", "ignored")
+    assert ids(tmp_path) == ["a.jsonl:1", "a.jsonl:2", "b.jsonl:1"]
+    assert ids(tmp_path, expressions=[Expression("dog")]) == ["photo.jpg#1"]
+
+
+def test_a_folder_of_images(tmp_path: Path) -> None:
+    for name in ("b.png", "a.JPG", "sub/c.webp", ".hidden.png", ".git/d.png"):
+        picture(tmp_path / name.replace("JPG", "jpg")).rename(tmp_path / name)
+    (tmp_path / "notes.md").touch()
+    (tmp_path / "sub" / "loop").symlink_to(tmp_path)
+    expressions = [Expression("the dog", "dog"), Expression("a cat")]
+    rows = list(open_source([str(tmp_path)], expressions=expressions))
+    assert [row.id for row in rows] == [
+        "a.JPG#dog", "a.JPG#2", "b.png#dog", "b.png#2", "sub/c.webp#dog", "sub/c.webp#2",
+    ]  # fmt: skip
+    assert all(isinstance(row, Request) and row.path == tmp_path / row.image for row in rows)
+    assert [row.meta for row in rows[:2]] == [{"label": "dog"}, {}]
+    assert count_rows([str(tmp_path)], expressions=expressions) == 6
+
+
+def test_expressions_beside_images(tmp_path: Path) -> None:
+    picture(tmp_path / "a.jpg", "the dog", "", " a cat ")
+    picture(tmp_path / "b.jpg")
+    picture(tmp_path / "c.jpg").with_suffix(".txt").write_bytes(b"\xff")
+    picture(tmp_path / "d.jpg", " ")
+    rows = list(open_source([str(tmp_path)]))
+    assert [(row.id, row.expression) for row in rows[:2]] == [("a.jpg#1", "the dog"), ("a.jpg#2", "a cat")]
+    for row, path in zip(rows[2:], ("b", "c", "d"), strict=True):
+        assert isinstance(row, BadRequest) and row.error.kind == "no_expression" and f"{path}.txt" in row.error.message
+    assert count_rows([str(tmp_path)]) == 5
+
+
+def test_images_and_several_folders(tmp_path: Path) -> None:
+    for folder in ("x", "y"):
+        picture(tmp_path / folder / "a.jpg")
+    dog = [Expression("dog")]
+    assert ids(tmp_path / "x" / "a.jpg", expressions=dog) == ["a.jpg#1"]
+    assert ids(tmp_path / "x", tmp_path / "y", expressions=dog) == [f"{tmp_path}/{name}/a.jpg#1" for name in "xy"]
+
+
+def test_names_that_are_not_utf8_cost_their_row_only(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"\xff.jpg")).touch()
+    picture(tmp_path / "a.jpg")
+    good, bad = open_source([str(tmp_path)], expressions=[Expression("dog")])
+    assert isinstance(good, Request) and isinstance(bad, BadRequest)
+    assert orjson.dumps([bad.id, bad.where, bad.error.message])
+
+
+def test_sources_that_will_not_do(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "a.jpg")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "rows.csv").touch()
+    path = write(tmp_path / "f.jsonl", ROW)
+    for source, message in [
+        (tmp_path / "none", "does not exist"),
+        (tmp_path / "images", "-e"),
+        (tmp_path / "empty", "neither"),
+        (tmp_path / "rows.csv", "stdin"),
+    ]:
+        with pytest.raises(DeeplayerError, match=message) as caught:
+            open_source([path, str(source)])  # before the first row is read
+        assert str(source) in str(caught.value)
+    for lines in (path, "-"):
+        with pytest.raises(DeeplayerError, match="own expressions"):
+            open_source([lines], expressions=[Expression("dog")])
+    with pytest.raises(DeeplayerError, match="called '2'"):
+        open_source([str(tmp_path / "images")], expressions=[Expression("dog", "2"), Expression("cat")])
+
+
+def test_a_file_that_vanishes_or_fails(tmp_path: Path) -> None:
+    path = write(tmp_path / "f.jsonl", ROW)
+    rows = open_source([path])
+    Path(path).unlink()
+    with pytest.raises(DeeplayerError, match=r"f\.jsonl cannot be read: No such file"):
+        next(rows)
+
+
+def test_a_subfolder_that_cannot_be_listed_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture(tmp_path / "a.jpg")
+    (tmp_path / "locked").mkdir()
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DeeplayerError, match="locked cannot be read: Permission denied"):
+        ids(tmp_path, expressions=[Expression("dog")])
+
+
+@pytest.mark.parametrize(
+    ("argument", "expression"),
+    [
+        ("the dog", Expression("the dog")),
+        ("dog=the dog", Expression("the dog", "dog")),
+        ("guide-dog.1=a=b", Expression("a=b", "guide-dog.1")),
+        ("the sign a=b", Expression("the sign a=b")),
+        ("=x", Expression("=x")),
+        ("x=", Expression("x=")),
+        ("собака=der Hund", Expression("der Hund", "собака")),
+    ],
+)
+def test_expressions(argument: str, expression: Expression) -> None:
+    assert parse_expression(argument) == expression
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_shards_are_the_whole(count: int) -> None:
+    rows = list(range(20))
+    shards = [list(shard(rows, index, count)) for index in range(count)]
+    mixed = [row for group in zip_longest(*shards) for row in group if row is not None]
+    assert mixed == rows
+
+
+def test_shard_argument() -> None:
+    assert parse_shard("0/4") == (0, 4)
+    for argument in ("4/4", "0/0", "1", "a/b", "-1/4", "1/4/2", "", "٣/4"):
+        with pytest.raises(DeeplayerError, match="i/n"):
+            parse_shard(argument)

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import fields
+from pathlib import Path
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deeplayer_cli.errors import RowError
+from deeplayer_cli.schema import (
+    MAX_ROW_BYTES,
+    BadRequest,
+    Prediction,
+    Request,
+    check_gold,
+    check_resolution,
+    parse_request,
+)
+
+ROOT = Path("/photos")
+ROW = {"image": "a.jpg", "expression": "the dog"}
+
+# The order is the contract: design and documentation show it, and tools that cut columns rely on it.
+KEYS = [
+    "id", "image", "expression", "status", "box", "boxes", "score", "gold", "iou", "answer", "width", "height",
+    "visual_tokens", "kept_tokens", "method", "layer", "meta",
+]  # fmt: skip
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+names = st.sampled_from(["id", "image", "expression", "sent", "box", "bbox", "width", "height", "meta", "other"])
+
+
+def parse(raw: object) -> Request | BadRequest:
+    return parse_request(raw, "f.jsonl:1", "f.jsonl:1", ROOT)  # type: ignore[arg-type]
+
+
+def asked(raw: object) -> Request:
+    request = parse(raw)
+    assert isinstance(request, Request), request
+    return request
+
+
+def refused(raw: object) -> RowError:
+    request = parse(raw)
+    assert isinstance(request, BadRequest), request
+    return request.error
+
+
+def test_plain_row() -> None:
+    assert asked(b'{"image": "a.jpg", "expression": "the dog"}') == Request(
+        "f.jsonl:1", "a.jpg", ROOT / "a.jpg", "the dog", None, {}, "f.jsonl:1", None
+    )
+
+
+def test_internvl_row() -> None:
+    raw = b'{"image": "a.jpg", "sent": "the dog", "bbox": [1, 2, 3.5, 4], "width": 640, "height": 480, "split": "val"}'
+    request = asked(raw)
+    assert (request.expression, request.gold, request.resolution_wh) == ("the dog", (1.0, 2.0, 3.5, 4.0), (640, 480))
+    assert request.meta == {"split": "val"}
+
+
+@pytest.mark.parametrize("row_id", [7, "seven", "7", -(2**63), "ключ 🐕 שלום", ""])
+def test_ids_keep_their_type(row_id: object) -> None:
+    assert asked(ROW | {"id": row_id}).id == row_id
+
+
+def test_other_fields_are_untouched() -> None:
+    other = {"split": "val", "deep": {"a": [1, None, "ü"]}, "big": 2**53 + 1}
+    assert asked(ROW | other).meta == other
+    assert asked(ROW | {"split": "val", "meta": {"split": "test", "n": 1}}).meta == {"split": "test", "n": 1}
+    assert asked(ROW | {"meta": "text"}).meta == {"meta": "text"}
+
+
+def test_null_means_absent() -> None:
+    row = ROW | dict.fromkeys(["id", "box", "width", "height", "meta"])
+    assert asked(row) == asked(ROW)
+    assert asked({"image": "a.jpg", "expression": None, "sent": "dog", "box": None, "bbox": [0, 0, 1, 1]}).gold
+
+
+def test_absolute_paths_stay() -> None:
+    assert asked(ROW | {"image": "/else/a b\nc.jpg"}).path == Path("/else/a b\nc.jpg")
+
+
+@pytest.mark.parametrize(
+    ("raw", "kind"),
+    [
+        (b"", "bad_json"),
+        (b"{", "bad_json"),
+        (b'{"image": "a.jpg", "expression": "\\ud800"}', "bad_json"),
+        (b'{"image": "a.jpg", "expression": "\xff"}', "bad_json"),
+        (b'{"image": "a.jpg", "expression": "dog", "box": [0, 0, NaN, 1]}', "bad_json"),
+        (b"\0" * 100, "bad_json"),
+        (b"[" * 10_000, "bad_json"),
+        (b'{"image": "a.jpg", "expression": "dog", "meta": ' + b"[" * 300 + b"]" * 300 + b"}", "bad_json"),
+        ({"image": "a.jpg", "expression": "\ud800"}, "bad_json"),
+        (ROW | {"score": math.nan}, "bad_json"),
+        (ROW | {"when": object()}, "bad_json"),
+        (b'{"image": "' + b"a" * MAX_ROW_BYTES + b'"}', "row_too_long"),
+        (b"[]", "bad_row"),
+        (b"3", "bad_row"),
+        (b"null", "bad_row"),
+        (ROW | {"status": "ok", "answer": "", "gold": None}, "bad_row"),
+        (ROW | {"id": 1.5}, "bad_id"),
+        (ROW | {"id": True}, "bad_id"),
+        (ROW | {"id": ["a"]}, "bad_id"),
+        (ROW | {"id": 2**70}, "bad_id"),
+        ({"expression": "dog"}, "bad_image"),
+        (ROW | {"image": ""}, "bad_image"),
+        (ROW | {"image": 3}, "bad_image"),
+        (ROW | {"image": "a\0b"}, "bad_image"),
+        (ROW | {"image": "https://example.org/a.jpg"}, "image_url"),
+        (ROW | {"image": "data:image/png;base64,AAAA"}, "image_url"),
+        ({"image": "a.jpg"}, "bad_expression"),
+        (ROW | {"expression": ""}, "bad_expression"),
+        (ROW | {"expression": " \n\u3000"}, "bad_expression"),
+        (ROW | {"expression": ["dog"]}, "bad_expression"),
+        (ROW | {"box": [1, 2, 3]}, "bad_box"),
+        (ROW | {"box": [1, 2, 3, 4, 5]}, "bad_box"),
+        (ROW | {"box": "1234"}, "bad_box"),
+        (ROW | {"box": {}}, "bad_box"),
+        (ROW | {"box": [1, 2, "3", 4]}, "bad_box"),
+        (ROW | {"box": [0, 0, True, True]}, "bad_box"),
+        (ROW | {"box": [3, 2, 3, 4]}, "bad_box"),
+        (ROW | {"box": [5, 2, 3, 4]}, "bad_box"),
+        (ROW | {"width": 640}, "bad_size"),
+        (ROW | {"width": "640", "height": 480}, "bad_size"),
+        (ROW | {"width": 0, "height": 480}, "bad_size"),
+    ],
+)
+def test_bad_rows(raw: object, kind: str) -> None:
+    error = refused(raw)
+    assert error.kind == kind
+    assert error.message.startswith("f.jsonl:1: ")
+    assert len(error.message) < 300 and "\n" not in error.message
+
+
+def test_a_bad_row_keeps_what_can_be_read() -> None:
+    bad = parse({"id": 3, "image": "a.jpg", "expression": " ", "box": [0, 0, 1, 1], "split": "val"})
+    assert isinstance(bad, BadRequest)
+    assert (bad.id, bad.image, bad.expression, bad.gold, bad.meta) == (3, "a.jpg", None, (0, 0, 1, 1), {"split": "val"})
+    prediction = Prediction.failed(bad, bad.error, method="none")
+    assert (prediction.id, prediction.iou, prediction.status) == (3, 0.0, "error")
+
+
+@given(st.binary() | st.dictionaries(names, json_values) | st.dictionaries(names, json_values).map(orjson.dumps))
+def test_any_row_becomes_one_line(raw: object) -> None:
+    request = parse(raw)
+    error = request.error if isinstance(request, BadRequest) else RowError("later", "went wrong later")
+    line = Prediction.failed(request, error).to_json()
+    assert line.endswith(b"\n") and line.count(b"\n") == 1
+    assert Prediction.from_json(line).id == request.id
+
+
+def test_gold_outside_the_image() -> None:
+    for inside in [(0, 0, 640, 480), (-0.5, -0.5, 640.3, 480.3), (-100, 10, 20, 600), (639, 479, 700, 500)]:
+        check_gold(inside, (640, 480))
+    for outside in [(640, 0, 700, 10), (0, 480, 10, 500), (-20, 0, 0, 10), (0, -20, 10, -1)]:
+        with pytest.raises(RowError, match="640 x 480"):
+            check_gold(outside, (640, 480))
+
+
+def test_stated_and_stored_size() -> None:
+    check_resolution(None, (640, 480))
+    check_resolution((640, 480), (640, 480))
+    with pytest.raises(RowError, match=r"480 x 640 .* 640 x 480"):
+        check_resolution((480, 640), (640, 480))
+
+
+def test_an_answer_becomes_a_prediction() -> None:
+    request = asked(ROW | {"id": 1, "box": [64, 96, 320, 384], "split": "val"})
+    row = Prediction.answered(
+        request, "the dog[[100, 200, 500, 800]]", (640, 480), score=0.5, visual_tokens=1280, kept_tokens=128,
+        method="deep-layer", layer=12,
+    )  # fmt: skip
+    assert json.loads(row.to_json()) == {
+        "id": 1, "image": "a.jpg", "expression": "the dog", "status": "ok", "box": [64.0, 96.0, 320.0, 384.0],
+        "boxes": [[64.0, 96.0, 320.0, 384.0]], "score": 0.5, "gold": [64.0, 96.0, 320.0, 384.0], "iou": 1.0,
+        "answer": "the dog[[100, 200, 500, 800]]", "width": 640, "height": 480, "visual_tokens": 1280,
+        "kept_tokens": 128, "method": "deep-layer", "layer": 12, "meta": {"split": "val"},
+    }  # fmt: skip
+    assert Prediction.from_json(row.to_json()) == row
+
+
+@pytest.mark.parametrize("answer", ["", "I see no dog", "[[nan, 1, 2, 3]]"])
+def test_an_answer_without_a_box_counts_as_wrong(answer: str) -> None:
+    row = Prediction.answered(asked(ROW | {"box": [0, 0, 1, 1]}), answer, (640, 480))
+    assert (row.status, row.box, row.boxes, row.iou, row.answer) == ("no_box", None, (), 0.0, answer)
+    assert Prediction.answered(asked(ROW), answer, (640, 480)).iou is None
+
+
+def test_key_order() -> None:
+    row = Prediction.answered(asked(ROW), "", (1, 1))
+    assert list(json.loads(row.to_json())) == KEYS
+    failed = Prediction.failed(asked(ROW), RowError("image_missing", "a.jpg does not exist"))
+    assert list(json.loads(failed.to_json())) == [*KEYS, "error"]
+    assert json.loads(failed.to_json())["error"] == {"type": "image_missing", "message": "a.jpg does not exist"}
+    kept = Prediction.answered(asked(ROW), "", (1, 1), kept=[0, 5])
+    assert list(json.loads(kept.to_json())) == [*KEYS, "kept"]
+    assert [item.name for item in fields(Prediction)] == [*KEYS, "error", "kept"]
+
+
+@pytest.mark.parametrize(
+    "spoil", [{"score": math.nan}, {"box": (0.0, math.inf, 1.0, 1.0)}, {"meta": {"a": [math.nan]}}]
+)
+def test_no_number_that_is_not_finite_reaches_a_file(spoil: dict[str, object]) -> None:
+    row = Prediction(1, "a.jpg", "dog", "ok", gold=(0, 0, 1, 1), **spoil)  # type: ignore[arg-type]
+    written = json.loads(row.to_json(), parse_constant=pytest.fail)
+    assert (written["status"], written["iou"], written["box"]) == ("error", 0.0, None)
+    assert written["error"]["type"] == "not_finite"
+    assert written["error"]["message"].startswith(next(iter(spoil)))
+
+
+def test_a_message_may_quote_any_path() -> None:
+    failed = Prediction.failed(asked(ROW), RowError("image_missing", "\udcff.jpg does not exist"))
+    assert b"dcff.jpg" in failed.to_json()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"{", b"[]", b"{}", b'{"id": 1}', b'{"id": 1.5, "status": "ok"}', b'{"id": 1, "status": "fine"}',
+        b'{"id": 1, "status": "ok", "box": [1, 2, 3]}', b'{"id": 1, "status": "ok", "boxes": {"a": 1}}',
+        b'{"id": 1, "status": "ok", "boxes": [[1]]}', b'{"id": 1, "status": "ok", "meta": []}',
+    ],
+)  # fmt: skip
+def test_lines_that_are_no_predictions(line: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        Prediction.from_json(line)
