@@ -1,0 +1,131 @@
+"""Loading a checkpoint: the one way in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from deeplayer_cli.checkpoints import native, original, random_weights
+from deeplayer_cli.checkpoints.files import read_json, stored_tensors
+from deeplayer_cli.checkpoints.layout import Layout, empty_model, refuse_bad_config
+from deeplayer_cli.checkpoints.locate import locate
+from deeplayer_cli.checkpoints.memory import require
+from deeplayer_cli.checkpoints.placement import Placement
+from deeplayer_cli.checkpoints.weights import plan, stream, targets
+from deeplayer_cli.errors import DeeplayerError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from transformers import InternVLForConditionalGeneration
+
+    from deeplayer_cli.checkpoints.tokenizer import Tokenizer
+    from deeplayer_cli.imaging import Tiling
+    from deeplayer_cli.prompts import GroundingPrompt
+
+_ATTENTIONS = ("sdpa", "eager")
+_LAYOUTS = {"internvl_chat": original.read, "internvl": native.read}
+_END = "<|im_end|>"  # the only stop of the official evaluation, whatever generation_config.json says
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model that is ready to run, and all that belongs to it.
+
+    Attributes:
+        name: what the user asked for.
+        model: in eval mode, without gradients, on its device and in its dtype.
+        tokenizer: reproduces the original one.
+        prompt: the grounding question in this model's chat format.
+        tiling: how this model wants images cut.
+        eos_id: the token that ends an answer.
+    """
+
+    name: str
+    model: InternVLForConditionalGeneration
+    tokenizer: Tokenizer
+    prompt: GroundingPrompt
+    tiling: Tiling
+    eos_id: int
+
+    @property
+    def image_token_id(self) -> int:
+        """The token that stands for a visual token in a prompt."""
+        return int(self.model.config.image_token_id)
+
+    @property
+    def tokens_per_tile(self) -> int:
+        """How many visual tokens a tile becomes."""
+        return int(self.model.config.image_seq_length)
+
+
+def load(
+    name: str,
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    attention: str = "sdpa",
+) -> Checkpoint:
+    """Load a model with its tokenizer, prompt and tiling.
+
+    Weights go from disk to the device one tensor at a time, so the peak is one model and one tensor.
+
+    Args:
+        name: a folder, a Hugging Face name, ``demo``, or ``random:8b`` and its like (see ``random_weights.py``).
+        revision: branch, tag or commit of a Hugging Face name.
+        dtype: ``auto`` or a dtype's name; see ``Placement.choose``.
+        device: ``auto`` or a device's name; see ``Placement.choose``.
+        attention: ``sdpa``, or ``eager`` where whole attention maps are wanted.
+
+    Raises:
+        DeeplayerError: anything that keeps this model from running as the original does.
+    """
+    placement = Placement.choose(device, dtype)
+    if attention not in _ATTENTIONS:
+        raise DeeplayerError(f"unknown attention {attention!r}: choose {' or '.join(_ATTENTIONS)}")
+    if name.startswith(random_weights.PREFIX):
+        if revision is not None:
+            raise DeeplayerError(f"--revision {revision} is for Hugging Face names, not for {name}: leave it out")
+        layout = random_weights.read(name)
+        model = empty_model(layout.config, placement.dtype, attention)
+        require(name, model.num_parameters(), placement)
+        random_weights.fill(model, placement.device)
+    else:
+        folder = locate(name, revision)
+        layout = _read_layout(folder)
+        stored = stored_tensors(folder)
+        if "lm_head.weight" in targets(stored, layout.rules):
+            # transformers ties by default and would then overwrite the embeddings; a stored head is a head of its own
+            layout.config.tie_word_embeddings = False
+        with refuse_bad_config(folder / "config.json"):
+            model = empty_model(layout.config, placement.dtype, attention)
+        require(name, model.num_parameters(), placement)
+        stream(plan(folder, stored, layout.rules, model), model, placement.device)
+    model.tie_weights()
+    model.to(placement.device)  # what is left: the rotary frequencies
+    _require_cuttable(name, layout)
+    return Checkpoint(name, model, layout.tokenizer, layout.prompt, layout.tiling, layout.tokenizer.token_id(_END))
+
+
+def _read_layout(folder: Path) -> Layout:
+    path = folder / "config.json"
+    config = read_json(path)
+    kind = config.get("model_type")
+    if not isinstance(kind, str) or kind not in _LAYOUTS:
+        raise DeeplayerError(f"{path} is of a {kind!r} model: only InternVL ({', '.join(_LAYOUTS)}) can be loaded")
+    return _LAYOUTS[kind](folder, config)
+
+
+def _require_cuttable(name: str, layout: Layout) -> None:
+    """Make sure that a prompt encoded piece by piece is the prompt encoded whole."""
+    tokenizer, prompt = layout.tokenizer, layout.prompt
+    word = "man"
+    pieces = [
+        *tokenizer.encode(prompt.before_image),
+        *tokenizer.encode_piece(prompt.after_image),
+        *tokenizer.encode_expression(word),
+        *tokenizer.encode_piece(prompt.after_expression),
+    ]
+    if pieces != tokenizer.encode(f"{prompt.before_image}{prompt.after_image}{word}{prompt.after_expression}"):
+        raise DeeplayerError(f"the tokenizer of {name} joins text across <ref>: use an InternVL 2.5 or 3 checkpoint")

@@ -1,0 +1,82 @@
+"""Whether a model fits, asked before its first weight is read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from deeplayer_cli.checkpoints.placement import DTYPES, Placement
+from deeplayer_cli.checkpoints.sizes import SIZES
+from deeplayer_cli.errors import DeeplayerError
+
+_GIB = 2**30
+_CGROUPS = (  # limit, use and statistics, of version 2 and version 1
+    ("/sys/fs/cgroup", "memory.max", "memory.current"),
+    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+)
+
+
+def require(name: str, parameters: int, placement: Placement) -> None:
+    """Refuse a model whose weights do not fit into the memory that is free.
+
+    Args:
+        name: what the user called the model.
+        parameters: how many it has.
+        placement: where it would go.
+
+    Raises:
+        DeeplayerError: it does not fit; the message has the numbers and says what would.
+    """
+    free, needed = free_bytes(placement.device), parameters * placement.dtype.itemsize
+    if free is None or needed <= free:
+        return
+    dtypes = [
+        f"--dtype {dtype} ({parameters * kind.itemsize / _GIB:.1f} GiB)"
+        for dtype, kind in DTYPES.items()
+        if kind.itemsize < placement.dtype.itemsize and parameters * kind.itemsize <= free
+    ]
+    sizes = [size.name for size in SIZES if size.parameters * placement.dtype.itemsize <= free]
+    smaller = [f"a smaller InternVL2.5 ({', '.join(sizes)})"] if sizes else ["--model demo"]
+    raise DeeplayerError(
+        f"{name} needs {needed / _GIB:.1f} GiB for its weights in {str(placement.dtype).removeprefix('torch.')}, and "
+        f"{free / _GIB:.1f} GiB are free on {placement.device}: use {' or '.join(dtypes + smaller)}"
+    )
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Free memory of a device in bytes; None where the system does not tell."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory()) - int(torch.mps.current_allocated_memory())
+    known = [free for free in (_system_bytes(), _cgroup_bytes()) if free is not None]
+    return min(known, default=None)
+
+
+def _system_bytes() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, ValueError, StopIteration):
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # no such call, or no such name, on this system
+        return None
+
+
+def _cgroup_bytes() -> int | None:
+    """What the container's limit leaves; file cache counts as free, for the kernel gives it back."""
+    for folder, limit, use in _CGROUPS:
+        try:
+            used = int(Path(folder, use).read_text(encoding="ascii"))
+            statistics = dict(
+                line.split() for line in Path(folder, "memory.stat").read_text(encoding="ascii").splitlines()
+            )
+            cached = int(statistics["active_file"]) + int(statistics["inactive_file"])
+            return int(Path(folder, limit).read_text(encoding="ascii")) - used + cached
+        except (OSError, ValueError, KeyError):  # no such file, or "max": no limit
+            continue
+    return None

@@ -1,0 +1,153 @@
+"""The layout of transformers' own InternVL (``model_type: internvl``): the ``-hf`` checkpoints and the demo."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import TemplateError
+from transformers import InternVLConfig, InternVLVisionConfig, LlamaConfig, PreTrainedConfig, Qwen2Config
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from deeplayer_cli.checkpoints.files import read_json, read_text
+from deeplayer_cli.checkpoints.layout import Layout, refuse_bad_config, tokens_per_tile
+from deeplayer_cli.checkpoints.tokenizer import FastTokenizer, Tokenizer
+from deeplayer_cli.checkpoints.weights import Rule
+from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.imaging import IMAGENET_MEAN, IMAGENET_STD, Tiling
+from deeplayer_cli.prompts import IMAGE_CONTEXT, IMAGE_END, IMAGE_START, QUESTION, GroundingPrompt
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_MAX_TILES = 6  # the official grounding evaluation's
+_TEXT_CONFIGS = {"llama": LlamaConfig, "qwen2": Qwen2Config}
+_ROPE = {"rope_theta", "rope_scaling"}  # read by the text configurations, which have no fields of these names
+
+# Old names first; they are transformers' own, ``conversion_mapping.py`` ("llava").
+RULES = (
+    Rule("language_model.lm_head.{rest}", ("lm_head.{rest}",)),
+    Rule("language_model.model.{rest}", ("model.language_model.{rest}",)),
+    Rule("vision_tower.{rest}", ("model.vision_tower.{rest}",)),
+    Rule("multi_modal_projector.{rest}", ("model.multi_modal_projector.{rest}",)),
+    Rule("model.{rest}", ("model.{rest}",)),
+    Rule("lm_head.{rest}", ("lm_head.{rest}",)),
+)
+
+
+def read(folder: Path, config: dict[str, Any]) -> Layout:
+    """Describe a checkpoint folder in the native layout.
+
+    Args:
+        folder: holds the files of tokenizer, chat template and image processor.
+        config: the content of its ``config.json``.
+
+    Raises:
+        DeeplayerError: a file is missing or holds what cannot be reproduced, named.
+    """
+    path = folder / "config.json"
+    tokenizer = FastTokenizer.read(folder)
+    with refuse_bad_config(path):
+        native = internvl_config(config)
+        if native.image_token_id != tokenizer.token_id(IMAGE_CONTEXT):
+            raise ValueError(f"image_token_id {native.image_token_id} is not the tokenizer's {IMAGE_CONTEXT}")
+        tiling = read_tiling(folder)
+        if (tiling.tile_size, tiling.tile_size) != tuple(native.vision_config.image_size):
+            raise ValueError(f"image_size {native.vision_config.image_size}, but tiles of {tiling.tile_size} pixels")
+    return Layout(native, tokenizer, read_prompt(folder, tokenizer), tiling, RULES)
+
+
+def internvl_config(config: dict[str, Any]) -> InternVLConfig:
+    """Build the configuration from the fields that describe a model; a KeyError or ValueError says what is wrong.
+
+    Fields about anything else are left out: some of them, such as the name of an attention kernel, fetch code.
+    """
+    text = config["text_config"]
+    kind = _TEXT_CONFIGS.get(text["model_type"])
+    if kind is None:
+        raise ValueError(f"language model {text['model_type']!r}; supported are {', '.join(_TEXT_CONFIGS)}")
+    if text.get("use_sliding_window"):
+        raise ValueError("sliding-window attention is not supported")
+    native = InternVLConfig(
+        vision_config=InternVLVisionConfig(**_known(config["vision_config"], InternVLVisionConfig)),
+        text_config=kind(**_known(text, kind)),
+        **_known(config, InternVLConfig),
+    )
+    if native.image_seq_length != tokens_per_tile(native):
+        raise ValueError(
+            f"image_seq_length {native.image_seq_length} is not what {tokens_per_tile(native)} patches give"
+        )
+    return native
+
+
+def read_tiling(folder: Path) -> Tiling:
+    """Read how images are cut from the image processor's configuration.
+
+    Raises:
+        DeeplayerError: it is missing, or normalises in another way than InternVL.
+    """
+    path = folder / "preprocessor_config.json"
+    if path.is_file():
+        processor = read_json(path)
+    else:  # transformers 5 keeps all parts of a processor in one file
+        path = folder / "processor_config.json"
+        processor = read_json(path).get("image_processor", {})
+    try:
+        mean, std = tuple(processor["image_mean"]), tuple(processor["image_std"])
+        height, width = processor["size"]["height"], processor["size"]["width"]
+        least, most = processor.get("min_patches", 1), processor["max_patches"]
+        if not all(isinstance(number, int) and number > 0 for number in (height, width, least, most)):
+            raise ValueError
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DeeplayerError(
+            f"{path} does not say size, max_patches, image_mean and image_std of InternVL's images"
+        ) from error
+    if (mean, std) != (IMAGENET_MEAN, IMAGENET_STD) or height != width:
+        raise DeeplayerError(
+            f"{path} has image_mean {mean}, image_std {std} and size {width}x{height}: InternVL has {IMAGENET_MEAN}, "
+            f"{IMAGENET_STD} and squares, and only that is supported"
+        )
+    return Tiling(tile_size=height, min_tiles=least, max_tiles=min(_MAX_TILES, most))
+
+
+def read_prompt(folder: Path, tokenizer: Tokenizer) -> GroundingPrompt:
+    """Put the grounding question into the checkpoint's own chat template.
+
+    Raises:
+        DeeplayerError: there is no template, it fails, or it does not show image and question once each.
+    """
+    settings = read_json(folder / "tokenizer_config.json")
+    path, template = _chat_template(folder, settings)
+    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUESTION}]}]
+    special = {key: _content(value) for key, value in settings.items() if key.endswith("_token")}
+    try:
+        (text,), _ = render_jinja_template([messages], chat_template=template, add_generation_prompt=True, **special)
+        bos = special.get("bos_token") or ""
+        if bos and tokenizer.encode("") == [tokenizer.token_id(bos)]:
+            text = text.removeprefix(bos)  # the tokenizer writes it already
+        return GroundingPrompt.cut(text.replace(IMAGE_CONTEXT, f"{IMAGE_START}{IMAGE_CONTEXT}{IMAGE_END}"))
+    except (TemplateError, ValueError, TypeError, ArithmeticError) as error:
+        raise DeeplayerError(f"the chat template in {path} cannot ask a grounding question ({error})") from error
+
+
+def _chat_template(folder: Path, settings: dict[str, Any]) -> tuple[Path, str]:
+    jinja, old, oldest = folder / "chat_template.jinja", folder / "chat_template.json", folder / "tokenizer_config.json"
+    if jinja.is_file():
+        return jinja, read_text(jinja)
+    path, template = (
+        (old, read_json(old).get("chat_template")) if old.is_file() else (oldest, settings.get("chat_template"))
+    )
+    if not isinstance(template, str):
+        raise DeeplayerError(f"{path} has no chat template: add {jinja.name}")
+    return path, template
+
+
+def _content(token: Any) -> Any:
+    """The text of a special token, which is written as text or as an object."""
+    return token.get("content") if isinstance(token, dict) else token
+
+
+def _known(config: dict[str, Any], kind: type) -> dict[str, Any]:
+    general = {field.name for field in dataclasses.fields(PreTrainedConfig)}
+    own = {field.name for field in dataclasses.fields(kind)} - general - {"vision_config", "text_config"}
+    return {key: value for key, value in config.items() if key in own | _ROPE}

@@ -1,0 +1,98 @@
+"""The published sizes of InternVL2.5, as numbers.
+
+From the ``config.json`` of OpenGVLab's InternVL2.5 checkpoints: only what decides the shape of a tensor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """The dimensions of one half of a model; ``kv_heads`` and ``vocabulary`` are the language model's alone."""
+
+    hidden: int
+    layers: int
+    heads: int
+    intermediate: int
+    kv_heads: int = 0
+    vocabulary: int = 0
+
+
+@dataclass(frozen=True)
+class Size:
+    """One published size.
+
+    Attributes:
+        name: as in ``random:NAME``.
+        parameters: their number.
+        vision: InternViT 300M or 6B.
+        family: class name of the language model in the original ``config.json``.
+        text: dimensions of the language model.
+    """
+
+    name: str
+    parameters: int
+    vision: Transformer
+    family: str
+    text: Transformer
+
+    def original_config(self) -> dict[str, Any]:
+        """The ``config.json`` of this size in the original layout, as far as it describes shapes."""
+        is_6b = self.vision is _VIT_6B
+        return {
+            "downsample_ratio": 0.5,
+            "force_image_size": 448,
+            "ps_version": "v2",
+            "select_layer": -1,
+            "template": "internvl2_5",
+            "use_thumbnail": True,
+            "vision_config": _dimensions(self.vision)
+            | {
+                "image_size": 448,
+                "patch_size": 14,
+                "hidden_act": "gelu",
+                "layer_norm_eps": 1e-6,
+                "norm_type": "rms_norm" if is_6b else "layer_norm",
+                "qk_normalization": is_6b,
+                "qkv_bias": not is_6b,
+            },
+            "llm_config": _dimensions(self.text)
+            | {
+                "architectures": [self.family],
+                "num_key_value_heads": self.text.kv_heads,
+                "vocab_size": self.text.vocabulary,
+                "hidden_act": "silu",
+                "max_position_embeddings": 32768,
+                "rms_norm_eps": 1e-5 if self.family == _INTERNLM2 else 1e-6,
+                "rope_theta": 1_000_000.0,
+                "rope_scaling": {"type": "dynamic", "factor": 2.0},
+            },
+        }
+
+
+def _dimensions(half: Transformer) -> dict[str, Any]:
+    return {
+        "hidden_size": half.hidden,
+        "num_hidden_layers": half.layers,
+        "num_attention_heads": half.heads,
+        "intermediate_size": half.intermediate,
+    }
+
+
+_VIT_300M = Transformer(hidden=1024, layers=24, heads=16, intermediate=4096)
+_VIT_6B = Transformer(hidden=3200, layers=45, heads=25, intermediate=12800)
+_INTERNLM2, _QWEN2 = "InternLM2ForCausalLM", "Qwen2ForCausalLM"
+_INTERNLM2_VOCABULARY, _QWEN2_VOCABULARY = 92553, 151674
+
+SIZES = (
+    Size("1b", 938_193_024, _VIT_300M, _QWEN2, Transformer(896, 24, 14, 4864, 2, _QWEN2_VOCABULARY)),
+    Size("2b", 2_205_754_368, _VIT_300M, _INTERNLM2, Transformer(2048, 24, 16, 8192, 8, _INTERNLM2_VOCABULARY)),
+    Size("4b", 3_712_637_952, _VIT_300M, _QWEN2, Transformer(2048, 36, 16, 11008, 2, _QWEN2_VOCABULARY)),
+    Size("8b", 8_075_365_376, _VIT_300M, _INTERNLM2, Transformer(4096, 32, 32, 14336, 8, _INTERNLM2_VOCABULARY)),
+    Size("26b", 25_514_186_112, _VIT_6B, _INTERNLM2, Transformer(6144, 48, 48, 16384, 8, _INTERNLM2_VOCABULARY)),
+    Size("38b", 38_388_164_992, _VIT_6B, _QWEN2, Transformer(5120, 64, 40, 27648, 8, _QWEN2_VOCABULARY)),
+    Size("78b", 78_408_318_336, _VIT_6B, _QWEN2, Transformer(8192, 80, 64, 29568, 8, _QWEN2_VOCABULARY)),
+)

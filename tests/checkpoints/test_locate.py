@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from huggingface_hub.errors import (
+    DryRunError,
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from deeplayer_cli.checkpoints import locate as module
+from deeplayer_cli.checkpoints.locate import locate
+from deeplayer_cli.errors import DeeplayerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NAME = "OpenGVLab/InternVL2_5-8B"
+
+
+def hub(monkeypatch: pytest.MonkeyPatch, *, listing: Any = (), folder: Any = "snapshot") -> list[dict[str, Any]]:
+    """Answer every call with ``listing`` (dry runs) or ``folder``; an exception is raised."""
+    calls = []
+
+    def snapshot_download(name: str, **options: Any) -> Any:
+        calls.append({"name": name} | options)
+        answer = listing if options.get("dry_run") else folder
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(module, "snapshot_download", snapshot_download)
+    return calls
+
+
+def error(kind: type[Exception]) -> Exception:
+    """An exception of the hub, without the response that its constructor asks for."""
+    return kind.__new__(kind)
+
+
+def test_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert locate(str(tmp_path), None) == tmp_path
+    (tmp_path / "org" / "model").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert locate("org/model", None) == Path("org/model")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert locate("~/org", None) == tmp_path / "org"
+
+
+def test_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DEMO_FOLDER", tmp_path)
+    assert locate("demo", None) == tmp_path
+    monkeypatch.setattr(module, "DEMO_FOLDER", tmp_path / "gone")
+    with pytest.raises(DeeplayerError, match=r"the demo model is missing from .*gone: install deeplayer again"):
+        locate("demo", None)
+
+
+def test_a_revision_of_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(DeeplayerError, match="--revision main is for Hugging Face names"):
+        locate(str(tmp_path), "main")
+
+
+@pytest.mark.parametrize(
+    "name", ["./nowhere", "/no/where", "InternVL2_5-8B", "a/b/c", "", "~/nowhere", "~nobody-here/x", "x" * 5000]
+)
+def test_nothing_of_that_name(name: str) -> None:
+    with pytest.raises(DeeplayerError, match="is no folder and no Hugging Face name: use a folder, OWNER/NAME, demo"):
+        locate(name, None)
+
+
+def test_a_download_is_announced(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    sizes = [(16_000_000_000, True), (150_000_000, True), (5_000_000_000, False)]
+    listing = [SimpleNamespace(file_size=size, will_download=wanted) for size, wanted in sizes]
+    calls = hub(monkeypatch, listing=listing)
+    with caplog.at_level(logging.INFO, logger="deeplayer"):
+        assert locate(NAME, "v1") == Path("snapshot")
+    assert f"downloading {NAME} at revision v1, 16.15 GB, to " in caplog.text
+    assert "--model demo needs no download" in caplog.text
+    assert all(call["revision"] == "v1" for call in calls)
+    patterns = calls[-1]["allow_patterns"]
+    assert "*.safetensors" in patterns
+    assert not {"*", "*.py", "*.bin", "*.pt"} & set(patterns)
+
+
+def test_a_download_that_is_there_already_says_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub(monkeypatch, listing=[SimpleNamespace(file_size=5, will_download=False)])
+    with caplog.at_level(logging.INFO, logger="deeplayer"):
+        locate(NAME, None)
+    assert not caplog.text
+
+
+def test_an_earlier_download_works_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub(monkeypatch, listing=DryRunError())
+    assert locate(NAME, None) == Path("snapshot")
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        (GatedRepoError, f"{NAME} is gated: accept its terms on https://huggingface.co/{NAME}"),
+        (RepositoryNotFoundError, f"{NAME} is neither a folder here nor a public model .*: check the spelling"),
+        (RevisionNotFoundError, f"{NAME} has no revision 'v9': choose one listed on"),
+        (
+            LocalEntryNotFoundError,
+            f"cannot download {NAME} at revision v9 .*LocalEntryNotFoundError.*, and it is not in",
+        ),
+        (OSError, "cannot download .*OSError.*or use --model demo"),
+    ],
+)
+@pytest.mark.parametrize("listed", [False, True])
+def test_failures(monkeypatch: pytest.MonkeyPatch, kind: type[Exception], sentence: str, listed: bool) -> None:
+    hub(monkeypatch, listing=[] if listed else DryRunError(), folder=error(kind))
+    with pytest.raises(DeeplayerError, match=sentence):
+        locate(NAME, "v9")
+
+
+def test_without_any_double_the_hub_is_offline(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """The real client, which the environment of the tests keeps off the network."""
+    real: Callable[..., str] = module.snapshot_download
+    monkeypatch.setattr(
+        module, "snapshot_download", lambda *args, **options: real(*args, cache_dir=tmp_path, **options)
+    )
+    with pytest.raises(DeeplayerError, match=f"cannot download {NAME} "):
+        locate(NAME, None)
+    commit = "a" * 40
+    repository = tmp_path / f"models--{NAME.replace('/', '--')}"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    (repository / "snapshots" / commit).mkdir(parents=True)
+    assert locate(NAME, None) == repository / "snapshots" / commit
