@@ -1,0 +1,66 @@
+"""Keys and values of a batch of prompts, with a length of its own for every layer and every prompt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LayerCache:
+    """One layer's keys and values, allocated once; writes land in place.
+
+    ``n_shared`` tokens stand at the front of every row; a row's own tokens follow. Rows of unequal length are padded on
+    the right: a decoded token overwrites the first padding slot of its row, and ``visible`` hides the rest.
+
+    Attributes:
+        keys: (B, kv_heads, capacity, head_dim), after RoPE.
+        values: as ``keys``.
+        n_shared: tokens in front of each row's own.
+    """
+
+    keys: Tensor
+    values: Tensor
+    n_shared: int
+
+    @classmethod
+    def empty(cls, batch: int, n_shared: int, n_own: int, like: Tensor) -> LayerCache:
+        """Room for ``n_shared + n_own`` tokens a row; heads, dtype and device as in ``like`` (_, heads, _, dim)."""
+        shape = (batch, like.shape[1], n_shared + n_own, like.shape[3])
+        return cls(like.new_zeros(shape), like.new_zeros(shape), n_shared)
+
+    def write(self, start: int, keys: Tensor, values: Tensor) -> None:
+        """Put (B, kv_heads, T, head_dim) at slots start..start+T of every row."""
+        self.keys[:, :, start : start + keys.shape[2]] = keys
+        self.values[:, :, start : start + values.shape[2]] = values
+
+    def write_next(self, own_lengths: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Put one token a row, (B, kv_heads, 1, head_dim), behind the row's ``own_lengths`` (B,) own tokens."""
+        rows = torch.arange(len(own_lengths), device=own_lengths.device)
+        self.keys[rows, :, self.n_shared + own_lengths] = keys[:, :, 0]
+        self.values[rows, :, self.n_shared + own_lengths] = values[:, :, 0]
+
+    def upto(self, n_own: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of the shared tokens and the first ``n_own`` own slots."""
+        end = self.n_shared + n_own
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def visible(self, own_lengths: Tensor, n_own: int) -> Tensor:
+        """Which of the ``upto(n_own)`` slots a row of ``own_lengths`` (B,) own tokens may see, (B, 1, 1, S) bool."""
+        slots = torch.arange(self.n_shared + n_own, device=own_lengths.device)
+        return (slots < self.n_shared + own_lengths[:, None])[:, None, None]
+
+
+def pad_rows(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Token ids of unequal length as one right-padded (B, T) int64 tensor and their lengths (B,)."""
+    lengths = [len(row) for row in rows]
+    longest = max(lengths)
+    padded = [[*row, *[0] * (longest - len(row))] for row in rows]
+    return torch.tensor(padded, device=device), torch.tensor(lengths, device=device)

@@ -1,0 +1,42 @@
+"""Scores from the model's own attention, read at one layer.
+
+Source: "Deep-Layer Attention Pruning for Vision-Language Models", whose code scores with layer 12 of 32, and FastV
+(arXiv 2403.06764), whose code scores the same way with layer 2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from deeplayer_cli.pruning.base import Evidence, QueryRows
+
+
+@dataclass(frozen=True)
+class AttentionScorer:
+    """Attention that the chosen prompt rows pay to each visual token, averaged over heads and rows.
+
+    ``softmax(q k^T / sqrt(head_dim))`` runs over all keys of the prompt, in float32, and is not renormalised over the
+    visual ones. Only the chosen rows meet the keys: no full attention matrix is built.
+
+    Attributes:
+        rows: ``last`` is the last prompt token, as published; ``text`` is the mean over the expression's tokens.
+    """
+
+    rows: QueryRows = "last"
+
+    def __call__(self, evidence: Evidence) -> Tensor:
+        """Return (B, n_visual) float32."""
+        queries, keys, visible = evidence.queries, evidence.keys, evidence.visible
+        grouped = queries.unflatten(1, (keys.shape[1], -1))  # query heads under the key-value head they share
+        logits = torch.einsum("bkgrd,bksd->bkgrs", grouped, keys) * queries.shape[-1] ** -0.5
+        real_rows = visible.any(-1)
+        hidden = ~(visible | ~real_rows[..., None])  # a padding row may see all: its softmax stays finite, weight 0
+        weights = logits.masked_fill(hidden[:, None, None], -torch.inf).softmax(-1, dtype=torch.float32)
+        visual = weights.narrow(-1, evidence.visual_start, evidence.n_visual).mean((1, 2))
+        return (visual * real_rows[..., None]).sum(1) / real_rows.sum(1, keepdim=True)

@@ -1,0 +1,101 @@
+"""What a pruning method is: data that names a layer, a scorer, a selector and a budget."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+from deeplayer_cli.errors import DeeplayerError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+QueryRows = Literal["last", "text"]
+
+
+class Evidence(NamedTuple):
+    """What a scorer may look at: B prompts at one decoder layer, R query rows each, over S keys.
+
+    Attributes:
+        queries: (B, heads, R, head_dim), after RoPE; R = 0 for a scorer that reads no attention.
+        keys: (B, kv_heads, S, head_dim), after RoPE: the whole prompt at the scoring layer.
+        visible: (B, R, S) bool, the keys that each query row attends to; a row without any is padding.
+        seeds: (B,) int64, one reproducible number a prompt, the same in every batch and order.
+        visual_start: index of the first visual token among the keys.
+        n_visual: number of visual tokens; they are consecutive.
+    """
+
+    queries: Tensor
+    keys: Tensor
+    visible: Tensor
+    seeds: Tensor
+    visual_start: int
+    n_visual: int
+
+
+class Scorer(Protocol):
+    """Turns evidence into one score per visual token; higher means keep."""
+
+    @property
+    def rows(self) -> QueryRows | None:
+        """The prompt rows whose queries it needs, or None where it reads no attention."""
+
+    def __call__(self, evidence: Evidence) -> Tensor:
+        """Return float scores, (B, n_visual)."""
+
+
+class Selector(Protocol):
+    """Turns scores into the tokens that stay."""
+
+    def __call__(self, scores: Tensor, n_keep: int) -> Tensor:
+        """Return sorted unique indices of the kept visual tokens, (B, n_keep) int64."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How many visual tokens stay, counted over all tiles and the thumbnail together.
+
+    Attributes:
+        share: 0 < share <= 1, used unless ``tokens`` is given.
+        tokens: an absolute number, capped at what the image has.
+    """
+
+    share: float = 1.0
+    tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.share) and 0.0 < self.share <= 1.0):
+            raise DeeplayerError(f"--keep is a share of the visual tokens, above 0 and at most 1; it was {self.share}")
+        if self.tokens is not None and self.tokens < 1:
+            raise DeeplayerError(f"--keep-tokens must be at least 1; it was {self.tokens}")
+
+    def count(self, n_visual: int) -> int:
+        """Tokens to keep of ``n_visual``: ``max(1, floor(share * n_visual))``, or the absolute number."""
+        if self.tokens is not None:
+            return min(self.tokens, n_visual)
+        # The product of two floats can fall a hair short of the whole number it stands for: 0.29 * 100 = 28.999...
+        return max(1, math.floor(self.share * n_visual + 1e-9))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Visual tokens that lose here are dropped after layer ``drop_after_layer`` (1-based; 0 = before layer 1)."""
+
+    drop_after_layer: int
+    scorer: Scorer
+    selector: Selector
+    budget: Budget
+
+
+@dataclass(frozen=True)
+class Method:
+    """A named way to prune; no stage means that every visual token stays."""
+
+    name: str
+    stage: Stage | None = None
+
+    @property
+    def layer(self) -> int | None:
+        """The layer that tokens are dropped after, or None where none is."""
+        return self.stage.drop_after_layer if self.stage else None

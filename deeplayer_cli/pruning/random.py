@@ -1,0 +1,36 @@
+"""Random scores: the baseline that any method must beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from deeplayer_cli.pruning.base import Evidence
+
+
+def hash32(x: Tensor) -> Tensor:
+    """Mix 32-bit integers held in int64, so that no product overflows (two rounds of xorshift-multiply, C. Wellons)."""
+    x = ((x ^ (x >> 16)) * 0x21F0AAAD) & 0xFFFFFFFF
+    x = ((x ^ (x >> 15)) * 0x735A2D97) & 0xFFFFFFFF
+    return x ^ (x >> 15)
+
+
+@dataclass(frozen=True)
+class RandomScorer:
+    """Uniform scores that depend on the prompt's seed and the token's index alone.
+
+    A counter-based hash, not a generator: the numbers are the same on every device, in every batch and when compiled.
+    """
+
+    rows: None = None
+
+    def __call__(self, evidence: Evidence) -> Tensor:
+        """Return (B, n_visual) float64 holding whole numbers below 2^32."""
+        index = torch.arange(evidence.n_visual, device=evidence.seeds.device)
+        stream = hash32(evidence.seeds & 0xFFFFFFFF)[:, None]
+        return hash32((stream + index) & 0xFFFFFFFF).double()

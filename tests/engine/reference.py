@@ -1,0 +1,106 @@
+"""A slow, plain reference for pruned inference: transformers' own forward over the whole sequence, every time anew.
+
+Nothing is cached, shared or gathered. Layer K's attention is read by hooks from the eager implementation; from layer
+K+1 on, dropped visual tokens are still there but masked out as keys.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Reference:
+    kept: list[int]
+    logits: torch.Tensor  # (vocabulary,) for the first answer token
+    token_ids: list[int]
+
+
+class PlainModel:
+    """A checkpoint asked in the plainest way."""
+
+    def __init__(self, checkpoint) -> None:
+        self.checkpoint = checkpoint
+        self.model = checkpoint.model
+        self.decoder = checkpoint.model.model.language_model
+
+    @contextmanager
+    def eager(self):
+        """Run with the implementation of attention that returns its weights (softmax in float32, always)."""
+        self.model.set_attn_implementation("eager")
+        try:
+            yield
+        finally:
+            self.model.set_attn_implementation("sdpa")
+
+    def prompt_ids(self, expression: str, n_visual: int) -> list[int]:
+        tokenizer, prompt = self.checkpoint.tokenizer, self.checkpoint.prompt
+        text = prompt.before_image + "<IMG_CONTEXT>" * n_visual + prompt.after_image + expression
+        return tokenizer.encode(text + prompt.after_expression)
+
+    @torch.no_grad()
+    def features(self, pixels: torch.Tensor) -> torch.Tensor:
+        tiles = self.model.get_image_features(pixel_values=pixels.to(self.model.dtype)).pooler_output
+        return tiles.flatten(0, 1)
+
+    @torch.no_grad()
+    def forward(self, ids: list[int], features: torch.Tensor, layer: int | None, dropped: list[int]):
+        """Logits of the last position and every layer's attention (heads, N, N), where it is eager."""
+        ids_tensor = torch.tensor([ids])
+        embeds = self.decoder.embed_tokens(ids_tensor)
+        embeds[ids_tensor == self.checkpoint.image_token_id] = features
+        lowest = torch.finfo(embeds.dtype).min
+        causal = torch.full((len(ids), len(ids)), lowest, dtype=embeds.dtype).triu(1)[None, None]
+        pruned = causal.clone()
+        pruned[..., dropped] = lowest
+        pruned[..., range(len(ids)), range(len(ids))] = 0.0  # a dropped token's own, unseen row must stay finite
+        attentions = []
+
+        def mask_columns(module, args, kwargs):
+            kwargs["attention_mask"] = pruned
+            return args, kwargs
+
+        def read_attention(module, args, output):
+            attentions.append(output[1][0] if output[1] is not None else None)
+
+        hooks = [block.self_attn.register_forward_hook(read_attention) for block in self.decoder.layers]
+        pruned_layers = self.decoder.layers[len(self.decoder.layers) if layer is None else layer :]
+        hooks += [block.register_forward_pre_hook(mask_columns, with_kwargs=True) for block in pruned_layers]
+        try:
+            hidden = self.decoder(inputs_embeds=embeds, attention_mask=causal, use_cache=False).last_hidden_state
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return self.model.lm_head(hidden[0, -1]), attentions
+
+    def visual_positions(self, ids: list[int]) -> list[int]:
+        return [index for index, token in enumerate(ids) if token == self.checkpoint.image_token_id]
+
+    def select(self, ids: list[int], features: torch.Tensor, layer: int, rows: list[int], n_keep: int) -> list[int]:
+        """Top-k visual indices by the eager attention of 1-based ``layer``, mean over heads and the given rows."""
+        with self.eager():
+            _, attentions = self.forward(ids, features, None, [])
+        scores = attentions[layer - 1][:, rows][..., self.visual_positions(ids)].mean((0, 1))
+        return sorted(scores.argsort(descending=True, stable=True)[:n_keep].tolist())
+
+    def answer(
+        self, ids: list[int], features: torch.Tensor, layer: int | None, kept: list[int], n_new: int
+    ) -> Reference:
+        """Greedy answer with only ``kept`` visual tokens visible after ``layer``; the first token is not the stop."""
+        visual = self.visual_positions(ids)
+        dropped = [position for index, position in enumerate(visual) if index not in set(kept)]
+        sequence, first = list(ids), None
+        while len(sequence) - len(ids) < n_new:
+            logits, _ = self.forward(sequence, features, layer, dropped)
+            if first is None:
+                first = logits
+                logits = logits.clone()
+                logits[self.checkpoint.eos_id] = -torch.inf
+            token = int(logits.argmax())
+            if token == self.checkpoint.eos_id:
+                break
+            sequence.append(token)
+        return Reference(kept, first, sequence[len(ids) :])

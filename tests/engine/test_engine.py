@@ -1,0 +1,166 @@
+"""The engine against transformers' own forward, and against itself in every other arrangement."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from deeplayer_cli.engine import Engine, Row
+from deeplayer_cli.engine.vision import normalize
+from deeplayer_cli.pruning import Budget, Options, build
+from tests.engine.reference import PlainModel
+from tests.tiny import FAMILIES, tiny_checkpoint
+
+TILES = 5
+N_VISUAL = TILES * 4
+N_NEW = 10
+EXPRESSIONS = ("a dog", "the leftmost cat", "x", "a dog on the other image")
+ON_IMAGE = (0, 1, 0, 1)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def checkpoint(request):
+    return tiny_checkpoint(request.param)
+
+
+@pytest.fixture(scope="module")
+def tiles():
+    generator = torch.Generator().manual_seed(3)
+    return torch.randint(0, 256, (2, TILES, 3, 56, 56), dtype=torch.uint8, generator=generator)
+
+
+def make_engine(checkpoint, method="deep-layer", *, compiled=False, **options):
+    options = Options(**{"budget": Budget(0.3), **options})
+    n_layers = checkpoint.model.config.text_config.num_hidden_layers
+    return Engine(checkpoint, build(method, options, n_layers), compiled=compiled)
+
+
+def make_rows(checkpoint, wanted=(0, 1, 2, 3)):
+    encode = checkpoint.tokenizer.encode_expression
+    return [Row(ON_IMAGE[index], encode(EXPRESSIONS[index]), seed=index) for index in wanted]
+
+
+def run(engine, tiles, rows):
+    """Logits, kept indices and answers of a batch."""
+    prompts = engine.prefill(engine.prefix(engine.encode(tiles)), rows, N_NEW)
+    logits = prompts.logits.clone()
+    return logits, prompts.kept.tolist(), [answer.token_ids for answer in engine.decode(prompts, N_NEW)]
+
+
+@pytest.mark.parametrize("query", ["last", "text"])
+@pytest.mark.parametrize(("layer", "keep"), [(1, 0.1), (3, 0.3), (7, 0.75)])
+def test_pruned_run_equals_the_masked_reference(checkpoint, tiles, layer, keep, query):
+    engine = make_engine(checkpoint, layer=layer, budget=Budget(keep), query=query)
+    logits, kept, answers = run(engine, tiles, make_rows(checkpoint))
+    plain = PlainModel(checkpoint)
+    n_closing = len(checkpoint.tokenizer.encode_piece(checkpoint.prompt.after_expression))
+    for index, expression in enumerate(EXPRESSIONS):
+        ids = plain.prompt_ids(expression, N_VISUAL)
+        features = plain.features(normalize(tiles[ON_IMAGE[index]]))
+        end = len(ids) - n_closing
+        asking = [len(ids) - 1] if query == "last" else list(range(end - len(expression), end))
+        assert kept[index] == plain.select(ids, features, layer, asking, int(keep * N_VISUAL))
+        reference = plain.answer(ids, features, layer, kept[index], N_NEW)
+        assert (logits[index] - reference.logits).abs().max() < 1e-9
+        assert answers[index] == reference.token_ids
+
+
+def test_unpruned_run_equals_generate(checkpoint, tiles):
+    _, kept, answers = run(make_engine(checkpoint, "none"), tiles, make_rows(checkpoint))
+    plain = PlainModel(checkpoint)
+    for index, expression in enumerate(EXPRESSIONS):
+        ids = torch.tensor([plain.prompt_ids(expression, N_VISUAL)])
+        generated = checkpoint.model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            pixel_values=normalize(tiles[ON_IMAGE[index]]).double(),
+            max_new_tokens=N_NEW,
+            min_new_tokens=1,
+            do_sample=False,
+            eos_token_id=checkpoint.eos_id,
+            pad_token_id=0,
+        )[0, ids.shape[1] :].tolist()
+        assert answers[index] == [token for token in generated if token not in (checkpoint.eos_id, 0)]
+        assert kept[index] == list(range(N_VISUAL))
+
+
+@pytest.mark.parametrize("method", ["random", "deep-layer"])
+def test_keep_everything_is_none(checkpoint, tiles, method):
+    rows = make_rows(checkpoint)
+    none, everything = (
+        run(engine, tiles, rows)
+        for engine in (make_engine(checkpoint, "none"), make_engine(checkpoint, method, budget=Budget(1.0)))
+    )
+    assert torch.equal(none[0], everything[0])
+    assert none[1:] == everything[1:]
+
+
+@pytest.mark.parametrize("method", ["none", "random", "deep-layer"])
+@pytest.mark.parametrize("query", ["last", "text"])
+def test_a_row_does_not_depend_on_its_batch(checkpoint, tiles, method, query):
+    engine = make_engine(checkpoint, method, query=query)
+    together = run(engine, tiles, make_rows(checkpoint))
+    for index in range(len(EXPRESSIONS)):
+        row = make_rows(checkpoint, [index])[0]
+        logits, kept, answers = run(engine, tiles[[row.image]], [Row(0, row.expression_ids, row.seed)])
+        assert (logits[0] - together[0][index]).abs().max() < 1e-12
+        assert kept[0] == together[1][index]
+        assert answers[0] == together[2][index]
+
+
+@pytest.mark.parametrize("layer", [0, 4])
+def test_random_choice_is_the_seeds_own(checkpoint, tiles, layer):
+    engine = make_engine(checkpoint, "random", layer=layer)
+    _, kept, answers = run(engine, tiles, make_rows(checkpoint))
+    assert len({tuple(indices) for indices in kept}) == len(kept)
+    plain = PlainModel(checkpoint)
+    for index, expression in enumerate(EXPRESSIONS):
+        features = plain.features(normalize(tiles[ON_IMAGE[index]]))
+        reference = plain.answer(plain.prompt_ids(expression, N_VISUAL), features, layer, kept[index], N_NEW)
+        assert answers[index] == reference.token_ids
+
+
+def test_compiled_selection_equals_eager(tiles):
+    checkpoint = tiny_checkpoint()
+    rows = make_rows(checkpoint)
+    engines = [make_engine(checkpoint, query="text", compiled=compiled) for compiled in (False, True)]
+    for n_tiles in (TILES, 3, 2):
+        eager, compiled = (run(engine, tiles[:, :n_tiles], rows[:n_tiles]) for engine in engines)
+        assert eager[1:] == compiled[1:]
+
+
+def test_without_a_compiler_selection_warns_once_and_runs_eagerly(tiles, monkeypatch, caplog):
+    def broken(*_: object, **__: object) -> None:
+        raise torch._dynamo.exc.BackendCompilerFailed(None, RuntimeError("no C++ compiler"), None)
+
+    checkpoint = tiny_checkpoint()
+    monkeypatch.setattr(torch, "compile", lambda function, **_: broken)
+    engine = make_engine(checkpoint, compiled=True)
+    first, second = (run(engine, tiles, make_rows(checkpoint)) for _ in range(2))
+    assert first[1:] == second[1:] == run(make_engine(checkpoint), tiles, make_rows(checkpoint))[1:]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_no_full_attention_matrix_is_ever_built(tiles):
+    checkpoint = tiny_checkpoint(dtype=torch.float32)
+    engine = make_engine(checkpoint)
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as trace:
+        prefix = engine.prefix(engine.encode(tiles).repeat(1, 8, 1))
+        engine.decode(engine.prefill(prefix, make_rows(checkpoint), N_NEW), N_NEW)
+    n_prompt = prefix.hidden.shape[1]
+    shapes = [shape for event in trace.events() for shape in event.input_shapes or [] if len(shape) >= 2]
+    assert max(shape[-2] for shape in shapes) >= n_prompt  # the trace saw the prompt
+    assert not [shape for shape in shapes if min(shape[-2:]) >= n_prompt]
+
+
+def test_the_first_token_is_never_the_stop(tiles):
+    checkpoint = tiny_checkpoint()
+    engine = make_engine(checkpoint)
+    prompts = engine.prefill(engine.prefix(engine.encode(tiles)), make_rows(checkpoint), 1)
+    wants_to_stop = torch.full_like(prompts.logits, -1e4)
+    wants_to_stop[:, checkpoint.eos_id] = 1e4
+    answers = engine.decode(replace(prompts, logits=wants_to_stop), 1)
+    assert all(len(answer.token_ids) == 1 and answer.token_ids[0] != checkpoint.eos_id for answer in answers)

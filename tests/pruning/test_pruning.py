@@ -1,0 +1,128 @@
+"""Scorers, selectors, budgets and the registry, on tensors alone."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.pruning import METHODS, Budget, Evidence, Options, build
+from deeplayer_cli.pruning.attention import AttentionScorer
+from deeplayer_cli.pruning.random import RandomScorer
+from deeplayer_cli.pruning.topk import topk
+
+HEADS, KV_HEADS, DIM, VISUAL_START, N_VISUAL = 4, 2, 8, 3, 10
+
+
+def make_evidence(visible: torch.Tensor, seed: int = 0) -> Evidence:
+    """Random queries and keys for a (B, R, S) visibility."""
+    batch, rows, n_keys = visible.shape
+    generator = torch.Generator().manual_seed(seed)
+    queries = torch.randn(batch, HEADS, rows, DIM, generator=generator, dtype=torch.float64)
+    keys = torch.randn(batch, KV_HEADS, n_keys, DIM, generator=generator, dtype=torch.float64)
+    return Evidence(queries, keys, visible, torch.arange(batch), VISUAL_START, N_VISUAL)
+
+
+def plain_scores(evidence: Evidence) -> list[list[float]]:
+    """The formula, one number at a time."""
+    scores = []
+    for queries, keys, visible in zip(evidence.queries, evidence.keys, evidence.visible, strict=True):
+        rows = [row for row in range(visible.shape[0]) if visible[row].any()]
+        total = [0.0] * N_VISUAL
+        for head in range(HEADS):
+            for row in rows:
+                exponents = {
+                    key: math.exp(float(queries[head, row] @ keys[head * KV_HEADS // HEADS, key]) / math.sqrt(DIM))
+                    for key in range(visible.shape[1])
+                    if visible[row, key]
+                }
+                for index in range(N_VISUAL):
+                    total[index] += exponents.get(VISUAL_START + index, 0.0) / sum(exponents.values())
+        scores.append([value / HEADS / len(rows) for value in total])
+    return scores
+
+
+def test_attention_scores_are_the_formula():
+    visible = torch.ones(2, 3, 16, dtype=torch.bool).tril(13)
+    visible[1, 1:] = False  # a prompt with one asking row, padded to three
+    evidence = make_evidence(visible)
+    expected = torch.tensor(plain_scores(evidence), dtype=torch.float32)
+    assert torch.allclose(AttentionScorer()(evidence), expected, atol=1e-7)
+
+
+def test_attention_scores_are_float32_and_spend_at_most_one():
+    scores = AttentionScorer()(make_evidence(torch.ones(3, 1, 16, dtype=torch.bool)))
+    assert scores.dtype == torch.float32
+    assert (scores > 0).all()
+    assert (scores.sum(-1) < 1).all()  # the text keeps its share: scores are not renormalised over the image
+
+
+def test_random_scores_depend_on_seed_and_index_alone():
+    evidence = make_evidence(torch.ones(4, 1, 16, dtype=torch.bool))
+    together = RandomScorer()(evidence)
+    for seed in range(4):
+        alone = RandomScorer()(evidence._replace(seeds=torch.tensor([seed])))
+        assert torch.equal(alone[0], together[seed])
+    assert len(set(together.flatten().tolist())) == together.numel()
+
+
+def test_random_choice_is_even():
+    evidence = make_evidence(torch.ones(1, 1, 16, dtype=torch.bool))._replace(seeds=torch.arange(20_000))
+    share = torch.bincount(topk(RandomScorer()(evidence), 3).flatten(), minlength=N_VISUAL) / 20_000
+    assert (share - 3 / N_VISUAL).abs().max() < 5 * math.sqrt(0.3 * 0.7 / 20_000)
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 5), min_size=7, max_size=7), min_size=1, max_size=4),
+    st.integers(1, 7),
+)
+def test_topk_keeps_the_highest_and_of_equals_the_first(scores, n_keep):
+    for row, kept in zip(scores, topk(torch.tensor(scores).float(), n_keep).tolist(), strict=True):
+        assert kept == sorted(sorted(range(7), key=lambda index: -row[index])[:n_keep])
+
+
+@given(st.floats(0, 1, exclude_min=True), st.integers(1, 5000))
+def test_budget_by_share(share, n_visual):
+    kept = Budget(share).count(n_visual)
+    assert 1 <= kept <= n_visual
+    assert kept == max(1, math.floor(share * n_visual + 1e-9))
+
+
+@given(st.integers(1, 100), st.integers(1, 50))
+def test_a_share_that_is_a_whole_number_of_tokens_keeps_that_number(percent, hundreds):
+    assert Budget(percent / 100).count(100 * hundreds) == percent * hundreds
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000))
+def test_budget_by_number(tokens, n_visual):
+    assert Budget(tokens=tokens).count(n_visual) == min(tokens, n_visual)
+
+
+@pytest.mark.parametrize("budget", [{"share": 0.0}, {"share": 1.1}, {"share": math.nan}, {"tokens": 0}])
+def test_impossible_budgets_are_refused(budget):
+    with pytest.raises(DeeplayerError, match=str(next(iter(budget.values())))):
+        Budget(**budget)
+
+
+@pytest.mark.parametrize(("n_layers", "layer"), [(32, 12), (24, 9), (36, 14), (16, 6), (8, 3)])
+def test_default_layer_is_12_of_32(n_layers, layer):
+    assert build("deep-layer", Options(Budget(0.1)), n_layers).layer == layer
+
+
+@pytest.mark.parametrize(("method", "layer"), [("deep-layer", 0), ("deep-layer", 8), ("random", -1), ("random", 8)])
+def test_layers_that_do_not_exist_are_refused(method, layer):
+    with pytest.raises(DeeplayerError, match=f"--layer {layer} is out of range"):
+        build(method, Options(Budget(0.1), layer=layer), 8)
+
+
+def test_random_may_drop_before_the_language_model():
+    assert build("random", Options(Budget(0.1), layer=0), 8).layer == 0
+
+
+def test_unknown_methods_are_refused_with_the_known_ones():
+    with pytest.raises(DeeplayerError, match="'fastvv'.*" + ".*".join(METHODS)):
+        build("fastvv", Options(Budget(0.1)), 8)
