@@ -1,0 +1,105 @@
+"""Options that several commands share, each settable by an environment variable named after its flag."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+class Query(StrEnum):
+    """Prompt rows whose attention scores the visual tokens."""
+
+    LAST = "last"
+    TEXT = "text"
+
+
+class Kernel(StrEnum):
+    """Implementations of scaled dot-product attention."""
+
+    AUTO = "auto"
+    FLASH = "flash"
+    EFFICIENT = "efficient"
+    CUDNN = "cudnn"
+    MATH = "math"
+
+
+def option(flag: str, *more: str, **settings: Any) -> Any:
+    """A Typer option ``flag`` that ``DEEPLAYER_FLAG`` sets as well."""
+    name = flag.split("/")[0].lstrip("-").replace("-", "_").upper()
+    return typer.Option(flag, *more, envvar=f"DEEPLAYER_{name}", **settings)
+
+
+MODEL, PRUNING, INPUT, OUTPUT, SPEED = "Model", "Pruning", "Input", "Output", "Speed"
+
+Model = Annotated[
+    str,
+    option("--model", help="Hub name, local folder, `demo`, or `random:8b` (random weights).", rich_help_panel=MODEL),
+]
+Revision = Annotated[
+    str | None, option("--revision", help="Branch, tag or commit of a hub model.", rich_help_panel=MODEL)
+]
+Dtype = Annotated[
+    str,
+    option(
+        "--dtype", help="`auto` (bfloat16 on a GPU, float32 on a CPU), bf16, fp16, fp32 or fp64.", rich_help_panel=MODEL
+    ),
+]
+Device = Annotated[str, option("--device", help="`auto`, cpu, mps, cuda or cuda:N.", rich_help_panel=MODEL)]
+Attention = Annotated[
+    Kernel, option("--attention", help="Attention kernel to prefer; `auto` lets torch choose.", rich_help_panel=MODEL)
+]
+Method = Annotated[str, option("--method", help="Pruning method: none, random or deep-layer.", rich_help_panel=PRUNING)]
+Keep = Annotated[
+    float, option("--keep", help="Share of the visual tokens that stay, over all tiles.", rich_help_panel=PRUNING)
+]
+KeepTokens = Annotated[
+    int | None, option("--keep-tokens", help="Number of visual tokens that stay, instead.", rich_help_panel=PRUNING)
+]
+Layer = Annotated[
+    int | None,
+    option(
+        "--layer",
+        help="Decoder layer, counted from 1, to drop after; by default layer 12 of 32, scaled to the model's depth.",
+        rich_help_panel=PRUNING,
+    ),
+]
+QueryRows = Annotated[
+    Query,
+    option(
+        "--query",
+        help="Prompt rows whose attention scores: the last prompt token, or the mean over the expression's tokens.",
+        rich_help_panel=PRUNING,
+    ),
+]
+Seed = Annotated[int, option("--seed", help="Seed of methods that draw at random.", rich_help_panel=PRUNING)]
+MaxTiles = Annotated[
+    int | None,
+    option(
+        "--max-tiles",
+        help="Most tiles an image is cut into, the thumbnail not counted; by default the model's own (6 for InternVL).",
+        rich_help_panel=MODEL,
+    ),
+]
+MaxNewTokens = Annotated[int, option("--max-new-tokens", help="Longest answer, in tokens.", rich_help_panel=MODEL)]
+BatchSize = Annotated[int, option("--batch-size", help="Prompts in one forward pass.", rich_help_panel=SPEED)]
+Compile = Annotated[
+    bool | None,
+    option(
+        "--compile/--no-compile",
+        help="Compile the selection path with torch.compile; by default on CUDA only.",
+        rich_help_panel=SPEED,
+        show_default=False,
+    ),
+]
+Workers = Annotated[
+    int | None,
+    option("--workers", help="Threads that read images; by default one a core, at most 8.", rich_help_panel=SPEED),
+]
+Output = Annotated[
+    Path | None, option("--output", "-o", help="Write rows here instead of to stdout.", rich_help_panel=OUTPUT)
+]
+Overwrite = Annotated[bool, option("--overwrite", help="Replace an output file that exists.", rich_help_panel=OUTPUT)]
+Json = Annotated[bool, option("--json", help="Print JSON instead of a table.")]

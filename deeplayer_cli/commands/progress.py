@@ -1,0 +1,103 @@
+"""What a run says about itself on stderr: a bar on a terminal while it goes, one line when it ends."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from deeplayer_cli.evaluation.score import CORRECT_IOU
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from deeplayer_cli.schema import Prediction
+
+
+@dataclass
+class Totals:
+    """Counts over a run's predictions.
+
+    Args:
+        n_layers: decoder layers of the model, for the mean keep.
+    """
+
+    n_layers: int
+    rows: int = 0
+    no_box: int = 0
+    errors: int = 0
+    judged: int = 0
+    correct: int = 0
+    visual: int = 0
+    kept: int = 0
+    seen: float = 0.0
+
+    def add(self, prediction: Prediction) -> None:
+        """Count one prediction."""
+        self.rows += 1
+        self.no_box += prediction.status == "no_box"
+        self.errors += prediction.status == "error"
+        if prediction.iou is not None:
+            self.judged += 1
+            self.correct += prediction.iou >= CORRECT_IOU
+        if prediction.visual_tokens is not None and prediction.kept_tokens is not None:
+            layer = self.n_layers if prediction.layer is None else prediction.layer
+            self.visual += prediction.visual_tokens
+            self.kept += prediction.kept_tokens
+            self.seen += (
+                layer * prediction.visual_tokens + (self.n_layers - layer) * prediction.kept_tokens
+            ) / self.n_layers
+
+    @property
+    def accuracy(self) -> str:
+        """Acc@0.5 so far, failures counted as wrong."""
+        return f"Acc@0.5 {self.correct / self.judged:.1%}" if self.judged else "no gold boxes"
+
+    def summary(self, seconds: float) -> str:
+        """The one line that a run ends with."""
+        parts = [f"{self.rows} rows in {seconds:.1f} s", f"{self.no_box} without a box", f"{self.errors} errors"]
+        if self.visual:
+            parts.append(
+                f"kept {self.kept / self.visual:.1%} of visual tokens (mean over layers {self.seen / self.visual:.1%})"
+            )
+        if self.judged:
+            parts.append(f"{self.accuracy} on {self.judged} rows with gold")
+        return ", ".join(parts)
+
+
+class Progress:
+    """A bar over rows, drawn on stderr only if that is a terminal."""
+
+    def __init__(self, totals: Totals, total_rows: int | None) -> None:
+        self._totals = totals
+        self._bar = tqdm(total=total_rows, unit="row", file=sys.stderr, disable=not sys.stderr.isatty(), leave=False)
+        self._started = time.perf_counter()
+        self._images = 0
+        self._last_image: str | None = None
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+
+    @property
+    def seconds(self) -> float:
+        """Time since the start."""
+        return time.perf_counter() - self._started
+
+    def advance(self, prediction: Prediction) -> None:
+        """Count one prediction and redraw."""
+        self._totals.add(prediction)
+        self._images += prediction.image != self._last_image
+        self._last_image = prediction.image
+        self._bar.set_postfix_str(
+            f"{self._images / self.seconds:.1f} images/s, {self._totals.errors} errors, {self._totals.accuracy}",
+            refresh=False,
+        )
+        self._bar.update()

@@ -1,0 +1,94 @@
+"""``deeplayer score``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import orjson
+import typer
+
+from deeplayer_cli.commands import options
+from deeplayer_cli.commands.options import option
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from deeplayer_cli.evaluation import Rate, Report, Summary
+
+
+class Rule(StrEnum):
+    """Rules by which an answer's text becomes a box."""
+
+    INTERNVL = "internvl"
+    STRICT = "strict"
+    VLMEVALKIT = "vlmevalkit"
+
+
+def score(
+    predictions: Annotated[
+        Path, typer.Argument(help="A JSONL file that `deeplayer ground` wrote.", show_default=False)
+    ],
+    gold: Annotated[
+        Path | None, option("--gold", help="JSONL file whose boxes, joined by id, replace those of the rows.")
+    ] = None,
+    by: Annotated[
+        str | None, option("--by", help="Also score each value of this field: of a row, or of its meta.")
+    ] = None,
+    rule: Annotated[
+        Rule | None,
+        option("--rule", help="Read the stored answers again by this rule.", show_default="boxes as stored"),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Score predicted boxes against gold boxes; failures stay in the denominator."""
+    from deeplayer_cli import evaluation
+
+    report = evaluation.score(
+        evaluation.read_predictions(predictions),
+        rule=rule.value if rule else None,
+        gold=evaluation.read_gold(gold) if gold else None,
+        by=by,
+    )
+    if json:
+        typer.echo(orjson.dumps(report.to_dict(), option=orjson.OPT_INDENT_2))
+        return
+
+    from rich.console import Console
+
+    console = Console()
+    console.print(_table(report))
+    for note in _notes(report):
+        console.print(note)
+
+
+def _table(report: Report) -> Table:
+    from rich.table import Table
+
+    names = ("acc@0.5", "acc@0.25", "acc@0.75", "centre_acc")
+    table = Table(title=f"answers read by rule {report.rule}" if report.rule else None)
+    table.add_column(report.by or "")
+    for name in ("rows", "no box", "errors", *names, "mean IoU"):
+        table.add_column(name, justify="right")
+    groups = {**report.groups, "all": report.overall}
+    for label, summary in groups.items():
+        rates = [_rate(summary.rates.get(name)) for name in names]
+        mean_iou = "-" if summary.mean_iou is None else f"{summary.mean_iou:.3f}"
+        counts = [str(summary.n), str(summary.n_no_box), str(summary.n_error)]
+        table.add_row(label, *counts, *rates, mean_iou)
+    return table
+
+
+def _rate(rate: Rate | None) -> str:
+    return "-" if rate is None else f"{rate.value:.1%} [dim]{rate.low:.1%}-{rate.high:.1%}[/dim]"
+
+
+def _notes(report: Report) -> list[str]:
+    overall: Summary = report.overall
+    notes = [f"95% intervals, clustered by image ({overall.n_images} images); a row without a box counts as wrong."]
+    if overall.n_without_gold:
+        notes.append(f"{overall.n_without_gold} rows have no gold box and are in no figure.")
+    if report.n_unanswered:
+        notes.append(f"{report.n_unanswered} gold boxes have no prediction: this is not the whole set.")
+    return notes

@@ -1,0 +1,41 @@
+"""``deeplayer verify``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from deeplayer_cli.commands import options
+from deeplayer_cli.commands.options import option
+
+FAILED = 1
+_MARKS = {True: "[green]pass[/green]", False: "[red]FAIL[/red]", None: "[yellow]-[/yellow]"}
+
+
+def verify(
+    model: Annotated[
+        str, typer.Argument(help="As for `ground --model`.", envvar="DEEPLAYER_MODEL", show_default=False)
+    ],
+    revision: options.Revision = None,
+    dtype: options.Dtype = "auto",
+    device: options.Device = "auto",
+    data: Annotated[
+        str | None, option("--data", help="Requests to compare answers on, such as sample_data/requests.jsonl.")
+    ] = None,
+) -> None:
+    """Check that a model, on this machine, does what the original does: run this first with real weights."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from deeplayer_cli import sources, verification
+
+    rows = sources.open_source([data]) if data else None
+    table = Table("check", "result", "detail")
+    failed = False
+    for check in verification.verify(model, revision=revision, dtype=dtype, device=device, rows=rows):
+        table.add_row(check.name, _MARKS[check.passed], check.detail)
+        failed |= check.passed is False
+    Console().print(table)
+    if failed:
+        raise typer.Exit(FAILED)
