@@ -84,8 +84,9 @@ def tiny_checkpoint(family: str = "llama", *, dtype: torch.dtype = torch.float64
     )
     model = InternVLForConditionalGeneration(config).to(dtype).eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(7)
-    for parameter in model.parameters():  # large enough for attention to have opinions
-        parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.15)
+    for parameter in model.parameters():  # large enough for attention to decide the answer
+        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        parameter.copy_(noise * 2 / parameter.shape[-1] ** 0.5 if parameter.ndim > 1 else 1 + 0.1 * noise)
     return Checkpoint(
         name=f"tiny-{family}",
         model=model,

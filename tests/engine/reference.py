@@ -51,7 +51,7 @@ class PlainModel:
         """Logits of the last position and every layer's attention (heads, N, N), where it is eager."""
         ids_tensor = torch.tensor([ids])
         embeds = self.decoder.embed_tokens(ids_tensor)
-        embeds[ids_tensor == self.checkpoint.image_token_id] = features
+        embeds[0, self.visual_positions(ids)[: len(features)]] = features  # an answer may hold the image token as well
         lowest = torch.finfo(embeds.dtype).min
         causal = torch.full((len(ids), len(ids)), lowest, dtype=embeds.dtype).triu(1)[None, None]
         pruned = causal.clone()
@@ -90,7 +90,7 @@ class PlainModel:
         self, ids: list[int], features: torch.Tensor, layer: int | None, kept: list[int], n_new: int
     ) -> Reference:
         """Greedy answer with only ``kept`` visual tokens visible after ``layer``; the first token is not the stop."""
-        visual = self.visual_positions(ids)
+        visual = self.visual_positions(ids)  # of the prompt: what is generated is never dropped
         dropped = [position for index, position in enumerate(visual) if index not in set(kept)]
         sequence, first = list(ids), None
         while len(sequence) - len(ids) < n_new:

@@ -70,6 +70,7 @@ def test_pruned_run_equals_the_masked_reference(checkpoint, tiles, layer, keep, 
 
 def test_unpruned_run_equals_generate(checkpoint, tiles):
     _, kept, answers = run(make_engine(checkpoint, "none"), tiles, make_rows(checkpoint))
+    assert len(set(map(tuple, answers))) == len(EXPRESSIONS)  # or equality would mean little
     plain = PlainModel(checkpoint)
     for index, expression in enumerate(EXPRESSIONS):
         ids = torch.tensor([plain.prompt_ids(expression, N_VISUAL)])
@@ -81,9 +82,9 @@ def test_unpruned_run_equals_generate(checkpoint, tiles):
             min_new_tokens=1,
             do_sample=False,
             eos_token_id=checkpoint.eos_id,
-            pad_token_id=0,
+            pad_token_id=checkpoint.eos_id,
         )[0, ids.shape[1] :].tolist()
-        assert answers[index] == [token for token in generated if token not in (checkpoint.eos_id, 0)]
+        assert answers[index] == [token for token in generated if token != checkpoint.eos_id]
         assert kept[index] == list(range(N_VISUAL))
 
 

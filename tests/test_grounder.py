@@ -1,0 +1,137 @@
+"""Requests to predictions, with a tiny random model: order, independence, sharing, failures."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from deeplayer_cli.boxes import parse_answer
+from deeplayer_cli.engine import Answer, Engine
+from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.grounder import Grounder, Settings
+from deeplayer_cli.sources import open_source, shard
+from tests.tiny import ByteTokenizer, tiny_checkpoint
+
+SIZES = {"square": (60, 60), "wide": (170, 60), "tall": (50, 160), "other": (61, 59)}
+EXPRESSIONS = ("left one", "the red dog on the far side", "x")
+SETTINGS = Settings(max_new_tokens=6, keep=0.4, with_kept=True)
+
+
+@pytest.fixture(scope="module")
+def checkpoint():
+    return tiny_checkpoint()
+
+
+@pytest.fixture(scope="module")
+def requests(tmp_path_factory):
+    """Three expressions for each of four images of three tile counts, as a JSONL file would give them."""
+    folder = tmp_path_factory.mktemp("images")
+    rng = random.Random(5)
+    lines = []
+    for name, size in SIZES.items():
+        Image.frombytes("RGB", (8, 8), rng.randbytes(192)).resize(size).save(folder / f"{name}.png")
+        lines += [f'{{"id": "{name}-{i}", "image": "{name}.png", "expression": "{e}"}}' for i, e in enumerate(EXPRESSIONS)]
+    (folder / "rows.jsonl").write_text("\n".join(lines) + "\n")
+    return list(open_source([str(folder / "rows.jsonl")]))
+
+
+def ground(checkpoint, rows, **changes):
+    return {row.id: row for row in Grounder(checkpoint, replace(SETTINGS, **changes)).ground(rows)}
+
+
+@pytest.mark.parametrize("method", ["none", "random", "deep-layer"])
+def test_a_row_does_not_depend_on_order_neighbours_or_shard(checkpoint, requests, method):
+    together = ground(checkpoint, requests, method=method)
+    assert list(together) == [request.id for request in requests]
+    assert len({row.answer for row in together.values()}) > 4
+    shuffled = random.Random(1).sample(requests, len(requests))
+    arrangements = [
+        (shuffled, {"batch_size": 5}),
+        (requests, {"batch_size": 1}),
+        (list(shard(requests, 0, 2)), {"batch_size": 2}),
+        (list(shard(requests, 1, 2)), {"batch_size": 16, "workers": 1}),
+    ]
+    for rows, changes in arrangements:
+        answers = ground(checkpoint, rows, method=method, **changes)
+        assert list(answers) == [request.id for request in rows]
+        for row_id, answer in answers.items():
+            assert replace(answer, score=None) == replace(together[row_id], score=None)
+
+
+def test_random_choice_changes_with_the_seed_only(checkpoint, requests):
+    first, again, other = (ground(checkpoint, requests, method="random", seed=seed) for seed in (1, 1, 2))
+    assert [row.kept for row in first.values()] == [row.kept for row in again.values()]
+    assert [row.kept for row in first.values()] != [row.kept for row in other.values()]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
+def test_an_image_is_encoded_once_for_all_its_expressions(checkpoint, requests, monkeypatch, batch_size):
+    encoded = []
+    plain = Engine.encode
+    monkeypatch.setattr(Engine, "encode", lambda self, tiles: encoded.append(len(tiles)) or plain(self, tiles))
+    ground(checkpoint, requests, batch_size=batch_size)
+    assert sum(encoded) == len(SIZES)
+
+
+def test_rows_say_what_was_kept(checkpoint, requests):
+    for method, layer in (("none", None), ("deep-layer", 3)):
+        for row in ground(checkpoint, requests, method=method).values():
+            kept = row.visual_tokens if method == "none" else int(0.4 * row.visual_tokens)
+            assert (row.method, row.layer, row.kept_tokens, len(row.kept)) == (method, layer, kept, kept)
+            assert row.kept == sorted(set(row.kept))
+            assert row.kept[-1] < row.visual_tokens
+    assert next(iter(ground(checkpoint, requests[:1], with_kept=False).values())).kept is None
+    assert next(iter(ground(checkpoint, requests[:1], keep_tokens=2).values())).kept_tokens == 2
+
+
+def test_failures_stay_in_their_place(checkpoint, requests, tmp_path):
+    good = requests[0]
+    rows = [
+        good,
+        replace(good, id="missing", path=tmp_path / "nothing.png"),
+        {"id": "no expression", "image": str(good.path), "expression": " "},
+        replace(good, id="another size", resolution_wh=(10, 10)),
+        replace(good, id="outside", gold=(500.0, 500.0, 600.0, 600.0)),
+        replace(good, id="too long", expression="word " * 1000),
+        replace(good, id="good"),
+    ]
+    predictions = list(Grounder(checkpoint, SETTINGS).ground(rows))
+    assert [row.id for row in predictions] == [good.id, *(getattr(row, "id", "no expression") for row in rows[1:])]
+    kinds = [row.error["type"] if row.error else None for row in predictions]
+    assert kinds == [None, "image_missing", "bad_expression", "size_mismatch", "box_outside", "prompt_too_long", None]
+    assert predictions[4].iou == 0.0
+    assert predictions[-1].answer == predictions[0].answer
+    assert all(good.where in row.error["message"] for row in predictions if row.error and row.id != "no expression")
+
+
+def test_a_mapping_is_a_row(checkpoint, requests):
+    row = {"image": str(requests[0].path), "expression": EXPRESSIONS[0], "box": [0, 0, 9, 9], "split": "val"}
+    (answer,) = Grounder(checkpoint, SETTINGS).ground([row])
+    assert (answer.id, answer.iou, answer.meta) == (1, 0.0, {"split": "val"})
+    assert answer.answer == ground(checkpoint, requests[:1])["square-0"].answer
+
+
+def test_max_tiles_is_the_users(checkpoint, requests):
+    tall = [request for request in requests if request.image == "tall.png"]
+    assert {row.visual_tokens for row in ground(checkpoint, tall).values()} == {16}  # 3 tiles and a thumbnail
+    assert {row.visual_tokens for row in ground(checkpoint, tall, max_tiles=1).values()} == {4}
+
+
+@pytest.mark.parametrize("name", ["batch_size", "max_new_tokens", "max_tiles", "workers"])
+def test_settings_below_one_are_refused(checkpoint, name):
+    with pytest.raises(DeeplayerError, match=f"--{name.replace('_', '-')} must be at least 1; it was 0"):
+        Grounder(checkpoint, replace(SETTINGS, **{name: 0}))
+
+
+def test_score_is_the_mean_over_the_first_boxes_coordinate_tokens(checkpoint):
+    text = "x [[ 12,345, 6,78]],[[1,2,3,4]]"
+    probabilities = [0.5 if character.isdigit() else 0.1 for character in text]
+    second = text.index("],[") + 1
+    probabilities[second:] = [0.9] * len(text[second:])
+    answer = Answer(ByteTokenizer().encode_expression(text), probabilities)
+    assert len(parse_answer(text, (100, 100))) == 2
+    assert Grounder(checkpoint, SETTINGS)._score(answer, text) == pytest.approx(0.5)
+    assert Grounder(checkpoint, SETTINGS)._score(answer, "nothing") is None
