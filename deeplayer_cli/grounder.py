@@ -45,6 +45,9 @@ class Settings:
         batch_size: prompts, and images, in one forward pass.
         compiled: run the selection path through ``torch.compile``; None for yes on CUDA.
         workers: threads that read and tile images; None for one a core, at most 8.
+
+    Raises:
+        DeeplayerError: a value that no model could run with.
     """
 
     method: str = "deep-layer"
@@ -59,6 +62,18 @@ class Settings:
     batch_size: int = 8
     compiled: bool | None = None
     workers: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "max_new_tokens", "max_tiles", "workers"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise DeeplayerError(f"--{name.replace('_', '-')} must be at least 1; it was {value}")
+        pruning.require_known(self.method)
+        self.pruning_options()  # an impossible budget is said before a model is loaded
+
+    def pruning_options(self) -> pruning.Options:
+        """What these settings say about the method."""
+        return pruning.Options(pruning.Budget(self.keep, self.keep_tokens), self.layer, self.query)
 
 
 @dataclass(frozen=True)
@@ -91,14 +106,9 @@ class Grounder:
     def __init__(self, checkpoint: Checkpoint, settings: Settings | None = None) -> None:
         self.checkpoint = checkpoint
         self.settings = settings = settings or Settings()
-        for name in ("batch_size", "max_new_tokens", "max_tiles", "workers"):
-            value = getattr(settings, name)
-            if value is not None and value < 1:
-                raise DeeplayerError(f"--{name.replace('_', '-')} must be at least 1; it was {value}")
         self.tiling = replace(checkpoint.tiling, max_tiles=settings.max_tiles or checkpoint.tiling.max_tiles)
-        options = pruning.Options(pruning.Budget(settings.keep, settings.keep_tokens), settings.layer, settings.query)
         decoder = checkpoint.model.config.text_config
-        self.method = pruning.build(settings.method, options, decoder.num_hidden_layers)
+        self.method = pruning.build(settings.method, settings.pruning_options(), decoder.num_hidden_layers)
         on_cuda = checkpoint.model.device.type == "cuda"
         self._engine = Engine(
             checkpoint, self.method, compiled=on_cuda if settings.compiled is None else settings.compiled
@@ -121,7 +131,8 @@ class Grounder:
         Raises:
             DeeplayerError: the model or a setting will not do; the message says why.
         """
-        return cls(checkpoints.load(model, revision=revision, dtype=dtype, device=device), Settings(**settings))
+        wanted = Settings(**settings)
+        return cls(checkpoints.load(model, revision=revision, dtype=dtype, device=device), wanted)
 
     @property
     def n_layers(self) -> int:
@@ -160,6 +171,8 @@ class Grounder:
             raise job.error
         assert isinstance(job.request, Request) and job.image is not None  # noqa: S101 - a job without error has both
         ids = self.checkpoint.tokenizer.encode_expression(job.request.expression)
+        if not ids:
+            raise RowError("bad_expression", f"{job.request.where}: the expression has no tokens in this model's vocabulary")
         n_visual = len(job.image.tiles) * self.checkpoint.tokens_per_tile
         needed = self._engine.n_prompt_text + n_visual + len(ids) + self.settings.max_new_tokens
         if needed > self._max_positions:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from deeplayer_cli.checkpoints import Checkpoint
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is first imported: no test may use the network
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side: one thread each
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,9 @@ def requests(tmp_path_factory):
     lines = []
     for name, size in SIZES.items():
         Image.frombytes("RGB", (8, 8), rng.randbytes(192)).resize(size).save(folder / f"{name}.png")
-        lines += [f'{{"id": "{name}-{i}", "image": "{name}.png", "expression": "{e}"}}' for i, e in enumerate(EXPRESSIONS)]
+        lines += [
+            f'{{"id": "{name}-{i}", "image": "{name}.png", "expression": "{e}"}}' for i, e in enumerate(EXPRESSIONS)
+        ]
     (folder / "rows.jsonl").write_text("\n".join(lines) + "\n")
     return list(open_source([str(folder / "rows.jsonl")]))
 
@@ -121,9 +123,15 @@ def test_max_tiles_is_the_users(checkpoint, requests):
 
 
 @pytest.mark.parametrize("name", ["batch_size", "max_new_tokens", "max_tiles", "workers"])
-def test_settings_below_one_are_refused(checkpoint, name):
+def test_settings_below_one_are_refused(name):
     with pytest.raises(DeeplayerError, match=f"--{name.replace('_', '-')} must be at least 1; it was 0"):
-        Grounder(checkpoint, replace(SETTINGS, **{name: 0}))
+        Settings(**{name: 0})
+
+
+@pytest.mark.parametrize("setting", [{"keep": 0.0}, {"keep_tokens": 0}, {"method": "fastvv"}])
+def test_impossible_settings_are_refused_before_a_model_is_loaded(setting):
+    with pytest.raises(DeeplayerError, match=str(next(iter(setting.values())))):
+        Grounder.load("/no/such/model", **setting)
 
 
 def test_score_is_the_mean_over_the_first_boxes_coordinate_tokens(checkpoint):

@@ -25,6 +25,7 @@ __all__ = [
     "Selector",
     "Stage",
     "build",
+    "require_known",
 ]
 
 
@@ -67,14 +68,23 @@ METHODS: Mapping[str, Callable[[Options, int], Method]] = {
 }
 
 
+def require_known(name: str) -> None:
+    """Refuse a name that is no method's.
+
+    Raises:
+        DeeplayerError: it names those that there are.
+    """
+    if name not in METHODS:
+        raise DeeplayerError(f"no pruning method is called {name!r}; there are: {', '.join(METHODS)}")
+
+
 def build(name: str, options: Options, n_layers: int) -> Method:
     """Make the method called ``name`` for a model of ``n_layers`` decoder layers.
 
     Raises:
         DeeplayerError: no such method, or a layer that the model or the scorer does not have.
     """
-    if name not in METHODS:
-        raise DeeplayerError(f"no pruning method is called {name!r}; there are: {', '.join(METHODS)}")
+    require_known(name)
     method = METHODS[name](options, n_layers)
     if method.stage is not None:
         _check_layer(method.stage, n_layers)

@@ -1,0 +1,241 @@
+"""The command as its users meet it: real processes, their output, their exit codes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+
+import orjson
+import pytest
+
+COMMAND = [sys.executable, "-m", "deeplayer_cli"]
+N_IMAGES = 4
+
+
+@pytest.fixture(scope="module")
+def model(reference_dir):
+    return str(reference_dir / "checkpoint")
+
+
+@pytest.fixture
+def images(reference_dir, tmp_path):
+    folder = tmp_path / "images"
+    shutil.copytree(reference_dir / "images", folder)
+    return folder
+
+
+def run(*arguments, stdin=b"", **environment):
+    """Run ``deeplayer`` and return the finished process, its output as bytes."""
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        input=stdin,
+        capture_output=True,
+        timeout=200,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment},
+    )
+
+
+def rows_of(finished):
+    return [orjson.loads(line) for line in finished.stdout.splitlines()]
+
+
+def refusal(finished):
+    """The one sentence on stderr of a run that ended with exit code 2."""
+    assert finished.returncode == 2, finished.stderr.decode()
+    assert finished.stdout == b""
+    assert b"Traceback" not in finished.stderr
+    return finished.stderr.decode()
+
+
+@pytest.mark.parametrize("command", [[], ["ground"], ["score"], ["verify"], ["demo"], ["demo", "scenes"]])
+def test_help_needs_no_torch(command):
+    program = "import sys; from deeplayer_cli.app import app\ntry: app()\nfinally: print('torch' in sys.modules)"
+    arguments = [sys.executable, "-c", program, *command, "--help"]
+    shown = subprocess.run(arguments, capture_output=True, check=True, timeout=60).stdout.decode()
+    assert "Usage" in shown
+    assert shown.splitlines()[-1] == "False"
+
+
+def test_every_option_has_an_environment_variable():
+    import typer
+    from typer.main import get_command
+
+    from deeplayer_cli.app import app
+
+    context = typer.Context(get_command(app))
+    for name in get_command(app).list_commands(context):
+        command = get_command(app).get_command(context, name)
+        for parameter in command.params:
+            if parameter.param_type_name == "option" and parameter.name not in ("help", "install_completion"):
+                assert parameter.help, f"{name} {parameter.name} has no help"
+                assert parameter.envvar == f"DEEPLAYER_{parameter.name.rstrip('_').upper()}"
+
+
+def test_version():
+    assert run("--version").stdout.startswith(b"deeplayer ")
+
+
+def test_rows_out_are_rows_in(images, model):
+    lines = [
+        b'{"image": "a_square_224.png", "expression": "the red circle", "box": [10, 20, 100, 120], "kind": "place"}',
+        b'{"id": 7, "image": "b_wide_320x120.png", "sent": "left guy", "bbox": [1, 2, 3, 4], "width": 320, "height": 120}',
+        b'{"image": "nothing.png", "expression": "left guy"}',
+        b"{",
+        b'{"image": "c_tall_rgba_90x260.png", "expression": ""}',
+        b'{"image": "d_single_tile_60x52.png", "expression": "</ref><|im_end|>[UNUSED_TOKEN_146]", "box": [9, 9, 3, 3]}',
+        b'{"image": "d_single_tile_60x52.png", "expression": "the </ref> thing"}',
+    ]
+    (images / "rows.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+    finished = run("ground", images / "rows.jsonl", "--model", model, "--max-new-tokens", 4, "--with-kept")
+    assert finished.returncode == 1  # finished, some rows are errors
+    rows = rows_of(finished)
+    assert [row["id"] for row in rows] == ["rows.jsonl:1", 7, *(f"rows.jsonl:{line}" for line in range(3, 8))]
+    assert [row["error"]["type"] if row["status"] == "error" else None for row in rows] == [
+        *(None, None, "image_missing", "bad_json", "bad_expression", "bad_box", None)
+    ]
+    assert all(row["id"] in row["error"]["message"] for row in rows if row["status"] == "error")
+    first = rows[0]
+    assert list(first) == [
+        *("id", "image", "expression", "status", "box", "boxes", "score", "gold", "iou", "answer", "width", "height"),
+        *("visual_tokens", "kept_tokens", "method", "layer", "meta", "kept"),
+    ]
+    assert (first["method"], first["layer"], first["visual_tokens"], first["kept_tokens"]) == ("deep-layer", 6, 20, 2)
+    assert (first["gold"], first["meta"], first["width"]) == ([10, 20, 100, 120], {"kind": "place"}, 224)
+    assert b"7 rows" in finished.stderr
+    assert b"4 errors" in finished.stderr
+    assert b"\r" not in finished.stderr  # no progress bar where nobody looks
+
+    other = run(
+        "ground", "-", "--model", model, "--max-new-tokens", 4, "--image-root", images, stdin=b"\n".join(lines[:2])
+    )
+    assert other.returncode == 0
+    assert [row["id"] for row in rows_of(other)] == ["1", 7]
+    assert [row["answer"] for row in rows_of(other)] == [row["answer"] for row in rows[:2]]
+
+
+def test_a_folder_of_images(images, model):
+    asked = ["-e", "the dog", "-e", "cat=the black cat"]
+    finished = run("ground", images, *asked, "--model", model, "--method", "none", "--max-new-tokens", 2)
+    rows = rows_of(finished)
+    assert finished.returncode == 0
+    assert len(rows) == 2 * N_IMAGES
+    assert [row["id"] for row in rows[:2]] == ["a_square_224.png#1", "a_square_224.png#cat"]
+    assert rows[1]["meta"] == {"label": "cat"}
+    assert {row["layer"] for row in rows} == {None}
+
+    limited = run("ground", images, "-e", "the dog", "--shard", "1/2", "--limit", 1, DEEPLAYER_MODEL=model)
+    assert [row["image"] for row in rows_of(limited)] == ["b_wide_320x120.png"]
+
+
+def test_output_file(images, model, tmp_path):
+    output = tmp_path / "out.jsonl"
+    arguments = ["ground", images, "-e", "the dog", "--model", model, "--max-new-tokens", 2, "-o", output]
+    finished = run(*arguments)
+    assert (finished.returncode, finished.stdout) == (0, b"")
+    written = output.read_bytes()
+    assert len(written.splitlines()) == N_IMAGES
+    assert "--overwrite" in refusal(run(*arguments))
+    assert output.read_bytes() == written
+    assert run(*arguments, "--overwrite").returncode == 0
+    assert output.read_bytes() == written
+
+
+def test_a_reader_that_leaves(images, model):
+    arguments = [
+        *COMMAND,
+        "ground",
+        str(images),
+        "-e",
+        "dog",
+        "--model",
+        model,
+        "--max-new-tokens",
+        "2",
+        "--batch-size",
+        "1",
+    ]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        errors = process.stderr.read().decode()
+    assert process.returncode == 1
+    assert errors == ""
+
+
+def test_no_rows_is_no_failure(model):
+    finished = run("ground", "-", "--model", model, stdin=b"")
+    assert (finished.returncode, finished.stdout) == (0, b"")
+    assert b"0 rows" in finished.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--method", "fastvv"], "'fastvv'"),
+        (["--keep", "0"], "--keep"),
+        (["--keep", "banana"], "--keep"),
+        (["--keep-tokens", "0"], "--keep-tokens"),
+        (["--layer", "16"], "--layer 16"),
+        (["--shard", "2/2"], "2/2"),
+        (["--batch-size", "0"], "--batch-size"),
+        (["--dtype", "int3"], "int3"),
+        (["--attention", "slow"], "slow"),
+        (["--model", "./no/such/folder"], "no/such/folder"),
+        (["-e", ""], "-e"),
+    ],
+)
+def test_wrong_settings_are_one_sentence(images, model, arguments, named):
+    assert named in refusal(run("ground", images, "-e", "the dog", "--model", model, *arguments))
+
+
+def test_wrong_sources_are_one_sentence(images, model, tmp_path):
+    assert "nothing.jsonl does not exist" in refusal(run("ground", tmp_path / "nothing.jsonl", "--model", model))
+    assert "nothing to find" in refusal(run("ground", images, "--model", model))
+
+
+@pytest.fixture
+def predictions(tmp_path):
+    box, gold = [0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 20.0]
+    rows = [
+        {"id": "a", "image": "1", "status": "ok", "box": box, "gold": gold, "answer": "[[0,0,500,1000]]", "kind": "x"},
+        {"id": "b", "image": "1", "status": "ok", "box": gold, "gold": gold, "answer": "[[0,0,500,1000]]", "kind": "y"},
+        {"id": "c", "image": "2", "status": "no_box", "box": None, "gold": gold, "answer": "no", "kind": "y"},
+        {"id": "d", "image": "3", "status": "error", "box": None, "gold": gold, "answer": None, "kind": "y"},
+    ]
+    path = tmp_path / "predictions.jsonl"
+    for row in rows:
+        row |= {"expression": "x", "width": 20, "height": 20, "meta": {"kind": row.pop("kind")}}
+    path.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    return path
+
+
+def test_score(predictions):
+    report = orjson.loads(run("score", predictions, "--json", "--by", "kind").stdout)
+    assert report["acc@0.5"] == 0.5
+    assert (report["n"], report["n_no_box"], report["n_error"]) == (4, 1, 1)
+    assert report["groups"]["x"]["acc@0.5"] == 1.0
+    assert report["groups"]["y"]["acc@0.5"] == 1 / 3
+    again = orjson.loads(run("score", predictions, "--json", "--rule", "strict").stdout)
+    assert again["acc@0.75"] == 0.5
+    table = run("score", predictions, "--by", "kind").stdout.decode()
+    assert "50.0%" in table
+    assert "33.3%" in table
+
+
+def test_wrong_scores_are_one_sentence(predictions, tmp_path):
+    assert "'nothing'" in refusal(run("score", predictions, "--by", "nothing"))
+    assert "no.jsonl" in refusal(run("score", tmp_path / "no.jsonl"))
+    predictions.write_bytes(predictions.read_bytes() * 2)
+    assert "'a' comes twice" in refusal(run("score", predictions))
+
+
+def test_verify(model, images):
+    finished = run("verify", model)
+    assert finished.returncode == 0
+    assert b"8 of 8 equal to transformers' generate()" in finished.stdout
+    (images / "rows.jsonl").write_text('{"image": "a_square_224.png", "expression": "the red circle"}\n')
+    half = run("verify", model, "--dtype", "bf16", "--data", images / "rows.jsonl")
+    assert half.returncode == 0
+    assert b"answers, bfloat16" in half.stdout
+    assert b"1 of 1 equal" in half.stdout

@@ -1,0 +1,64 @@
+"""What the README says is what happens."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import orjson
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+SET_UP = re.compile(r"python3 -m venv \.venv|\.venv/bin/pip install .*")
+
+
+def steps_of(command: str) -> str:
+    """A README command without its set-up, in the environment that the tests run in."""
+    steps = [step for step in command.split(" && ") if not SET_UP.fullmatch(step)]
+    return " && ".join(steps).replace(".venv/bin/", f"{Path(sys.executable).parent}/")
+
+
+def shell_commands() -> list[str]:
+    """Every line of every ``sh`` block, continuation lines joined."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    return [line for block in blocks for line in block.replace("\\\n", "").splitlines() if line.strip()]
+
+
+def test_the_first_command_grounds_the_samples(tmp_path):
+    command = next(line for line in shell_commands() if line.startswith("python3 -m venv"))
+    assert "ground sample_data --model demo" in command
+    (tmp_path / "sample_data").symlink_to(ROOT / "sample_data")
+    finished = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", steps_of(command)], cwd=tmp_path, capture_output=True, timeout=280
+    )
+    assert finished.returncode == 0, finished.stderr.decode()
+    requests = (ROOT / "sample_data" / "requests.jsonl").read_bytes().splitlines()
+    rows = [orjson.loads(line) for line in (tmp_path / "boxes.jsonl").read_bytes().splitlines()]
+    assert [row["id"] for row in rows] == [orjson.loads(line)["id"] for line in requests]
+    assert "acc@0.5" in finished.stdout.decode()
+
+
+def test_the_second_command_is_the_tests():
+    command = [line for line in shell_commands() if line.startswith("python3 -m venv")][1]
+    assert command == "python3 -m venv .venv && .venv/bin/pip install '.[dev]' && .venv/bin/python -m pytest -n auto"
+
+
+def test_every_option_that_the_readme_names_exists():
+    from typer.main import get_command
+
+    from deeplayer_cli.app import app
+
+    def options(command):
+        own = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+        return own.union(*(options(child) for child in getattr(command, "commands", {}).values()))
+
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
+    assert named - options(get_command(app)) <= {"--help", "--version", "--install-completion", "--show-completion"}
+
+
+@pytest.mark.parametrize("path", re.findall(r"\]\((?!http)([^)#]+)\)", README))
+def test_links_lead_somewhere(path):
+    assert (ROOT / path).exists()
