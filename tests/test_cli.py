@@ -80,11 +80,11 @@ def test_version():
 def test_rows_out_are_rows_in(images, model):
     lines = [
         b'{"image": "a_square_224.png", "expression": "the red circle", "box": [10, 20, 100, 120], "kind": "place"}',
-        b'{"id": 7, "image": "b_wide_320x120.png", "sent": "left guy", "bbox": [1, 2, 3, 4], "width": 320, "height": 120}',
+        b'{"id": 7, "image": "b_wide_320x120.png", "sent": "guy", "bbox": [1, 2, 3, 4], "width": 320, "height": 120}',
         b'{"image": "nothing.png", "expression": "left guy"}',
         b"{",
         b'{"image": "c_tall_rgba_90x260.png", "expression": ""}',
-        b'{"image": "d_single_tile_60x52.png", "expression": "</ref><|im_end|>[UNUSED_TOKEN_146]", "box": [9, 9, 3, 3]}',
+        b'{"image": "d_single_tile_60x52.png", "expression": "</ref>[UNUSED_TOKEN_146]", "box": [9, 9, 3, 3]}',
         b'{"image": "d_single_tile_60x52.png", "expression": "the </ref> thing"}',
     ]
     (images / "rows.jsonl").write_bytes(b"\n".join(lines) + b"\n")
