@@ -2,25 +2,90 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
 
-from deeplayer_cli.commands.options import option
+from deeplayer_cli.commands import options
+from deeplayer_cli.commands.options import Query, option
 
-app = typer.Typer(help="The small shipped model: its scenes and its training.", no_args_is_help=True)
+logger = logging.getLogger("deeplayer")
+
+app = typer.Typer(help="The small shipped model: its scenes, its accuracy and its training.", no_args_is_help=True)
+
+FirstScene = Annotated[
+    int, option("--seed", min=0, help="Number of the first scene; the same number draws the same scene.")
+]
 
 
 @app.command()
 def scenes(
     output: Annotated[Path, option("--output", "-o", help="Folder for the images and requests.jsonl.")],
     count: Annotated[int, option("--count", min=1, help="Number of scenes.")] = 24,
-    seed: Annotated[
-        int, option("--seed", min=0, help="The first scene's number; the same seed draws the same scenes.")
-    ] = 0,
+    seed: FirstScene = 0,
 ) -> None:
     """Draw scenes that the shipped model never saw, with requests and gold boxes."""
     from deeplayer_cli.demo import scenes as generator
 
-    generator.write(output, count, seed)
+    generator.write(output, generator.HELD_OUT_SEEDS, seed, count)
+
+
+@app.command()
+def evaluate(
+    count: Annotated[int, option("--count", min=1, help="Number of scenes, of about four requests each.")] = 500,
+    seed: FirstScene = 0,
+    model: options.Model = "demo",
+    device: options.Device = "auto",
+    method: options.Method = "none",
+    keep: options.Keep = 0.1,
+    layer: options.Layer = None,
+    query: options.QueryRows = Query.LAST,
+    json: options.Json = False,
+) -> None:
+    """Ground scenes that the shipped model never saw, and score the boxes by kind of expression."""
+    from deeplayer_cli.commands.progress import Progress, Totals
+    from deeplayer_cli.commands.score import score
+    from deeplayer_cli.demo.evaluate import predict
+    from deeplayer_cli.grounder import Grounder
+    from deeplayer_cli.sinks import JsonlWriter
+
+    grounder = Grounder.load(model, device=device, method=method, keep=keep, layer=layer, query=query.value)
+    totals = Totals(grounder.n_layers)
+    with TemporaryDirectory() as folder:
+        predictions = Path(folder, "predictions.jsonl")
+        with JsonlWriter(predictions) as writer, Progress(totals, total_rows=None) as progress:
+            for prediction in predict(grounder, seed, count):
+                writer.write(prediction.to_json())
+                progress.advance(prediction)
+        logger.info(totals.summary(progress.seconds))
+        score(predictions, by="kind", json=json)
+
+
+@app.command()
+def train(
+    output: Annotated[Path, option("--output", "-o", help="Folder for log, checkpoint and, at the end, model/.")],
+    vision_steps: Annotated[
+        int, option("--vision-steps", min=0, help="Steps of the vision tower alone, before it meets language.")
+    ] = 800,
+    steps: Annotated[int, option("--steps", min=0, help="Steps on questions and answers.")] = 1700,
+    seed: Annotated[int, option("--seed", min=0, help="Of the first weights and of every draw.")] = 0,
+    threads: Annotated[
+        int | None, option("--threads", min=1, help="CPU threads; by default as many as torch takes.")
+    ] = None,
+    resume: Annotated[bool, option("--resume", help="Continue the run in the output folder.")] = False,
+) -> None:
+    """Train the demo model from scratch on the CPU; the defaults are the shipped model's."""
+    import torch
+
+    from deeplayer_cli.demo.export import export
+    from deeplayer_cli.demo.train import Recipe
+    from deeplayer_cli.demo.train import train as run_recipe
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    run = run_recipe(output, Recipe(vision_steps=vision_steps, steps=steps, seed=seed), resume=resume)
+    export(run.model, run.tokens, output / "model")
+    logger.info("trained: try --model %s", output / "model")

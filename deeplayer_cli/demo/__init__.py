@@ -1,0 +1,1 @@
+"""A small InternVL-architecture model trained from scratch on generated scenes: generator, recipe, weights."""

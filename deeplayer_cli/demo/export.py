@@ -1,0 +1,49 @@
+"""The trained model as a folder that any reader of native InternVL checkpoints understands."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import orjson
+import torch
+from transformers import GenerationConfig
+
+from deeplayer_cli.demo.scenes import SIDE
+from deeplayer_cli.imaging import IMAGENET_MEAN, IMAGENET_STD
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from transformers import InternVLForConditionalGeneration, PreTrainedTokenizerFast
+
+_PREPROCESSOR = {
+    "image_processor_type": "GotOcr2ImageProcessor",
+    "crop_to_patches": True,
+    "min_patches": 1,
+    "max_patches": 1,  # one tile, without a thumbnail
+    "size": {"height": SIDE, "width": SIDE},
+    "do_convert_rgb": True,
+    "do_resize": True,
+    "resample": 3,
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+    "image_mean": IMAGENET_MEAN,
+    "image_std": IMAGENET_STD,
+}
+
+
+def export(model: InternVLForConditionalGeneration, tokens: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write weights in bfloat16, configuration, tokenizer with its chat template, and preprocessing.
+
+    Args:
+        model: in any floating dtype; left as it is.
+        tokens: its tokenizer.
+        folder: made if missing.
+    """
+    rounded = copy.deepcopy(model).to(torch.bfloat16)
+    rounded.generation_config = GenerationConfig(eos_token_id=tokens.eos_token_id, pad_token_id=tokens.pad_token_id)
+    rounded.save_pretrained(folder)
+    tokens.save_pretrained(folder, save_jinja_files=False)
+    (folder / "preprocessor_config.json").write_bytes(orjson.dumps(_PREPROCESSOR, option=orjson.OPT_INDENT_2))

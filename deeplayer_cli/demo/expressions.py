@@ -1,0 +1,143 @@
+"""Referring expressions over drawn objects, each true of exactly one of them by a clear margin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from deeplayer_cli.demo.shapes import COLOURS, SHAPES, SIZES, Thing
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Iterable
+
+_MARGIN = 14.0  # pixels by which a place or a relation must hold, and every other candidate must fail it
+_PER_KIND = 7
+_ATTEMPTS = 40  # per kind
+
+Direction = tuple[int, int]  # axis (0 is x, 1 is y) and sign of the wanted side
+
+_PLACES: dict[str, Direction] = {
+    "the leftmost {}": (0, -1),
+    "the {} on the left": (0, -1),
+    "the rightmost {}": (0, 1),
+    "the {} on the right": (0, 1),
+    "the topmost {}": (1, -1),
+    "the {} at the top": (1, -1),
+    "the lowest {}": (1, 1),
+    "the {} at the bottom": (1, 1),
+}
+_RELATIONS: dict[str, Direction] = {
+    "the {} left of the {}": (0, -1),
+    "the {} right of the {}": (0, 1),
+    "the {} above the {}": (1, -1),
+    "the {} below the {}": (1, 1),
+}
+_ANY = "object"  # the noun that fits every shape
+
+WORDS = tuple(
+    sorted({*COLOURS, *SHAPES, *SIZES, _ANY, *" ".join((*_PLACES, *_RELATIONS)).replace("{}", "").split()}),
+)
+
+
+@dataclass(frozen=True)
+class Referral:
+    """An expression, its kind ("attribute", "place" or "relation") and the box it means, xyxy in pixels."""
+
+    expression: str
+    kind: str
+    box: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class _Description:
+    """A class of objects: every attribute that is not None must agree."""
+
+    shape: str | None
+    colour: str | None
+    size: str | None
+
+    def fits(self, thing: Thing) -> bool:
+        return (
+            self.shape in (None, thing.shape)
+            and self.colour in (None, thing.colour)
+            and self.size in (None, thing.size)
+        )
+
+    def __str__(self) -> str:
+        return " ".join(word for word in (self.size, self.colour, self.shape or _ANY) if word)
+
+
+def refer(rng: random.Random, things: tuple[Thing, ...], kinds: Iterable[str]) -> tuple[Referral, ...]:
+    """Up to seven expressions of each kind, the kinds alternating; a scene may allow fewer.
+
+    Args:
+        rng: chooses among all that could be said.
+        things: the objects of the scene.
+        kinds: which of "attribute", "place" and "relation" to use.
+    """
+    columns = [_sample(rng, things, kind) for kind in kinds]
+    return tuple(column[row] for row in range(_PER_KIND) for column in columns if row < len(column))
+
+
+def _sample(rng: random.Random, things: tuple[Thing, ...], kind: str) -> list[Referral]:
+    found: dict[str, Referral] = {}
+    for _ in range(_ATTEMPTS):
+        said = _MAKERS[kind](rng, things)
+        if said is not None:
+            expression, thing = said
+            found.setdefault(expression, Referral(expression, kind, thing.box))
+        if len(found) == _PER_KIND:
+            break
+    return list(found.values())
+
+
+def _attribute(rng: random.Random, things: tuple[Thing, ...]) -> tuple[str, Thing] | None:
+    target = rng.choice(things)
+    description = _describe(rng, target, most=3)
+    if sum(map(description.fits, things)) != 1:
+        return None
+    return rng.choice(("the {}", "{}")).format(description), target
+
+
+def _place(rng: random.Random, things: tuple[Thing, ...]) -> tuple[str, Thing] | None:
+    """The extreme one of at least two objects that fit, ahead of the next by the margin."""
+    description = _describe(rng, rng.choice(things), most=1)
+    pattern, (axis, sign) = rng.choice(tuple(_PLACES.items()))
+    ranked = sorted(filter(description.fits, things), key=lambda thing: -sign * thing.centre[axis])
+    if len(ranked) < 2 or sign * (ranked[0].centre[axis] - ranked[1].centre[axis]) < _MARGIN:
+        return None
+    return pattern.format(description), ranked[0]
+
+
+def _relation(rng: random.Random, things: tuple[Thing, ...]) -> tuple[str, Thing] | None:
+    """The only one that fits and lies on that side of an object which its own words single out."""
+    anchor = rng.choice(things)
+    named = _describe(rng, anchor, most=2)
+    others = [thing for thing in things if thing is not anchor]
+    if sum(map(named.fits, things)) != 1 or not others:
+        return None
+    description = _describe(rng, rng.choice(others), most=1)
+    pattern, (axis, sign) = rng.choice(tuple(_RELATIONS.items()))
+    leads = [(sign * (thing.centre[axis] - anchor.centre[axis]), thing) for thing in others if description.fits(thing)]
+    inside = [thing for lead, thing in leads if lead >= _MARGIN]
+    if len(inside) != 1 or any(-_MARGIN < lead < _MARGIN for lead, _ in leads):
+        return None
+    return pattern.format(description, named), inside[0]
+
+
+def _describe(rng: random.Random, thing: Thing, most: int) -> _Description:
+    """A class that ``thing`` belongs to, named by up to ``most`` of its attributes ("object" names none)."""
+    told = set(rng.sample(("shape", "colour", "size"), rng.randint(1 if most > 1 else 0, most)))
+    return _Description(
+        thing.shape if "shape" in told else None,
+        thing.colour if "colour" in told else None,
+        thing.size if "size" in told else None,
+    )
+
+
+_MAKERS: dict[str, Callable[[random.Random, tuple[Thing, ...]], tuple[str, Thing] | None]] = {
+    "attribute": _attribute,
+    "place": _place,
+    "relation": _relation,
+}

@@ -1,0 +1,117 @@
+"""The demo model: InternVL's architecture, as transformers has it, with 2 million weights.
+
+192 x 192 pixels, patches of 8, pixel shuffle by 2: 144 visual tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import InternVLConfig, InternVLForConditionalGeneration, InternVLVisionConfig, LlamaConfig
+
+from deeplayer_cli.demo.scenes import SIDE
+from deeplayer_cli.demo.tokenizer import NUMBERS
+
+VISUAL_TOKENS = 144
+_PATCH = 8
+
+
+@dataclass(frozen=True)
+class Size:
+    """What may differ between the shipped model and the tiny ones of the tests."""
+
+    hidden: int = 128
+    vision_layers: int = 2
+    vision_mlp: int = 384
+    layers: int = 8
+    mlp: int = 320
+    heads: int = 4
+    kv_heads: int = 2
+
+
+def build(size: Size, vocabulary: int, image_token: int, end_token: int) -> InternVLForConditionalGeneration:
+    """Build the model with the initial weights that training starts from, drawn from torch's global generator.
+
+    Args:
+        size: widths and depths.
+        vocabulary: number of tokens.
+        image_token: id of the visual placeholder.
+        end_token: id that ends an answer.
+    """
+    vision = InternVLVisionConfig(
+        hidden_size=size.hidden,
+        num_hidden_layers=size.vision_layers,
+        num_attention_heads=size.heads,
+        intermediate_size=size.vision_mlp,
+        image_size=(SIDE, SIDE),
+        patch_size=(_PATCH, _PATCH),
+        attention_bias=True,
+        layer_scale_init_value=1.0,
+        use_mean_pooling=True,
+        norm_type="layer_norm",
+    )
+    text = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=size.hidden,
+        intermediate_size=size.mlp,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        num_key_value_heads=size.kv_heads,
+        max_position_embeddings=1024,
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=end_token,
+        pad_token_id=end_token,
+    )
+    config = InternVLConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_id=image_token,
+        image_seq_length=VISUAL_TOKENS,
+        downsample_ratio=0.5,
+        tie_word_embeddings=False,
+        eos_token_id=end_token,
+        pad_token_id=end_token,
+    )
+    model = InternVLForConditionalGeneration(config)
+    _initialise(model, size.hidden)
+    return model
+
+
+@torch.no_grad()
+def _initialise(model: InternVLForConditionalGeneration, hidden: int) -> None:
+    """Start where learning is quick: numbers that know their order, patches that know their place."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=module.in_features**-0.5 / 2)
+    language, vision = model.model.language_model, model.model.vision_tower
+    embeddings = vision.embeddings
+    patch = embeddings.patch_embeddings.projection
+    nn.init.normal_(patch.weight, std=patch.weight[0].numel() ** -0.5)
+    embeddings.position_embeddings[0, 1:] = _sine_2d(SIDE // _PATCH, hidden)
+    nn.init.normal_(language.embed_tokens.weight, std=0.5)
+    nn.init.normal_(model.lm_head.weight, std=0.02)
+    numbers = fourier(torch.arange(NUMBERS) / (NUMBERS - 1), hidden)
+    language.embed_tokens.weight[:NUMBERS] = numbers * 0.5
+    model.lm_head.weight[:NUMBERS] = numbers * 0.1
+
+
+def fourier(values: torch.Tensor, width: int) -> torch.Tensor:
+    """Sines and cosines of ``values`` in [0, 1] at ``width / 2`` frequencies from 1/4 to 40 periods.
+
+    Returns:
+        [..., width] with unit mean square.
+    """
+    frequencies = torch.logspace(math.log10(0.25), math.log10(40.0), width // 2)
+    angles = 2 * math.pi * values[..., None] * frequencies
+    return torch.cat((angles.sin(), angles.cos()), dim=-1) * math.sqrt(2)
+
+
+def _sine_2d(side: int, width: int) -> torch.Tensor:
+    """[side * side, width]: half the width tells the row, half the column, row-major."""
+    line = fourier((torch.arange(side) + 0.5) / side, width // 2)
+    rows, columns = line[:, None].expand(side, side, -1), line[None].expand(side, side, -1)
+    return torch.cat((rows, columns), dim=-1).reshape(side * side, width)

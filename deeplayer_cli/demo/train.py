@@ -1,0 +1,286 @@
+"""The training recipe: vision first, then questions and answers.
+
+In the first phase the vision tower and the projector learn from dense heads alone (``dense``). In the second they stand
+still, and the language model learns from the answers alone. A run is a function of its recipe: it can be stopped at any
+moment and goes on bit for bit from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+import torch
+from tqdm import tqdm
+
+from deeplayer_cli.boxes import box_iou, from_permille
+from deeplayer_cli.demo import answers, dense, tokenizer
+from deeplayer_cli.demo.model import Size, build
+from deeplayer_cli.demo.optimise import Optimisers
+from deeplayer_cli.demo.scenes import CURVE_SEEDS, SIDE, TRAIN_SEEDS, Difficulty, pick, scene
+from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.imaging import IMAGENET_MEAN, IMAGENET_STD
+from deeplayer_cli.prompts import IMAGE_CONTEXT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from transformers import InternVLForConditionalGeneration
+
+    from deeplayer_cli.demo.expressions import Referral
+    from deeplayer_cli.demo.scenes import Scene
+
+CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
+
+_SIMPLE = Difficulty(objects=(2, 4), kinds=("attribute",))
+_SIMPLE_SHARE = 0.15  # of the second phase
+_NUMBERS_ONLY = (0.8, 0.6)  # share of the batches, while scenes are simple and afterwards
+_SIGMAS = (8.0, 4.0)  # spread of the number targets, before and after 60% of the second phase
+_SEEDS_PER_RUN = 100_000_000
+_LOG_EVERY = 25  # steps
+_SAVE_EVERY = 300.0  # seconds
+_JUDGED_QUESTIONS = 6  # per scene
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that a run depends on.
+
+    Attributes:
+        vision_steps: length of the first phase.
+        steps: length of the second phase.
+        scenes: per step.
+        questions: per scene.
+        judge_every: steps of the second phase between two measurements of accuracy; 0 for none.
+        judge_scenes: scenes in such a measurement.
+        size: of the model.
+        seed: of the first weights and of every draw.
+    """
+
+    vision_steps: int = 800
+    steps: int = 1700
+    scenes: int = 8
+    questions: int = 14
+    judge_every: int = 250
+    judge_scenes: int = 32
+    size: Size = field(default_factory=Size)
+    seed: int = 0
+
+
+class Run:
+    """A model in training.
+
+    Args:
+        recipe: of the run.
+        folder: of its checkpoint and log.
+    """
+
+    def __init__(self, recipe: Recipe, folder: Path) -> None:
+        self.recipe, self.folder = recipe, folder
+        self.tokens = tokenizer.build()
+        self.wording = answers.Wording(self.tokens)
+        image_token, end_token = self.tokens.convert_tokens_to_ids([IMAGE_CONTEXT, tokenizer.END])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            self.model = build(recipe.size, len(self.tokens), image_token, end_token)
+            self.heads = dense.Heads(recipe.size.hidden, self.tokens)
+        heads = [(f"head.{name}", parameter) for name, parameter in self.heads.named_parameters()]
+        named = list(self.model.named_parameters())
+        sight = [(name, p) for name, p in named if "vision_tower" in name or "projector" in name]
+        language = [(name, p) for name, p in named if "language_model" in name or "lm_head" in name]
+        words = [(name, p) for name, p in language if "embed_tokens" in name]
+        self.optimisers = (
+            Optimisers([*sight, *words, *heads], recipe.vision_steps),
+            Optimisers(language, recipe.steps),
+        )
+        self.step = 0
+        self.seconds = 0.0
+
+    @property
+    def total(self) -> int:
+        """Steps of both phases."""
+        return self.recipe.vision_steps + self.recipe.steps
+
+    @property
+    def answered(self) -> int:
+        """Answers trained on so far."""
+        done = max(0, self.step - self.recipe.vision_steps)
+        simple = min(done, math.ceil(_SIMPLE_SHARE * self.recipe.steps))
+        return self.recipe.scenes * (simple * (self.recipe.questions // 2) + (done - simple) * self.recipe.questions)
+
+    def advance(self) -> dict[str, float]:
+        """One step; returns what the log tells of it.
+
+        Raises:
+            DeeplayerError: this seed has no scenes of its own.
+        """
+        done = self.step - self.recipe.vision_steps
+        told = self._see() if done < 0 else self._answer(done)
+        self.step += 1
+        return told
+
+    def _see(self) -> dict[str, float]:
+        batch = self._draw(Difficulty())
+        things = [one.objects for one in batch]
+        loss, told = self.heads.loss(self.model, visual_tokens(self.model, batch), things)
+        self.optimisers[0].step(loss, self.step)
+        return told
+
+    def _answer(self, done: int) -> dict[str, float]:
+        simple, late = done < _SIMPLE_SHARE * self.recipe.steps, done >= 0.6 * self.recipe.steps
+        rng = random.Random(f"{self.recipe.seed} {self.step}")
+        batch = self._draw(_SIMPLE if simple else Difficulty())
+        numbers_only = rng.random() < _NUMBERS_ONLY[not simple]
+        count = self.recipe.questions // 2 if simple else self.recipe.questions  # a simple scene has few
+        asked = answers.make_batch(self.wording, batch, count, rng, numbers_only=numbers_only)
+        with torch.no_grad():
+            features = visual_tokens(self.model, batch)
+        loss, told = answers.loss(self.model, self.wording, features, asked, _SIGMAS[late])
+        self.optimisers[1].step(loss, done)
+        return told
+
+    def _draw(self, difficulty: Difficulty) -> list[Scene]:
+        first = self.recipe.seed * _SEEDS_PER_RUN + self.step * self.recipe.scenes
+        return [scene(seed, difficulty) for seed in pick(TRAIN_SEEDS, first, self.recipe.scenes)]
+
+    def save(self) -> None:
+        """Write the checkpoint, whole or not at all."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        state = {
+            "recipe": asdict(self.recipe),
+            "model": self.model.state_dict(),
+            "heads": self.heads.state_dict(),
+            "optimisers": [optimisers.state_dict() for optimisers in self.optimisers],
+            "step": self.step,
+            "seconds": self.seconds,
+        }
+        partial = self.folder / f"{CHECKPOINT}.partial"
+        torch.save(state, partial)
+        partial.replace(self.folder / CHECKPOINT)
+
+    def load(self) -> None:
+        """Go on from the checkpoint in the folder.
+
+        Raises:
+            DeeplayerError: there is none, or it is of another recipe.
+        """
+        path = self.folder / CHECKPOINT
+        if not path.exists():
+            raise DeeplayerError(f"{self.folder} holds no {CHECKPOINT}: there is nothing to resume")
+        state = torch.load(path, weights_only=True)
+        if state["recipe"] != asdict(self.recipe):
+            raise DeeplayerError(f"{path} is of another recipe: resume with the options that the run was begun with")
+        self.model.load_state_dict(state["model"])
+        self.heads.load_state_dict(state["heads"])
+        for optimisers, one in zip(self.optimisers, state["optimisers"], strict=True):
+            optimisers.load_state_dict(one)
+        self.step, self.seconds = state["step"], state["seconds"]
+
+
+def visual_tokens(model: InternVLForConditionalGeneration, scenes: Sequence[Scene]) -> torch.Tensor:
+    """Projected visual tokens of some scenes, [scenes, 144, hidden]."""
+    raw = torch.from_numpy(np.stack([np.asarray(one.image) for one in scenes])).permute(0, 3, 1, 2)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+    features: torch.Tensor = model.model.get_image_features(pixel_values=(raw.float() / 255 - mean) / std).pooler_output
+    return features
+
+
+def train(folder: Path, recipe: Recipe, *, resume: bool = False) -> Run:
+    """Train from the start, or from the folder's checkpoint, to the end of the recipe.
+
+    Args:
+        folder: gets ``checkpoint.pt`` and ``log.jsonl``.
+        recipe: of the run.
+        resume: continue the run in the folder.
+
+    Raises:
+        DeeplayerError: a run is in the folder and ``resume`` was not asked for, or the other way round.
+    """
+    torch.set_flush_denormal(True)  # numbers this small mean nothing here, and are slow
+    run = Run(recipe, folder)
+    if resume:
+        run.load()
+    elif (folder / CHECKPOINT).exists():
+        raise DeeplayerError(f"{folder} holds a run already: continue it with --resume")
+    folder.mkdir(parents=True, exist_ok=True)
+    _drop_lines_after(folder / LOG, run.step)
+    begun, saved = time.monotonic() - run.seconds, time.monotonic()
+    for _ in tqdm(range(run.step, run.total), initial=run.step, total=run.total, disable=None):
+        told = run.advance()
+        judged = _judgement(run)
+        run.seconds = time.monotonic() - begun
+        if judged or run.step % _LOG_EVERY == 0 or run.step == run.total:
+            line = {"step": run.step, "minutes": run.seconds / 60, "answers": run.answered} | told | judged
+            _log(folder / LOG, line)
+        if time.monotonic() - saved > _SAVE_EVERY:
+            run.save()
+            saved = time.monotonic()
+    run.save()
+    return run
+
+
+def _judgement(run: Run) -> dict[str, float]:
+    done, every = run.step - run.recipe.vision_steps, run.recipe.judge_every
+    if done <= 0 or not every or (done % every and run.step != run.total):
+        return {}
+    return {
+        "acc@0.5": judge(run, run.recipe.judge_scenes, numbers_only=False),
+        "acc@0.5_numbers_only": judge(run, run.recipe.judge_scenes, numbers_only=True),
+    }
+
+
+@torch.no_grad()
+def judge(run: Run, count: int, *, numbers_only: bool) -> float:
+    """Acc@0.5 on ``count`` unseen scenes, for the curve: the answer's text is given, the numbers are the model's."""
+    scenes = [scene(seed) for seed in pick(CURVE_SEEDS, 0, count)]
+    right = [hit for one in scenes for hit in _judge_scene(run, one, numbers_only=numbers_only)]
+    return sum(right) / len(right)
+
+
+def _judge_scene(run: Run, one: Scene, *, numbers_only: bool) -> list[bool]:
+    """Whether each of the scene's first questions is answered by a box of IoU 0.5 or more."""
+    referrals = one.referrals[:_JUDGED_QUESTIONS]
+    rows = [_until_numbers(run.wording, referral, numbers_only=numbers_only) for referral in referrals]
+    comma = run.wording.ids(", ")
+    features = visual_tokens(run.model, [one])
+    boxes: list[list[int]] = [[] for _ in rows]
+    for _ in range(4):
+        ids = torch.zeros(1, len(rows), max(map(len, rows)), dtype=torch.long)
+        for index, row in enumerate(rows):
+            ids[0, index, : len(row)] = torch.tensor(row)
+        logits = answers.answer_logits(run.model, run.wording, features, ids)[0]
+        for row, box, scores in zip(rows, boxes, logits, strict=True):
+            box.append(int(scores[len(row) - 1, : tokenizer.NUMBERS].argmax()))
+            row += [box[-1], *comma]
+    return [
+        box_iou(from_permille(box, (SIDE, SIDE)), referral.box) >= 0.5
+        for box, referral in zip(boxes, referrals, strict=True)
+    ]
+
+
+def _until_numbers(wording: answers.Wording, referral: Referral, *, numbers_only: bool) -> list[int]:
+    """The question and the answer up to its first number."""
+    answer = wording.answer(referral, numbers_only=numbers_only)
+    first = next(index for index, token in enumerate(answer) if token < tokenizer.NUMBERS)
+    return wording.question(referral.expression, numbers_only=numbers_only) + answer[:first]
+
+
+def _log(path: Path, line: dict[str, float]) -> None:
+    rounded: dict[str, Any] = {
+        key: round(value, 4) if isinstance(value, float) else value for key, value in line.items()
+    }
+    with path.open("ab") as log:
+        log.write(orjson.dumps(rounded, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def _drop_lines_after(path: Path, step: int) -> None:
+    """Forget what was logged after the checkpoint: those steps are about to be taken again."""
+    if path.exists():
+        lines = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(b"".join(line for line in lines if orjson.loads(line)["step"] <= step))
