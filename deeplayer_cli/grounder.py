@@ -172,7 +172,9 @@ class Grounder:
         assert isinstance(job.request, Request) and job.image is not None  # noqa: S101 - a job without error has both
         ids = self.checkpoint.tokenizer.encode_expression(job.request.expression)
         if not ids:
-            raise RowError("bad_expression", f"{job.request.where}: the expression has no tokens in this model's vocabulary")
+            raise RowError(
+                "bad_expression", f"{job.request.where}: the expression has no tokens in this model's vocabulary"
+            )
         n_visual = len(job.image.tiles) * self.checkpoint.tokens_per_tile
         needed = self._engine.n_prompt_text + n_visual + len(ids) + self.settings.max_new_tokens
         if needed > self._max_positions:
