@@ -5,12 +5,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from deeplayer_cli.checkpoints import Checkpoint
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is first imported: no test may use the network
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side: one thread each
+
+settings.register_profile("deeplayer", deadline=None)  # no test depends on how fast or busy the machine is
+settings.load_profile("deeplayer")
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import random
 import time
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ from deeplayer_cli.imaging import IMAGENET_MEAN, IMAGENET_STD
 from deeplayer_cli.prompts import IMAGE_CONTEXT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from transformers import InternVLForConditionalGeneration
@@ -202,7 +203,6 @@ def train(folder: Path, recipe: Recipe, *, resume: bool = False) -> Run:
     Raises:
         DeeplayerError: a run is in the folder and ``resume`` was not asked for, or the other way round.
     """
-    torch.set_flush_denormal(True)  # numbers this small mean nothing here, and are slow
     run = Run(recipe, folder)
     if resume:
         run.load()
@@ -210,6 +210,13 @@ def train(folder: Path, recipe: Recipe, *, resume: bool = False) -> Run:
         raise DeeplayerError(f"{folder} holds a run already: continue it with --resume")
     folder.mkdir(parents=True, exist_ok=True)
     _drop_lines_after(folder / LOG, run.step)
+    with _without_subnormals():
+        _advance_to_the_end(run)
+    run.save()
+    return run
+
+
+def _advance_to_the_end(run: Run) -> None:
     begun, saved = time.monotonic() - run.seconds, time.monotonic()
     for _ in tqdm(range(run.step, run.total), initial=run.step, total=run.total, disable=None):
         told = run.advance()
@@ -217,12 +224,20 @@ def train(folder: Path, recipe: Recipe, *, resume: bool = False) -> Run:
         run.seconds = time.monotonic() - begun
         if judged or run.step % _LOG_EVERY == 0 or run.step == run.total:
             line = {"step": run.step, "minutes": run.seconds / 60, "answers": run.answered} | told | judged
-            _log(folder / LOG, line)
+            _log(run.folder / LOG, line)
         if time.monotonic() - saved > _SAVE_EVERY:
             run.save()
             saved = time.monotonic()
-    run.save()
-    return run
+
+
+@contextmanager
+def _without_subnormals() -> Iterator[None]:
+    """Numbers too small to be normal count as zero: they mean nothing in training, and CPUs are slow with them."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def _judgement(run: Run) -> dict[str, float]:

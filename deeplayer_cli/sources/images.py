@@ -28,9 +28,16 @@ class Expression:
 
 
 def parse_expression(argument: str) -> Expression:
-    """Read ``the dog`` or ``label=the dog``; a label is letters, digits, ``_``, ``-`` and ``.``."""
+    """Read ``the dog`` or ``label=the dog``; a label is letters, digits, ``_``, ``-`` and ``.``.
+
+    Raises:
+        DeeplayerError: there is nothing to find.
+    """
     labelled = _LABELLED.fullmatch(argument)
-    return Expression(labelled[2], labelled[1]) if labelled else Expression(argument)
+    expression = Expression(labelled[2], labelled[1]) if labelled else Expression(argument)
+    if not expression.text.strip():
+        raise DeeplayerError(f"-e {argument!r} names nothing to find: give a description, such as -e 'the dog'")
+    return expression
 
 
 @dataclass(frozen=True, slots=True)
