@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from deeplayer_cli.demo.scenes import Scene
 
 _NO_ANSWER = -1
-_TEXT_WEIGHT = 0.3  # of the echo and the brackets, which are soon learned, against the numbers
 
 
 @dataclass(frozen=True)
@@ -106,10 +105,10 @@ def make_batch(
     return Batch(ids, wanted)
 
 
-def loss(
+def losses(
     model: InternVLForConditionalGeneration, wording: Wording, features: torch.Tensor, batch: Batch, sigma: float
-) -> tuple[torch.Tensor, dict[str, float]]:
-    """Next-token loss on the answers, the numbers' targets spread over their neighbours.
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Next-token losses on the answers: of their numbers, the targets spread over neighbours, and of their text.
 
     Args:
         model: the whole model.
@@ -122,8 +121,7 @@ def loss(
     wanted = batch.wanted[batch.wanted != _NO_ANSWER]
     number = wanted < tokenizer.NUMBERS
     text = torch.nn.functional.cross_entropy(logits[~number], wanted[~number])
-    numbers = spread_loss(logits[number], wanted[number], sigma)
-    return numbers + _TEXT_WEIGHT * text, {"numbers": numbers.item(), "text": text.item()}
+    return spread_loss(logits[number], wanted[number], sigma), text
 
 
 def answer_logits(

@@ -68,11 +68,18 @@ class Optimisers:
     Args:
         named: the trained parameters; two-dimensional ones go to Muon, embeddings and output heads excepted.
         steps: of the whole phase.
+        height: of the schedule, as a share of the full rates.
         constant_until: share of ``steps`` before the decay.
     """
 
-    def __init__(self, named: Sequence[tuple[str, torch.Tensor]], steps: int, constant_until: float = 0.5) -> None:
-        self._steps, self._constant = steps, constant_until * steps
+    def __init__(
+        self,
+        named: Sequence[tuple[str, torch.Tensor]],
+        steps: int,
+        height: float = 1.0,
+        constant_until: float = 0.5,
+    ) -> None:
+        self._steps, self._constant, self._height = steps, constant_until * steps, height
         hidden = {name for name, p in named if p.ndim == 2 and not any(word in name for word in ("embed", "head"))}
         self._all = (
             (Muon([p for name, p in named if name in hidden]), MUON_RATE),
@@ -89,7 +96,7 @@ class Optimisers:
         for optimiser, _ in self._all:
             optimiser.zero_grad()
         loss.backward()
-        share = self._share(number)
+        share = self._height * self._share(number)
         for optimiser, rate in self._all:
             for group in optimiser.param_groups:
                 group["lr"] = rate * share

@@ -1,7 +1,8 @@
 """The training recipe: vision first, then questions and answers.
 
-In the first phase the vision tower and the projector learn from dense heads alone (``dense``). In the second they stand
-still, and the language model learns from the answers alone. A run is a function of its recipe: it can be stopped at any
+In the first phase the vision tower and the projector learn from dense heads alone (``dense``). From the second on they
+stand still, and the language model learns from the answers alone; in the third, from answers in the official form only,
+until it echoes the expression without slips. A run is a function of its recipe: it can be stopped at any
 moment and goes on bit for bit from its last checkpoint.
 """
 
@@ -43,6 +44,8 @@ _SIMPLE = Difficulty(objects=(2, 4), kinds=("attribute",))
 _SIMPLE_SHARE = 0.15  # of the second phase
 _NUMBERS_ONLY = (0.8, 0.6)  # share of the batches, while scenes are simple and afterwards
 _SIGMAS = (8.0, 4.0)  # spread of the number targets, before and after 60% of the second phase
+_TEXT_WEIGHTS = (0.3, 2.0)  # of the echo and the brackets against the numbers, in the second and in the third phase
+_ECHO_RATE = 0.5  # of the learning rate, at the third phase's height
 _SEEDS_PER_RUN = 100_000_000
 _LOG_EVERY = 25  # steps
 _SAVE_EVERY = 300.0  # seconds
@@ -56,6 +59,7 @@ class Recipe:
     Attributes:
         vision_steps: length of the first phase.
         steps: length of the second phase.
+        echo_steps: length of the third phase.
         scenes: per step.
         questions: per scene.
         judge_every: steps of the second phase between two measurements of accuracy; 0 for none.
@@ -66,6 +70,7 @@ class Recipe:
 
     vision_steps: int = 800
     steps: int = 1700
+    echo_steps: int = 180
     scenes: int = 8
     questions: int = 14
     judge_every: int = 250
@@ -99,14 +104,15 @@ class Run:
         self.optimisers = (
             Optimisers([*sight, *words, *heads], recipe.vision_steps),
             Optimisers(language, recipe.steps),
+            Optimisers(language, recipe.echo_steps, height=_ECHO_RATE),
         )
         self.step = 0
         self.seconds = 0.0
 
     @property
     def total(self) -> int:
-        """Steps of both phases."""
-        return self.recipe.vision_steps + self.recipe.steps
+        """Steps of all phases."""
+        return self.recipe.vision_steps + self.recipe.steps + self.recipe.echo_steps
 
     @property
     def answered(self) -> int:
@@ -121,8 +127,14 @@ class Run:
         Raises:
             DeeplayerError: this seed has no scenes of its own.
         """
-        done = self.step - self.recipe.vision_steps
-        told = self._see() if done < 0 else self._answer(done)
+        answered = self.step - self.recipe.vision_steps
+        echoed = answered - self.recipe.steps
+        if answered < 0:
+            told = self._see()
+        elif echoed < 0:
+            told = self._answer(answered)
+        else:
+            told = self._echo(echoed)
         self.step += 1
         return told
 
@@ -140,11 +152,25 @@ class Run:
         numbers_only = rng.random() < _NUMBERS_ONLY[not simple]
         count = self.recipe.questions // 2 if simple else self.recipe.questions  # a simple scene has few
         asked = answers.make_batch(self.wording, batch, count, rng, numbers_only=numbers_only)
-        with torch.no_grad():
-            features = visual_tokens(self.model, batch)
-        loss, told = answers.loss(self.model, self.wording, features, asked, _SIGMAS[late])
+        loss, told = self._answer_loss(batch, asked, _SIGMAS[late], _TEXT_WEIGHTS[0])
         self.optimisers[1].step(loss, done)
         return told
+
+    def _echo(self, done: int) -> dict[str, float]:
+        rng = random.Random(f"{self.recipe.seed} {self.step}")
+        batch = self._draw(Difficulty())
+        asked = answers.make_batch(self.wording, batch, self.recipe.questions, rng, numbers_only=False)
+        loss, told = self._answer_loss(batch, asked, _SIGMAS[-1], _TEXT_WEIGHTS[1])
+        self.optimisers[2].step(loss, done)
+        return told
+
+    def _answer_loss(
+        self, batch: Sequence[Scene], asked: answers.Batch, sigma: float, text_weight: float
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        with torch.no_grad():
+            features = visual_tokens(self.model, batch)
+        numbers, text = answers.losses(self.model, self.wording, features, asked, sigma)
+        return numbers + text_weight * text, {"numbers": numbers.item(), "text": text.item()}
 
     def _draw(self, difficulty: Difficulty) -> list[Scene]:
         first = self.recipe.seed * _SEEDS_PER_RUN + self.step * self.recipe.scenes
