@@ -64,13 +64,15 @@ def score(
 
 
 def _table(report: Report) -> Table:
+    from rich.box import SIMPLE
     from rich.table import Table
 
     names = ("acc@0.5", "acc@0.25", "acc@0.75", "centre_acc")
-    table = Table(title=f"answers read by rule {report.rule}" if report.rule else None)
+    title = f"answers read by rule {report.rule}" if report.rule else None
+    table = Table(title=title, box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)  # fits 80 columns
     table.add_column(report.by or "")
-    for name in ("rows", "no box", "errors", *names, "mean IoU"):
-        table.add_column(name, justify="right")
+    for heading in ("rows", "no box", "errors", *names[:3], "centre", "mean IoU"):
+        table.add_column(heading, justify="right")
     groups = {**report.groups, "all": report.overall}
     for label, summary in groups.items():
         rates = [_rate(summary.rates.get(name)) for name in names]
@@ -81,7 +83,7 @@ def _table(report: Report) -> Table:
 
 
 def _rate(rate: Rate | None) -> str:
-    return "-" if rate is None else f"{rate.value:.1%} [dim]{rate.low:.1%}-{rate.high:.1%}[/dim]"
+    return "-" if rate is None else f"{rate.value:.1%}\n[dim]{100 * rate.low:.0f}-{100 * rate.high:.0f}[/dim]"
 
 
 def _notes(report: Report) -> list[str]:
