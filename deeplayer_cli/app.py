@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
 from typing import Annotated
 
 import typer
@@ -13,7 +14,7 @@ from deeplayer_cli import __version__
 from deeplayer_cli.commands import demo, ground, score, verify
 from deeplayer_cli.errors import DeeplayerError
 
-USAGE_OR_IO, INTERRUPTED = 2, 130
+USAGE_OR_IO, DEFECT, INTERRUPTED = 2, 70, 130
 
 app = typer.Typer(
     name="deeplayer",
@@ -58,3 +59,9 @@ def main() -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, by name: importing torch here would slow every start
+            print("deeplayer: error: out of memory: use a smaller --batch-size or --max-tiles", file=sys.stderr)  # noqa: T201
+            sys.exit(USAGE_OR_IO)
+        traceback.print_exc()
+        sys.exit(DEFECT)  # a defect of deeplayer must not look like a run that finished with some bad rows

@@ -46,7 +46,7 @@ class Job:
 def read_ahead(rows: Iterable[Request | BadRequest], tiling: Tiling, *, workers: int, ahead: int) -> Iterator[Job]:
     """Yield one job a row, in order, with up to ``ahead`` rows being prepared by ``workers`` threads.
 
-    At most ``ahead`` images are held; an image that more rows ask for while it is held is read once.
+    An image that more rows ask for while it is held is read once.
     """
     rows = iter(rows)
     images: OrderedDict[Path, Future[TiledImage]] = OrderedDict()

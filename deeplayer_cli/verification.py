@@ -6,6 +6,7 @@ import gc
 import random
 import resource
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -135,8 +136,6 @@ def _check_tiles() -> Check:
 def _check_answers(checkpoint: Checkpoint, questions: Sequence[Question]) -> Check:
     """Engine against transformers' ``generate()``, unpruned, token by token."""
     dtype = str(checkpoint.model.dtype).removeprefix("torch.")
-    if not questions:
-        return Check(f"answers, {dtype}", None, "no question could be read")
     n_layers = checkpoint.model.config.text_config.num_hidden_layers
     engine = Engine(checkpoint, pruning.build("none", pruning.Options(pruning.Budget()), n_layers))
     same = sum(_ask_engine(engine, checkpoint, ask) == _ask_generate(checkpoint, ask) for ask in questions)
@@ -197,11 +196,13 @@ def _ask_generate(checkpoint: Checkpoint, question: Question) -> list[int]:
 def _questions(rows: Iterable[Request | BadRequest]) -> list[Question]:
     questions: list[Question] = []
     for row in rows:
-        if isinstance(row, Request) and len(questions) < N_QUESTIONS:
-            try:
+        if isinstance(row, Request):
+            with suppress(RowError):
                 questions.append(Question(open_image(row.path), row.expression))
-            except RowError:
-                continue
+        if len(questions) == N_QUESTIONS:
+            break
+    if not questions:
+        raise DeeplayerError("none of the rows of --data could be asked: nothing would be compared")
     return questions
 
 

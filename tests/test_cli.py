@@ -68,7 +68,7 @@ def test_every_option_has_an_environment_variable():
     for name in get_command(app).list_commands(context):
         command = get_command(app).get_command(context, name)
         for parameter in command.params:
-            if parameter.param_type_name == "option" and parameter.name not in ("help", "install_completion"):
+            if parameter.param_type_name == "option" and parameter.name not in ("help", "expression"):
                 assert parameter.help, f"{name} {parameter.name} has no help"
                 assert parameter.envvar == f"DEEPLAYER_{parameter.name.rstrip('_').upper()}"
 
@@ -161,6 +161,19 @@ def test_a_reader_that_leaves(images, model):
         errors = process.stderr.read().decode()
     assert process.returncode == 1
     assert errors == ""
+
+
+def test_what_is_read_is_never_written(images, model):
+    rows = images / "rows.jsonl"
+    rows.write_text('{"image": "a_square_224.png", "expression": "the red circle"}\n')
+    before = rows.read_bytes()
+    with rows.open("rb") as stdin:
+        arguments = [*COMMAND, "ground", "-", "-o", str(rows), "--overwrite", "--model", model]
+        assert subprocess.run(arguments, stdin=stdin, capture_output=True, timeout=200).returncode == 2
+    with rows.open("ab") as stdout:
+        arguments = [*COMMAND, "ground", str(rows), "--model", model]
+        assert subprocess.run(arguments, stdout=stdout, stderr=subprocess.PIPE, timeout=200).returncode == 2
+    assert rows.read_bytes() == before
 
 
 def test_no_rows_is_no_failure(model):

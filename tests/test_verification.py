@@ -9,6 +9,7 @@ import pytest
 from deeplayer_cli import verification
 from deeplayer_cli.checkpoints.tokenizer import SentencePieceTokenizer
 from deeplayer_cli.engine import Engine
+from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.prompts import internvl2_5
 
 
@@ -36,13 +37,16 @@ def test_an_engine_that_answers_otherwise_fails(reference_dir, monkeypatch):
 
     monkeypatch.setattr(Engine, "decode", other)
     assert verdicts(reference_dir)["answers, float32"] is False
-    half = verdicts(reference_dir, dtype="bf16", rows=[])
-    assert (half["answers, bfloat16"], half["answers, float32"]) == (None, None)  # nothing to compare: no verdict
+
+
+def test_nothing_to_compare_is_no_pass(reference_dir):
+    with pytest.raises(DeeplayerError, match="nothing would be compared"):
+        verdicts(reference_dir, rows=[])
 
 
 def test_another_cut_of_tiles_fails(reference_dir, monkeypatch):
     monkeypatch.setattr(verification, "count_tiles", lambda resolution_wh, tiling: 3)
-    assert verdicts(reference_dir, rows=[])["tiles"] is False
+    assert verdicts(reference_dir)["tiles"] is False
 
 
 @pytest.mark.parametrize("system_message", [None, "Something else."])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -27,7 +28,7 @@ def ground(
     ],
     expression: Annotated[
         list[str] | None,
-        option(
+        typer.Option(  # no environment variable: a list of sentences has no safe form in one
             "--expression",
             "-e",
             help="For a folder of images: `the dog` or `label=the dog`; repeatable.",
@@ -39,7 +40,8 @@ def ground(
         option("--image-root", help="Folder that relative image paths start from.", rich_help_panel=INPUT),
     ] = None,
     limit: Annotated[
-        int | None, option("--limit", min=1, help="Ground the first N rows only.", rich_help_panel=INPUT)
+        int | None,
+        option("--limit", min=1, max=sys.maxsize, help="Ground the first N rows only.", rich_help_panel=INPUT),
     ] = None,
     shard: Annotated[
         str | None,
@@ -73,7 +75,7 @@ def ground(
     from deeplayer_cli.commands.progress import Progress, Totals
     from deeplayer_cli.sinks import JsonlWriter, refuse_occupied, refuse_same_file
 
-    share = sources.parse_shard(shard) if shard else (0, 1)
+    share = sources.parse_shard(shard) if shard is not None else (0, 1)
     expressions = [sources.parse_expression(text) for text in expression or []]
     refuse_same_file(output, source)
     refuse_occupied(output, overwrite=overwrite)

@@ -65,20 +65,20 @@ def score(
 
 def _table(report: Report) -> Table:
     from rich.box import SIMPLE
+    from rich.markup import escape
     from rich.table import Table
 
     names = ("acc@0.5", "acc@0.25", "acc@0.75", "centre_acc")
     title = f"answers read by rule {report.rule}" if report.rule else None
     table = Table(title=title, box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)  # fits 80 columns
-    table.add_column(report.by or "")
+    table.add_column(escape(report.by or ""))
     for heading in ("rows", "no box", "errors", *names[:3], "centre", "mean IoU"):
         table.add_column(heading, justify="right")
-    groups = {**report.groups, "all": report.overall}
-    for label, summary in groups.items():
+    for label, summary in [*report.groups.items(), ("all", report.overall)]:
         rates = [_rate(summary.rates.get(name)) for name in names]
         mean_iou = "-" if summary.mean_iou is None else f"{summary.mean_iou:.3f}"
         counts = [str(summary.n), str(summary.n_no_box), str(summary.n_error)]
-        table.add_row(label, *counts, *rates, mean_iou)
+        table.add_row(escape(label), *counts, *rates, mean_iou)
     return table
 
 

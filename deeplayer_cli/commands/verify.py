@@ -26,6 +26,7 @@ def verify(
 ) -> None:
     """Check that a model, on this machine, does what the original does: run this first with real weights."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from deeplayer_cli import sources, verification
@@ -34,7 +35,7 @@ def verify(
     table = Table("check", "result", "detail")
     failed = False
     for check in verification.verify(model, revision=revision, dtype=dtype, device=device, rows=rows):
-        table.add_row(check.name, _MARKS[check.passed], check.detail)
+        table.add_row(check.name, _MARKS[check.passed], escape(check.detail))
         failed |= check.passed is False
     Console().print(table)
     if failed:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 from deeplayer_cli.errors import DeeplayerError
 
@@ -34,6 +36,8 @@ class JsonlWriter:
         refuse_occupied(path, overwrite=overwrite)
         with _writing(self.name):
             # Unbuffered, so that after a failure nothing is left that closing would try to write once more.
+            if path is None and sys.stdout is None:
+                raise DeeplayerError("stdout is closed: write to a file with -o")
             self._stream: BinaryIO = sys.stdout.buffer if path is None else path.open("wb", buffering=0)
         self._owns_stream = path is not None
 
@@ -68,7 +72,13 @@ def refuse_occupied(path: Path | None, *, overwrite: bool) -> None:
         DeeplayerError: the file is not empty, or cannot be looked at.
     """
     with _writing(str(path)):
-        if path is not None and not overwrite and path.is_file() and path.stat().st_size > 0:
+        if path is None:
+            return
+        if not path.parent.is_dir():
+            raise DeeplayerError(f"{path} cannot be written: there is no folder {path.parent}")
+        if path.is_dir():
+            raise DeeplayerError(f"{path} is a folder: name a file in it")
+        if not overwrite and path.is_file() and path.stat().st_size > 0:
             raise DeeplayerError(f"{path} is not empty: --overwrite replaces it, or write to another file")
 
 
@@ -78,13 +88,23 @@ def refuse_same_file(output: Path | None, sources: Iterable[str]) -> None:
     Raises:
         DeeplayerError: the output is a source, or a ``.jsonl`` file directly in a folder that is a source.
     """
-    if output is None:
-        return
-    for source in map(Path, sources):
-        if source.exists() and output.exists() and source.samefile(output):
-            raise DeeplayerError(f"{output} is an input as well: write to another file")
-        if source.is_dir() and output.suffix == ".jsonl" and output.resolve().parent == source.resolve():
+    written = _status(sys.__stdout__ if output is None else output)
+    for source in sources:
+        read = _status(sys.__stdin__ if source == "-" else Path(source))
+        if written and read and stat.S_ISREG(read.st_mode) and os.path.samestat(written, read):
+            raise DeeplayerError(f"{output or 'stdout'} is an input as well: write to another file")
+        if output is not None and output.suffix == ".jsonl" and output.resolve().parent == Path(source).resolve():
             raise DeeplayerError(f"{output} would be an input of the next run on {source}: write to another folder")
+
+
+def _status(file: TextIO | Path | None) -> os.stat_result | None:
+    """What the system says about a path or a standard stream, if there is such a file."""
+    try:
+        if isinstance(file, Path):
+            return file.stat()
+        return os.fstat(file.fileno()) if file is not None else None
+    except (OSError, ValueError):  # missing, or a stream that is closed or no file at all
+        return None
 
 
 @contextmanager

@@ -109,7 +109,11 @@ def _expand(source: str, expressions: Sequence[Expression]) -> list[str]:
     if source != STDIN and not path.exists():
         raise DeeplayerError(f"{source} does not exist: give a .jsonl file, an image, a folder, or - for stdin")
     if _holds_images(source):
-        files = [] if expressions or not path.is_dir() else sorted(path.glob("*.jsonl"))
+        files = (
+            []
+            if expressions or not path.is_dir()
+            else sorted(file for file in path.glob("[!.]*.jsonl") if file.is_file())
+        )
         if not files:
             _check_images(source, expressions)
         return [str(file) for file in files] or [source]

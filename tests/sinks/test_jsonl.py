@@ -41,7 +41,7 @@ def test_a_file_that_holds_something_is_kept(tmp_path: Path) -> None:
 
 
 def test_places_that_cannot_be_written(tmp_path: Path) -> None:
-    for path, reason in [(tmp_path, "Is a directory"), (tmp_path / "none" / "out.jsonl", "No such file")]:
+    for path, reason in [(tmp_path, "is a folder"), (tmp_path / "none" / "out.jsonl", "there is no folder")]:
         with pytest.raises(DeeplayerError, match=reason) as caught:
             JsonlWriter(path)
         assert str(path) in str(caught.value)
