@@ -1,9 +1,9 @@
 """The training recipe: vision first, then questions and answers.
 
 In the first phase the vision tower and the projector learn from dense heads alone (``dense``). From the second on they
-stand still, and the language model learns from the answers alone; in the third, from answers in the official form only, for the
-sake of the echo. A run is a function of its recipe: it can be stopped at any
-moment and goes on bit for bit from its last checkpoint.
+stand still, and the language model learns from the answers alone; in the third, from answers in the official form only,
+for the sake of the echo. A run is a function of its recipe: it can be stopped at any time and goes on bit for bit from
+its last checkpoint.
 """
 
 from __future__ import annotations
