@@ -76,7 +76,8 @@ def test_the_commands_defaults_are_the_recipe() -> None:
 
 
 def test_training_and_evaluating_from_the_command_line(tmp_path: Path) -> None:
-    trained = CliRunner().invoke(app, ["demo", "train", "-o", str(tmp_path), "--vision-steps", "0", "--steps", "0"])
+    nothing = ["--vision-steps", "0", "--steps", "0", "--echo-steps", "0"]
+    trained = CliRunner().invoke(app, ["demo", "train", "-o", str(tmp_path), *nothing])
     assert trained.exit_code == 0, trained.output
     model = str(tmp_path / "model")
     evaluated = CliRunner().invoke(app, ["demo", "evaluate", "--count", "2", "--model", model, "--json"])
