@@ -12,7 +12,7 @@ import typer
 
 from deeplayer_cli import __version__
 from deeplayer_cli.commands import demo, ground, score, verify
-from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.errors import DeeplayerError, printable
 
 USAGE_OR_IO, DEFECT, INTERRUPTED = 2, 70, 130
 
@@ -44,14 +44,21 @@ def _options(
     pass
 
 
+class _OneLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def main() -> None:
     """Run the command line; every expected failure becomes one line on stderr and an exit code."""
-    logging.basicConfig(format="deeplayer: %(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine("deeplayer: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("deeplayer").setLevel(logging.INFO)
     try:
         app()
     except DeeplayerError as error:
-        print(f"deeplayer: error: {error}", file=sys.stderr)  # noqa: T201
+        print(f"deeplayer: error: {printable(str(error))}", file=sys.stderr)  # noqa: T201
         sys.exit(USAGE_OR_IO)
     except BrokenPipeError:
         # The reader left (`| head -1`). Python would complain while flushing stdout at exit: give it a place to go.

@@ -1,4 +1,4 @@
-"""The two ways a run can go wrong on purpose."""
+"""The two ways a run can go wrong on purpose, and how that is shown."""
 
 from __future__ import annotations
 
@@ -22,3 +22,8 @@ class RowError(Exception):
         super().__init__(message)
         self.kind = kind
         self.message = message
+
+
+def printable(text: str) -> str:
+    """Text as a terminal may show it: what would move the cursor, ring or recolour is written out as an escape."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)

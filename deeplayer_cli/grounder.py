@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import math
 import os
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from deeplayer_cli import boxes, checkpoints, pruning
+from deeplayer_cli.checkpoints.placement import Placement
 from deeplayer_cli.engine import Engine, Row
+from deeplayer_cli.engine.failures import is_device_lost, is_out_of_memory
 from deeplayer_cli.errors import DeeplayerError, RowError
+from deeplayer_cli.imaging import MAX_PIXELS, open_image
 from deeplayer_cli.pipeline import Job, TiledImage, read_ahead
 from deeplayer_cli.schema import BadRequest, Prediction, Request, parse_request
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from deeplayer_cli.checkpoints import Checkpoint
     from deeplayer_cli.engine import Answer, Prefix
     from deeplayer_cli.pruning import QueryRows
 
-T = TypeVar("T")
+logger = logging.getLogger("deeplayer")
+
+
+_SPEED = frozenset({"batch_size", "compiled", "workers"})
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,8 @@ class Settings:
         layer: 1-based decoder layer to drop after; None for the method's own.
         query: prompt rows whose attention scores, for methods that read attention.
         max_tiles: tiles an image may be cut into, the thumbnail not counted; None for the checkpoint's own.
+        max_pixels: the largest image that is decoded; None for `deeplayer_cli.imaging.MAX_PIXELS`.
+        exif_transpose: turn images as their EXIF orientation says; boxes are then in the turned frame.
         max_new_tokens: the longest answer.
         seed: for methods that draw at random.
         with_kept: put the indices of the kept visual tokens into each row.
@@ -56,6 +67,8 @@ class Settings:
     layer: int | None = None
     query: QueryRows = "last"
     max_tiles: int | None = None
+    max_pixels: int | None = None
+    exif_transpose: bool = False
     max_new_tokens: int = 100
     seed: int = 0
     with_kept: bool = False
@@ -64,12 +77,16 @@ class Settings:
     workers: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "max_new_tokens", "max_tiles", "workers"):
+        for name in ("batch_size", "max_new_tokens", "max_pixels", "max_tiles", "workers"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise DeeplayerError(f"--{name.replace('_', '-')} must be at least 1; it was {value}")
         pruning.require_known(self.method)
         self.pruning_options()  # an impossible budget is said before a model is loaded
+
+    def deciding(self) -> dict[str, object]:
+        """Those that an answer depends on; the others change only how long it takes."""
+        return {name: value for name, value in asdict(self).items() if name not in _SPEED}
 
     def pruning_options(self) -> pruning.Options:
         """What these settings say about the method."""
@@ -115,6 +132,7 @@ class Grounder:
         )
         self._max_positions: int = decoder.max_position_embeddings
         self._shared = _Shared()
+        self._batch_size = settings.batch_size
 
     @classmethod
     def load(
@@ -124,14 +142,23 @@ class Grounder:
         revision: str | None = None,
         dtype: str = "auto",
         device: str = "auto",
-        **settings: Any,
+        settings: Settings | None = None,
+        **options: Any,
     ) -> Grounder:
-        """Load ``model`` (a hub name, a folder, ``demo`` or ``random:8b``); ``settings`` are those of ``Settings``.
+        """Load ``model`` (a hub name, a folder, ``demo`` or ``random:8b``).
+
+        Args:
+            model: see ``checkpoints.load``, also for the next three.
+            revision: of a hub model.
+            dtype: of the weights.
+            device: to run on.
+            settings: how to ground.
+            options: fields of ``Settings``, instead of ``settings`` or in place of its own.
 
         Raises:
             DeeplayerError: the model or a setting will not do; the message says why.
         """
-        wanted = Settings(**settings)
+        wanted = replace(settings or Settings(), **options)
         return cls(checkpoints.load(model, revision=revision, dtype=dtype, device=device), wanted)
 
     @property
@@ -139,32 +166,48 @@ class Grounder:
         """Decoder layers of the model."""
         return self._engine.n_layers
 
-    def ground(self, rows: Iterable[Request | BadRequest | Mapping[str, object]]) -> Iterator[Prediction]:
+    def ground(
+        self,
+        rows: Iterable[Request | BadRequest | Mapping[str, object]],
+        *,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Prediction]:
         """Answer every row, in order, one prediction each; rows and images are streamed.
 
         A mapping is read as a row of a JSONL file would be, its relative paths from the working directory. A row's
         answer depends on the row, its image and the settings, and on nothing else.
+
+        Args:
+            rows: requests, or mappings with the fields of one.
+            stopped: asked after every batch; once it is true, what is answered is handed over and nothing more asked.
         """
         window = 4 * self.settings.batch_size  # rows among which those that fit together are looked for
         workers = self.settings.workers or min(8, os.cpu_count() or 1)
         requests = (_as_request(row, index) for index, row in enumerate(rows, start=1))
-        jobs = read_ahead(requests, self.tiling, workers=workers, ahead=window + workers)
-        while chunk := list(islice(jobs, window)):
-            yield from self._ground_window(chunk)
+        read = partial(
+            open_image,
+            max_pixels=self.settings.max_pixels or MAX_PIXELS,
+            exif_transpose=self.settings.exif_transpose,
+        )
+        jobs = read_ahead(requests, self.tiling, read=read, workers=workers, ahead=window + workers)
+        while not stopped() and (chunk := list(islice(jobs, window))):
+            yield from self._ground_window(chunk, stopped)
 
-    def _ground_window(self, jobs: Sequence[Job]) -> list[Prediction]:
+    def _ground_window(self, jobs: Sequence[Job], stopped: Callable[[], bool]) -> Iterator[Prediction]:
         predictions: dict[int, Prediction] = {}
         tasks = []
         for index, job in enumerate(jobs):
             try:
                 tasks.append(self._task(index, job))
             except RowError as error:
-                predictions[index] = Prediction.failed(
-                    job.request, error, method=self.method.name, layer=self.method.layer
-                )
-        for task, answer, kept in self._answer(tasks):
-            predictions[task.index] = self._prediction(task, answer, kept)
-        return [predictions[index] for index in range(len(jobs))]
+                predictions[index] = self._failed(job.request, error)
+        batches = self._answer(tasks)
+        for index in range(len(jobs)):
+            while index not in predictions:
+                if stopped():
+                    return
+                predictions |= next(batches)
+            yield predictions.pop(index)
 
     def _task(self, index: int, job: Job) -> _Task:
         if job.error is not None:
@@ -185,31 +228,69 @@ class Grounder:
             )
         return _Task(index, job.request, job.image, ids)
 
-    def _answer(self, tasks: Iterable[_Task]) -> Iterator[tuple[_Task, Answer, list[int]]]:
-        """Answer tasks in an order of their own: images of equal tile count together, each image encoded once."""
-        tasks = list(tasks)
-        known = [task for task in tasks if task.image in self._shared.images]
-        yield from self._answer_shared(known)
-        fresh = [task for task in tasks if task.image not in self._shared.images]
-        for n_tiles in sorted({len(task.image.tiles) for task in fresh}):
-            group = [task for task in fresh if len(task.image.tiles) == n_tiles]
-            for images in _chunks(list(dict.fromkeys(task.image for task in group)), self.settings.batch_size):
-                tiles = torch.from_numpy(np.stack([image.tiles for image in images]))
-                self._shared = _Shared(images, self._engine.prefix(self._engine.encode(tiles)))
-                yield from self._answer_shared([task for task in group if task.image in images])
+    def _answer(self, tasks: Sequence[_Task]) -> Iterator[dict[int, Prediction]]:
+        """Answer tasks, a batch at a time, in an order of their own: images of equal tile count go together.
 
-    def _answer_shared(self, tasks: Sequence[_Task]) -> Iterator[tuple[_Task, Answer, list[int]]]:
+        Where memory runs short, this and every later batch is smaller; a task that does not fit alone has failed.
+        """
+        tasks = sorted(tasks, key=lambda task: (task.image not in self._shared.images, len(task.image.tiles)))
+        while tasks:
+            try:
+                answered = self._answer_batch(self._next_batch(tasks))
+            except Exception as error:
+                answered = self._retreat(tasks[0], error)
+            yield answered
+            tasks = [task for task in tasks if task.index not in answered]
+
+    def _next_batch(self, tasks: Sequence[_Task]) -> list[_Task]:
+        """The next tasks whose images share a prefix, which is computed if the first task's image has none yet."""
+        first = tasks[0].image
+        if first not in self._shared.images:
+            self._shared = _Shared()  # the old one makes room first
+            alike = (task.image for task in tasks if len(task.image.tiles) == len(first.tiles))
+            images = list(dict.fromkeys(alike))[: self._batch_size]
+            tiles = torch.from_numpy(np.stack([image.tiles for image in images]))
+            self._shared = _Shared(images, self._engine.prefix(self._engine.encode(tiles)))
+        return [task for task in tasks if task.image in self._shared.images][: self._batch_size]
+
+    def _answer_batch(self, batch: Sequence[_Task]) -> dict[int, Prediction]:
         """Answer tasks whose images the current prefix holds."""
         prefix = self._shared.prefix
-        for batch in _chunks(tasks, self.settings.batch_size):
-            assert prefix is not None  # noqa: S101 - a task is in a prefix
-            rows = [
-                Row(self._shared.images.index(task.image), task.expression_ids, self._row_seed(task.request))
-                for task in batch
-            ]
-            prompts = self._engine.prefill(prefix, rows, self.settings.max_new_tokens)
-            answers = self._engine.decode(prompts, self.settings.max_new_tokens)
-            yield from zip(batch, answers, prompts.kept.tolist(), strict=True)
+        assert prefix is not None  # noqa: S101 - a task is in a prefix
+        rows = [
+            Row(self._shared.images.index(task.image), task.expression_ids, self._row_seed(task.request))
+            for task in batch
+        ]
+        prompts = self._engine.prefill(prefix, rows, self.settings.max_new_tokens)
+        answers = self._engine.decode(prompts, self.settings.max_new_tokens)
+        predictions = {}
+        for number, (task, answer) in enumerate(zip(batch, answers, strict=True)):
+            if all(map(math.isfinite, answer.probabilities)):
+                predictions[task.index] = self._prediction(task, answer, prompts.kept[number].tolist())
+            else:
+                layer = prompts.broken_layer(number)
+                message = f"{task.request.where}: numbers overflow in layer {layer}: try another --dtype"
+                predictions[task.index] = self._failed(task.request, RowError("not_finite", message))
+        return predictions
+
+    def _retreat(self, task: _Task, error: Exception) -> dict[int, Prediction]:
+        """After a batch that failed for lack of memory, make the next one smaller; ``task`` was its first."""
+        if is_device_lost(error):
+            raise DeeplayerError(f"the device has failed ({_first_line(error)}): rows until here are safe") from error
+        if not is_out_of_memory(error):
+            raise error
+        self._shared = _Shared()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if self._batch_size > 1:
+            logger.warning("out of memory with %d at once: going on with %d", self._batch_size, self._batch_size // 2)
+            self._batch_size //= 2
+            return {}
+        message = f"{task.request.where}: out of memory, even alone: use a smaller --max-tiles or --max-new-tokens"
+        return {task.index: self._failed(task.request, RowError("out_of_memory", message))}
+
+    def _failed(self, request: Request | BadRequest, error: RowError) -> Prediction:
+        return Prediction.failed(request, error, method=self.method.name, layer=self.method.layer)
 
     def _prediction(self, task: _Task, answer: Answer, kept: list[int]) -> Prediction:
         text = self.checkpoint.tokenizer.decode(answer.token_ids)
@@ -243,11 +324,24 @@ class Grounder:
         return int.from_bytes(digest, "little")
 
 
+def describe(
+    model: str, settings: Settings, *, revision: str | None = None, dtype: str = "auto", device: str = "auto"
+) -> dict[str, object]:
+    """What an answer depends on besides its row and image, without loading the model; arguments as `Grounder.load`'s.
+
+    Raises:
+        DeeplayerError: there is no such model, dtype or device.
+    """
+    chosen = Placement.choose(device, dtype).dtype
+    weights = checkpoints.identify(model, revision)
+    return {"weights": weights, "dtype": str(chosen).removeprefix("torch."), **settings.deciding()}
+
+
 def _as_request(row: Request | BadRequest | Mapping[str, object], index: int) -> Request | BadRequest:
     if isinstance(row, Request | BadRequest):
         return row
     return parse_request(row, f"row {index}", index, Path())
 
 
-def _chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

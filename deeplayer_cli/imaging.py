@@ -13,7 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from deeplayer_cli.errors import RowError
 
@@ -97,11 +97,19 @@ def tile_image(image: Image.Image, tiling: Tiling) -> npt.NDArray[np.uint8]:
     return tiles
 
 
-def open_image(path: Path, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> Image.Image:
+def open_image(
+    path: Path, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES, exif_transpose: bool = False
+) -> Image.Image:
     """Decode one image file, whole, into RGB.
 
     Of an animation it is the first frame; 16-bit grey is clipped to 255, as Pillow does and the original with it. A
     file that is only partly there is refused rather than half decoded.
+
+    Args:
+        path: of the file.
+        max_pixels: more are not decoded.
+        max_bytes: more are not read.
+        exif_transpose: turn the image as its EXIF orientation says; the original code does not.
 
     Raises:
         RowError: ``image_missing``, ``image_unreadable`` (not a regular file, or no permission), ``image_too_large``
@@ -112,7 +120,7 @@ def open_image(path: Path, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX
         with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
             if width * height <= max_pixels:
-                return image.convert("RGB")
+                return (ImageOps.exif_transpose(image) if exif_transpose else image).convert("RGB")
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
         raise RowError("image_too_large", f"{path} is too large to decode: {error or 'out of memory'}") from error
     except UnidentifiedImageError as error:

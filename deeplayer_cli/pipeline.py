@@ -13,10 +13,11 @@ from deeplayer_cli.imaging import open_image, tile_image
 from deeplayer_cli.schema import BadRequest, Request, check_gold, check_resolution
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     import numpy as np
+    from PIL import Image
 
     from deeplayer_cli.imaging import Tiling
 
@@ -43,10 +44,24 @@ class Job:
     error: RowError | None
 
 
-def read_ahead(rows: Iterable[Request | BadRequest], tiling: Tiling, *, workers: int, ahead: int) -> Iterator[Job]:
+def read_ahead(
+    rows: Iterable[Request | BadRequest],
+    tiling: Tiling,
+    *,
+    read: Callable[[Path], Image.Image] = open_image,
+    workers: int,
+    ahead: int,
+) -> Iterator[Job]:
     """Yield one job a row, in order, with up to ``ahead`` rows being prepared by ``workers`` threads.
 
     An image that more rows ask for while it is held is read once.
+
+    Args:
+        rows: requests.
+        tiling: how images are cut.
+        read: decodes an image file to RGB, or raises a ``RowError``.
+        workers: threads.
+        ahead: rows.
     """
     rows = iter(rows)
     images: OrderedDict[Path, Future[TiledImage]] = OrderedDict()
@@ -57,7 +72,7 @@ def read_ahead(rows: Iterable[Request | BadRequest], tiling: Tiling, *, workers:
             if isinstance(row, BadRequest):
                 return None
             if row.path not in images:
-                images[row.path] = pool.submit(_load, row.path, tiling)
+                images[row.path] = pool.submit(_load, row.path, tiling, read)
             images.move_to_end(row.path)
             while len(images) > ahead:
                 images.popitem(last=False)
@@ -74,8 +89,8 @@ def read_ahead(rows: Iterable[Request | BadRequest], tiling: Tiling, *, workers:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _load(path: Path, tiling: Tiling) -> TiledImage:
-    image = open_image(path)
+def _load(path: Path, tiling: Tiling, read: Callable[[Path], Image.Image]) -> TiledImage:
+    image = read(path)
     return TiledImage(tile_image(image, tiling), image.size)
 
 

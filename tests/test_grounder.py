@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from dataclasses import replace
+from unittest.mock import patch
 
 import pytest
+import torch
 from PIL import Image
 
 from deeplayer_cli.boxes import parse_answer
 from deeplayer_cli.engine import Answer, Engine
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.grounder import Grounder, Settings
-from deeplayer_cli.sources import open_source, shard
+from deeplayer_cli.sources import open_source
 from tests.tiny import ByteTokenizer, tiny_checkpoint
 
 SIZES = {"square": (60, 60), "wide": (170, 60), "tall": (50, 160), "other": (61, 59)}
@@ -53,8 +56,8 @@ def test_a_row_does_not_depend_on_order_neighbours_or_shard(checkpoint, requests
     arrangements = [
         (shuffled, {"batch_size": 5}),
         (requests, {"batch_size": 1}),
-        (list(shard(requests, 0, 2)), {"batch_size": 2}),
-        (list(shard(requests, 1, 2)), {"batch_size": 16, "workers": 1}),
+        (requests[::2], {"batch_size": 2}),
+        (requests[1::2], {"batch_size": 16, "workers": 1}),
     ]
     for rows, changes in arrangements:
         answers = ground(checkpoint, rows, method=method, **changes)
@@ -122,7 +125,7 @@ def test_max_tiles_is_the_users(checkpoint, requests):
     assert {row.visual_tokens for row in ground(checkpoint, tall, max_tiles=1).values()} == {4}
 
 
-@pytest.mark.parametrize("name", ["batch_size", "max_new_tokens", "max_tiles", "workers"])
+@pytest.mark.parametrize("name", ["batch_size", "max_new_tokens", "max_pixels", "max_tiles", "workers"])
 def test_settings_below_one_are_refused(name):
     with pytest.raises(DeeplayerError, match=f"--{name.replace('_', '-')} must be at least 1; it was 0"):
         Settings(**{name: 0})
@@ -143,3 +146,75 @@ def test_score_is_the_mean_over_the_first_boxes_coordinate_tokens(checkpoint):
     assert len(parse_answer(text, (100, 100))) == 2
     assert Grounder(checkpoint, SETTINGS)._score(answer, text) == pytest.approx(0.5)
     assert Grounder(checkpoint, SETTINGS)._score(answer, "nothing") is None
+
+
+class LittleMemory:
+    """An engine's method that runs out of memory with more than ``most`` rows or images at once."""
+
+    def __init__(self, method, most):
+        self.method, self.most = method, most
+
+    def __call__(self, *arguments):
+        held = arguments[-2] if isinstance(arguments[-1], int) else arguments[0]
+        if len(held) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.method(*arguments)
+
+
+@pytest.mark.parametrize(("stage", "most"), [("prefill", 1), ("prefill", 3), ("encode", 1)])
+def test_running_out_of_memory_makes_batches_smaller(checkpoint, requests, caplog, stage, most):
+    plenty = ground(checkpoint, requests, batch_size=8)
+    grounder = Grounder(checkpoint, replace(SETTINGS, batch_size=8))
+    with patch.object(grounder._engine, stage, LittleMemory(getattr(grounder._engine, stage), most)):
+        answers = {row.id: row for row in grounder.ground(requests)}
+    assert list(answers) == list(plenty)
+    assert {key: (row.answer, row.kept) for key, row in answers.items()} == {
+        key: (row.answer, row.kept) for key, row in plenty.items()
+    }
+    assert "out of memory" in caplog.text
+
+
+def test_a_row_that_does_not_fit_alone_is_an_error(checkpoint, requests):
+    grounder = Grounder(checkpoint, SETTINGS)
+    encode = grounder._engine.encode
+
+    def few_tiles(tiles):
+        if tiles.shape[1] > 1:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+        return encode(tiles)
+
+    with patch.object(grounder._engine, "encode", few_tiles):
+        answers = list(grounder.ground(requests))
+    assert [row.id for row in answers] == [request.id for request in requests]
+    for row in answers:
+        small = row.image in ("square.png", "other.png")
+        assert row.status == "no_box" if small else row.error["type"] == "out_of_memory"
+
+
+def test_a_lost_device_ends_the_run_and_a_defect_is_not_hidden(checkpoint, requests):
+    for error, expected in [
+        (RuntimeError("CUDA error: device-side assert triggered\nmore"), DeeplayerError),
+        (RuntimeError("a defect"), RuntimeError),
+    ]:
+        grounder = Grounder(checkpoint, SETTINGS)
+        with patch.object(grounder._engine, "decode", side_effect=error), pytest.raises(expected) as caught:
+            list(grounder.ground(requests))
+        assert str(error).splitlines()[0] in str(caught.value)
+
+
+@pytest.mark.parametrize("layer", [0, 1, 3])
+def test_numbers_that_overflow_are_an_error_that_names_the_layer(checkpoint, requests, layer):
+    broken = copy.deepcopy(checkpoint)
+    broken.model.model.language_model.layers[layer].mlp.down_proj.weight.data.fill_(torch.nan)
+    answers = Grounder(broken, SETTINGS).ground(requests)
+    for row in answers:
+        assert row.status == "error" and row.error["type"] == "not_finite"
+        assert f"in layer {layer + 1}:" in row.error["message"]
+
+
+def test_a_stopped_run_hands_over_what_is_answered_and_nothing_more(checkpoint, requests):
+    grounder = Grounder(checkpoint, replace(SETTINGS, batch_size=3))
+    rows = []
+    rows.extend(grounder.ground(requests, stopped=lambda: len(rows) >= 2))
+    assert [row.id for row in rows] == [request.id for request in requests[:3]]
+    assert list(Grounder(checkpoint, SETTINGS).ground(requests, stopped=lambda: True)) == []

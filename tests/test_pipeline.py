@@ -7,8 +7,7 @@ import threading
 import pytest
 from PIL import Image
 
-from deeplayer_cli import pipeline
-from deeplayer_cli.imaging import Tiling
+from deeplayer_cli.imaging import Tiling, open_image
 from deeplayer_cli.pipeline import read_ahead
 from deeplayer_cli.schema import parse_request
 
@@ -38,11 +37,11 @@ def test_jobs_come_in_order_with_their_own_image(rows, workers, ahead):
             assert job.image.tiles[0, 0, 0, 0] == int(job.request.path.stem)
 
 
-def test_nearby_rows_share_one_image(rows, monkeypatch):
+def test_nearby_rows_share_one_image(rows):
     opened = []
-    plain = pipeline.open_image
-    monkeypatch.setattr(pipeline, "open_image", lambda path: opened.append(path) or plain(path))
-    jobs = list(read_ahead(rows[:9], TILING, workers=2, ahead=4))
+    jobs = list(
+        read_ahead(rows[:9], TILING, read=lambda path: opened.append(path) or open_image(path), workers=2, ahead=4)
+    )
     assert len(opened) == 3
     assert jobs[0].image is jobs[1].image is jobs[2].image
 

@@ -8,6 +8,7 @@ Nothing of a checkpoint is ever executed: its files are read as JSON, safetensor
 """
 
 from deeplayer_cli.checkpoints.checkpoint import Checkpoint, load
+from deeplayer_cli.checkpoints.identity import identify
 from deeplayer_cli.checkpoints.locate import DEFAULT
 
-__all__ = ["DEFAULT", "Checkpoint", "load"]
+__all__ = ["DEFAULT", "Checkpoint", "identify", "load"]

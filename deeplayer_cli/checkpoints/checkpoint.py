@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deeplayer_cli.checkpoints import native, original, random_weights
 from deeplayer_cli.checkpoints.files import read_json, stored_tensors
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _ATTENTIONS = ("sdpa", "eager")
 _LAYOUTS = {"internvl_chat": original.read, "internvl": native.read}
+_MOST_LAYERS = 1000
 _END = "<|im_end|>"  # the only stop of the official evaluation, whatever generation_config.json says
 
 
@@ -114,7 +115,16 @@ def _read_layout(folder: Path) -> Layout:
     kind = config.get("model_type")
     if not isinstance(kind, str) or kind not in _LAYOUTS:
         raise DeeplayerError(f"{path} is of a {kind!r} model: only InternVL ({', '.join(_LAYOUTS)}) can be loaded")
+    _refuse_absurd_depth(config, path)
     return _LAYOUTS[kind](folder, config)
+
+
+def _refuse_absurd_depth(config: dict[str, Any], path: Path) -> None:
+    """Refuse a configuration that would take forever only to be read by transformers."""
+    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
+        depth = part.get("num_hidden_layers", 0)
+        if isinstance(depth, int) and depth > _MOST_LAYERS:
+            raise DeeplayerError(f"{path} promises {depth:,} layers: this checkpoint is not to be trusted")
 
 
 def _require_cuttable(name: str, layout: Layout) -> None:

@@ -50,15 +50,15 @@ def evaluate(
     from deeplayer_cli.commands.score import score
     from deeplayer_cli.demo.evaluate import predict
     from deeplayer_cli.grounder import Grounder
-    from deeplayer_cli.sinks import JsonlWriter
+    from deeplayer_cli.sinks.stream import Stream
 
     grounder = Grounder.load(model, device=device, method=method, keep=keep, layer=layer, query=query.value)
     totals = Totals(grounder.n_layers)
     with TemporaryDirectory() as folder:
         predictions = Path(folder, "predictions.jsonl")
-        with JsonlWriter(predictions) as writer, Progress(totals, total_rows=None) as progress:
+        with Stream(predictions) as writer, Progress(totals, total_rows=None) as progress:
             for prediction in predict(grounder, seed, count):
-                writer.write(prediction.to_json())
+                writer.write(prediction)
                 progress.advance(prediction)
         logger.info(totals.summary(progress.seconds))
         score(predictions, by="kind", json=json)
@@ -69,11 +69,11 @@ def train(
     output: Annotated[Path, option("--output", "-o", help="Folder for log, checkpoint and, at the end, model/.")],
     vision_steps: Annotated[
         int, option("--vision-steps", min=0, help="Steps of the vision tower alone, before it meets language.")
-    ] = 800,
-    steps: Annotated[int, option("--steps", min=0, help="Steps on questions and answers.")] = 1700,
+    ] = 2000,
+    steps: Annotated[int, option("--steps", min=0, help="Steps on questions and answers.")] = 3600,
     echo_steps: Annotated[
         int, option("--echo-steps", min=0, help="Steps on answers in the official form alone, at the end.")
-    ] = 180,
+    ] = 250,
     seed: Annotated[int, option("--seed", min=0, help="Of the first weights and of every draw.")] = 0,
     threads: Annotated[
         int | None, option("--threads", min=1, help="CPU threads; by default as many as torch takes.")

@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import logging
 import sys
-from itertools import islice
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deeplayer_cli import __version__
 from deeplayer_cli.commands import options
+from deeplayer_cli.commands.failure_limit import FailureLimit
 from deeplayer_cli.commands.options import INPUT, OUTPUT, Kernel, Query, option
+from deeplayer_cli.commands.stopping import stoppable
+from deeplayer_cli.errors import DeeplayerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from deeplayer_cli.commands.progress import Totals
+    from deeplayer_cli.schema import BadRequest, Request
+    from deeplayer_cli.sinks import PredictionFile, Start
 
 logger = logging.getLogger("deeplayer")
 
 FINISHED_WITH_ERRORS = 1
+
+_OUT: dict[str, Any] = {"rich_help_panel": OUTPUT}
 
 
 def ground(
@@ -47,11 +61,39 @@ def ground(
         str | None,
         option("--shard", help="`i/n`: every n-th row, starting with row i (0 <= i < n).", rich_help_panel=INPUT),
     ] = None,
+    allow_outside: Annotated[
+        bool,
+        option("--allow-outside", help="Let image paths leave the folder of --image-root.", rich_help_panel=INPUT),
+    ] = False,
+    max_pixels: Annotated[
+        int | None,
+        option("--max-pixels", min=1, help="Largest image decoded; by default 178,956,970.", rich_help_panel=INPUT),
+    ] = None,
+    exif_transpose: Annotated[
+        bool,
+        option(
+            "--exif-transpose",
+            help="Turn images as their EXIF says; boxes are then in the turned frame, not in the stored one.",
+            rich_help_panel=INPUT,
+        ),
+    ] = False,
     output: options.Output = None,
     overwrite: options.Overwrite = False,
+    resume: Annotated[
+        bool,
+        option("--resume", help="Continue the run of the output file: rows in it are not asked again.", **_OUT),
+    ] = False,
+    retry_errors: Annotated[
+        bool, option("--retry-errors", help="As --resume, and ask its error rows again.", **_OUT)
+    ] = False,
+    max_failures: Annotated[
+        str | None,
+        option("--max-failures", help="Stop when more rows than this have failed: `20`, or `5%`.", **_OUT),
+    ] = None,
+    strict: Annotated[bool, option("--strict", help="Stop at the first row that fails.", **_OUT)] = False,
     with_kept: Annotated[
         bool,
-        option("--with-kept", help="Add `kept`, the indices of the visual tokens that stayed.", rich_help_panel=OUTPUT),
+        option("--with-kept", help="Add `kept`, the indices of the visual tokens that stayed.", **_OUT),
     ] = False,
     model: options.Model = "OpenGVLab/InternVL2_5-8B",
     revision: options.Revision = None,
@@ -73,29 +115,33 @@ def ground(
     """Ground every row of SOURCE: one JSON line out for each row in, in the same order."""
     from deeplayer_cli import sources
     from deeplayer_cli.commands.progress import Progress, Totals
-    from deeplayer_cli.sinks import JsonlWriter, refuse_occupied, refuse_same_file
+    from deeplayer_cli.evaluation import read_predictions
+    from deeplayer_cli.sinks import PredictionFile, RunRecord, Start, open_sink, refuse_same_file
 
-    share = sources.parse_shard(shard) if shard is not None else (0, 1)
-    expressions = [sources.parse_expression(text) for text in expression or []]
+    start = _start(overwrite=overwrite, resume=resume, retry_errors=retry_errors)
+    failures = FailureLimit(rows=0) if strict else FailureLimit.parse(max_failures)
     refuse_same_file(output, source)
-    refuse_occupied(output, overwrite=overwrite)
-    rows = sources.open_source(source, expressions=expressions, image_root=image_root)
-    rows = islice(sources.shard(rows, *share), limit)
+    requests = sources.open_source(
+        source,
+        expressions=[sources.parse_expression(text) for text in expression or []],
+        image_root=image_root,
+        confined=not allow_outside,
+        share=sources.parse_shard(shard) if shard is not None else (0, 1),
+        limit=limit,
+    )
 
     from deeplayer_cli.engine.kernels import attention_kernel
-    from deeplayer_cli.grounder import Grounder
+    from deeplayer_cli.grounder import Grounder, Settings, describe
 
-    grounder = Grounder.load(
-        model,
-        revision=revision,
-        dtype=dtype,
-        device=device,
+    settings = Settings(
         method=method,
         keep=keep,
         keep_tokens=keep_tokens,
         layer=layer,
         query=query.value,
         max_tiles=max_tiles,
+        max_pixels=max_pixels,
+        exif_transpose=exif_transpose,
         max_new_tokens=max_new_tokens,
         seed=seed,
         with_kept=with_kept,
@@ -103,22 +149,63 @@ def ground(
         compiled=compile_,
         workers=workers,
     )
-    with JsonlWriter(output, overwrite=overwrite) as writer, attention_kernel(attention):
+    record = RunRecord(
+        settings=describe(model, settings, revision=revision, dtype=dtype, device=device),
+        circumstances={"version": __version__, "source": source, "model": model, "revision": revision},
+    )
+    with stoppable() as stop, open_sink(output, record, start) as sink:
+        rows: Iterable[Request | BadRequest] = requests
+        n_rows = n_left = None
+        if requests.repeatable:
+            n_rows, n_left = sources.count_rows(requests, sink.unanswered)
+            if start is not Start.NEW and not n_left and n_rows:
+                logger.info("nothing left to do: %s answers all %d rows", output, n_rows)
+                return
+        else:
+            rows = sources.fail_repeated(requests)
+        rows = (row for row in rows if sink.unanswered(row))
+        grounder = Grounder.load(model, revision=revision, dtype=dtype, device=device, settings=settings)
         totals = Totals(grounder.n_layers)
-        with Progress(
-            totals, _expected_rows(sources.count_rows(source, expressions=expressions), share, limit)
-        ) as progress:
-            for prediction in grounder.ground(rows):
-                writer.write(prediction.to_json())
+        with Progress(totals, n_left) as progress, attention_kernel(attention), _saying_how_to_go_on(output):
+            for prediction in grounder.ground(rows, stopped=lambda: stop.requested):
+                sink.write(prediction)
                 progress.advance(prediction)
+                failures.refuse(totals.rows, totals.errors)
+    if isinstance(sink, PredictionFile):
+        totals = Totals.of(read_predictions(sink.path), grounder.n_layers)
     logger.info(totals.summary(progress.seconds))
+    if stop.requested:
+        logger.info("stopped%s", f": the same command with --resume continues {output}" if output else "")
+        raise typer.Exit(stop.exit_code)
+    if isinstance(sink, PredictionFile):
+        _finish(sink, totals, n_rows)
     if totals.errors:
         raise typer.Exit(FINISHED_WITH_ERRORS)
 
 
-def _expected_rows(in_source: int | None, share: tuple[int, int], limit: int | None) -> int | None:
-    if in_source is None:
-        return limit
-    index, count = share
-    mine = len(range(index, in_source, count))
-    return mine if limit is None else min(mine, limit)
+def _start(*, overwrite: bool, resume: bool, retry_errors: bool) -> Start:
+    from deeplayer_cli.sinks import Start
+
+    if overwrite and (resume or retry_errors):
+        raise DeeplayerError("--overwrite empties what --resume would continue: give one of them")
+    if retry_errors:
+        return Start.RETRY
+    return Start.RESUME if resume else Start.OVERWRITE if overwrite else Start.NEW
+
+
+@contextmanager
+def _saying_how_to_go_on(output: Path | None) -> Iterator[None]:
+    """Whatever ends the run, what was written is safe."""
+    try:
+        yield
+    except DeeplayerError as error:
+        if output is None:
+            raise
+        raise DeeplayerError(f"{error} (then continue {output} with --resume)") from error
+
+
+def _finish(sink: PredictionFile, totals: Totals, n_rows: int | None) -> None:
+    """Note in the record how many rows the finished file has; say so if they are not those of the input."""
+    replace(sink.record, counts=totals.counts).save(sink.path)
+    if n_rows is not None and totals.rows != n_rows:
+        logger.warning("%s holds %d rows, and the input %d: the input has changed", sink.path, totals.rows, n_rows)

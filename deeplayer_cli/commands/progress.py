@@ -12,6 +12,7 @@ from tqdm import tqdm
 from deeplayer_cli.evaluation.score import CORRECT_IOU
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import TracebackType
 
     from deeplayer_cli.schema import Prediction
@@ -35,6 +36,14 @@ class Totals:
     kept: int = 0
     seen: float = 0.0
 
+    @classmethod
+    def of(cls, predictions: Iterable[Prediction], n_layers: int) -> Totals:
+        """Count all of some predictions."""
+        totals = cls(n_layers)
+        for prediction in predictions:
+            totals.add(prediction)
+        return totals
+
     def add(self, prediction: Prediction) -> None:
         """Count one prediction."""
         self.rows += 1
@@ -52,13 +61,20 @@ class Totals:
             ) / self.n_layers
 
     @property
+    def counts(self) -> dict[str, int]:
+        """Rows by status; their sum is ``rows``."""
+        ok = self.rows - self.no_box - self.errors
+        return {"rows": self.rows, "ok": ok, "no_box": self.no_box, "error": self.errors}
+
+    @property
     def accuracy(self) -> str:
         """Acc@0.5 so far, failures counted as wrong."""
         return f"Acc@0.5 {self.correct / self.judged:.1%}" if self.judged else "no gold boxes"
 
     def summary(self, seconds: float) -> str:
         """The one line that a run ends with."""
-        parts = [f"{self.rows} rows in {seconds:.1f} s", f"{self.no_box} without a box", f"{self.errors} errors"]
+        ok = self.counts["ok"]
+        parts = [f"{self.rows} rows in {seconds:.1f} s: {ok} with a box, {self.no_box} without, {self.errors} errors"]
         if self.visual:
             parts.append(
                 f"kept {self.kept / self.visual:.1%} of visual tokens (mean over layers {self.seen / self.visual:.1%})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,11 +12,15 @@ import typer
 
 from deeplayer_cli.commands import options
 from deeplayer_cli.commands.options import option
+from deeplayer_cli.errors import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from deeplayer_cli.evaluation import Rate, Report, Summary
+
+
+logger = logging.getLogger("deeplayer")
 
 
 class Rule(StrEnum):
@@ -51,6 +56,8 @@ def score(
         gold=evaluation.read_gold(gold) if gold else None,
         by=by,
     )
+    for disagreement in evaluation.disagreements(predictions):
+        logger.warning(disagreement)
     if json:
         typer.echo(orjson.dumps(report.to_dict(), option=orjson.OPT_INDENT_2))
         return
@@ -78,7 +85,7 @@ def _table(report: Report) -> Table:
         rates = [_rate(summary.rates.get(name)) for name in names]
         mean_iou = "-" if summary.mean_iou is None else f"{summary.mean_iou:.3f}"
         counts = [str(summary.n), str(summary.n_no_box), str(summary.n_error)]
-        table.add_row(escape(label), *counts, *rates, mean_iou)
+        table.add_row(escape(printable(label)), *counts, *rates, mean_iou)
     return table
 
 

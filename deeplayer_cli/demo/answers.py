@@ -117,8 +117,9 @@ def losses(
         batch: questions and answers.
         sigma: spread of the number targets, in thousandths of the image.
     """
-    logits = answer_logits(model, wording, features, batch.ids)[batch.wanted != _NO_ANSWER]
-    wanted = batch.wanted[batch.wanted != _NO_ANSWER]
+    asked = batch.wanted != _NO_ANSWER
+    logits = model.lm_head(_states(model, wording, features, batch.ids)[asked])
+    wanted = batch.wanted[asked]
     number = wanted < tokenizer.NUMBERS
     text = torch.nn.functional.cross_entropy(logits[~number], wanted[~number])
     return spread_loss(logits[number], wanted[number], sigma), text
@@ -128,11 +129,16 @@ def answer_logits(
     model: InternVLForConditionalGeneration, wording: Wording, features: torch.Tensor, ids: torch.Tensor
 ) -> torch.Tensor:
     """Logits [images, questions, width, vocabulary] at every token of ``ids`` [images, questions, width]."""
+    logits: torch.Tensor = model.lm_head(_states(model, wording, features, ids))
+    return logits
+
+
+def _states(
+    model: InternVLForConditionalGeneration, wording: Wording, features: torch.Tensor, ids: torch.Tensor
+) -> torch.Tensor:
     language = model.model.language_model
     before, after = (
         language.embed_tokens(torch.tensor(part)).expand(len(features), -1, -1)
         for part in (wording.before_image, wording.after_image)
     )
-    prefix = torch.cat((before, features, after), dim=1)
-    logits: torch.Tensor = model.lm_head(packed.forward(language, prefix, language.embed_tokens(ids)))
-    return logits
+    return packed.forward(language, torch.cat((before, features, after), dim=1), language.embed_tokens(ids))

@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
 
 _SIMPLE = Difficulty(objects=(2, 4), kinds=("attribute",))
-_SIMPLE_SHARE = 0.15  # of the second phase
-_NUMBERS_ONLY = (0.8, 0.6)  # share of the batches, while scenes are simple and afterwards
+_SIMPLE_SHARE = 0.12  # of the second phase
+_NUMBERS_ONLY = (0.8, 0.5)  # share of the batches, while scenes are simple and afterwards
 _SIGMAS = (8.0, 4.0)  # spread of the number targets, before and after 60% of the second phase
-_TEXT_WEIGHTS = (0.3, 2.0)  # of the echo and the brackets against the numbers, in the second and in the third phase
+_TEXT_WEIGHTS = (0.5, 2.0)  # of the echo and the brackets against the numbers, in the second and in the third phase
 _ECHO_RATE = 0.5  # of the learning rate, at the third phase's height
 _SEEDS_PER_RUN = 100_000_000
 _LOG_EVERY = 25  # steps
@@ -68,13 +68,13 @@ class Recipe:
         seed: of the first weights and of every draw.
     """
 
-    vision_steps: int = 800
-    steps: int = 1700
-    echo_steps: int = 180
+    vision_steps: int = 2000
+    steps: int = 3600
+    echo_steps: int = 250
     scenes: int = 8
     questions: int = 14
     judge_every: int = 250
-    judge_scenes: int = 32
+    judge_scenes: int = 64
     size: Size = field(default_factory=Size)
     seed: int = 0
 
@@ -100,9 +100,8 @@ class Run:
         named = list(self.model.named_parameters())
         sight = [(name, p) for name, p in named if "vision_tower" in name or "projector" in name]
         language = [(name, p) for name, p in named if "language_model" in name or "lm_head" in name]
-        words = [(name, p) for name, p in language if "embed_tokens" in name]
         self.optimisers = (
-            Optimisers([*sight, *words, *heads], recipe.vision_steps),
+            Optimisers([*sight, *heads], recipe.vision_steps),
             Optimisers(language, recipe.steps),
             Optimisers(language, recipe.echo_steps, height=_ECHO_RATE),
         )

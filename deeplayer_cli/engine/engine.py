@@ -87,6 +87,13 @@ class Prefilled:
     n_prompt_shared: int
     kept: Tensor
 
+    def broken_layer(self, row: int) -> int:
+        """The layer, counted from 1, in which a row whose answer is not finite stopped being so; 0 for its input."""
+        finite = [
+            bool(cache.keys[row].isfinite().all() and cache.values[row].isfinite().all()) for cache in self.caches
+        ]
+        return finite.index(False) if False in finite else len(finite)
+
 
 @dataclass(frozen=True)
 class Answer:

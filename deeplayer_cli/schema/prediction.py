@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 
 Status = Literal["ok", "no_box", "error"]
 
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("image", "expression", "answer", "method"), str),
+    **dict.fromkeys(("width", "height", "visual_tokens", "kept_tokens", "layer"), int),
+    **dict.fromkeys(("score", "iou"), (int, float)),
+    "error": dict,
+    "kept": list,
+}
+_CALLED = {str: "a string", int: "an integer", (int, float): "a number", dict: "an object", list: "a list"}
+
 _OPTIONAL_FIELDS = frozenset({"error", "kept"})
 
 
@@ -164,6 +173,10 @@ class Prediction:
             raise ValueError(f"boxes must be a list, not {show(boxes)}")
         if not isinstance(row.get("meta", {}), dict):
             raise ValueError(f"meta must be an object, not {show(row['meta'])}")
+        for name, kinds in _TYPES.items():
+            value = row.get(name)
+            if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
+                raise ValueError(f"{name} must be {_CALLED[kinds]}, not {show(value)}")
         row |= {name: four_numbers(name, row[name]) for name in ("box", "gold") if row.get(name) is not None}
         row |= {"boxes": tuple(four_numbers("boxes", box) for box in boxes)}
         row |= {"image": row.get("image"), "expression": row.get("expression")}

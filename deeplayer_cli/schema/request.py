@@ -7,8 +7,10 @@ and ``bbox``, are read as they are. Other fields go under ``meta``.
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import orjson
@@ -18,7 +20,6 @@ from deeplayer_cli.schema.values import Id, four_numbers, is_id, show
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from deeplayer_cli.boxes import Box, Resolution
 
@@ -74,7 +75,7 @@ class BadRequest:
 
 
 def parse_request(
-    raw: bytes | Mapping[str, object], where: str, default_id: Id, image_root: Path
+    raw: bytes | Mapping[str, object], where: str, default_id: Id, image_root: Path, *, confined: bool = False
 ) -> Request | BadRequest:
     """Read one row; never raises, and never loses a row.
 
@@ -83,6 +84,7 @@ def parse_request(
         where: the row's place, for messages.
         default_id: its id if it names none.
         image_root: the folder that a relative image path starts from.
+        confined: refuse images that lie outside of ``image_root``, links followed.
     """
     problems: list[RowError] = []
 
@@ -102,11 +104,12 @@ def parse_request(
     gold = attempt(lambda: _read_gold(_first(row, "box", "bbox")))
     resolution_wh = attempt(lambda: _read_resolution(row))
     meta = _read_meta(row)
+    path = attempt(lambda: _locate(image, image_root, confined=confined)) if image is not None else None
     if row_id is None:
         row_id = default_id
-    if problems or image is None or expression is None:
+    if problems or image is None or path is None or expression is None:
         return BadRequest(row_id, image, expression, gold, meta, where, problems[0])
-    return Request(row_id, image, image_root / image, expression, gold, meta, where, resolution_wh)
+    return Request(row_id, image, path, expression, gold, meta, where, resolution_wh)
 
 
 def parse_box(value: object) -> Box:
@@ -187,6 +190,13 @@ def _read_image(value: object) -> str:
     if _URL.match(value):
         raise RowError("image_url", f"image must be the path of a file; download {show(value)} first")
     return value
+
+
+def _locate(image: str, root: Path, *, confined: bool) -> Path:
+    path = root / image
+    if confined and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
+        raise RowError("image_outside", f"{show(image)} lies outside of {root}; --allow-outside permits that")
+    return path
 
 
 def _read_expression(value: object) -> str:

@@ -38,13 +38,14 @@ def find_non_finite(value: object, name: str = "") -> str | None:
     """Where in a value of lists and mappings the first NaN or infinity sits, such as ``"box.0"``; None without one."""
     if isinstance(value, float):
         return None if math.isfinite(value) else name
-    items: list[tuple[object, object]] = []
-    if isinstance(value, Mapping):
-        items = list(value.items())
-    elif isinstance(value, (list, tuple)):
-        items = list(enumerate(value))
-    places = (find_non_finite(item, f"{name}.{key}" if name else str(key)) for key, item in items)
-    return next((place for place in places if place is not None), None)
+    if not isinstance(value, (Mapping, list, tuple)):
+        return None
+    for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+        if isinstance(item, (float, Mapping, list, tuple)):
+            place = find_non_finite(item, f"{name}.{key}" if name else str(key))
+            if place is not None:
+                return place
+    return None
 
 
 def show(value: object) -> str:

@@ -1,6 +1,7 @@
-"""Where requests come from: JSON lines, stdin, folders of images; streamed, a row at a time."""
+"""Where requests come from."""
 
 from deeplayer_cli.sources.images import Expression, parse_expression
-from deeplayer_cli.sources.opening import count_rows, open_source, parse_shard, shard
+from deeplayer_cli.sources.opening import Requests, open_source, parse_shard
+from deeplayer_cli.sources.survey import count_rows, fail_repeated
 
-__all__ = ["Expression", "count_rows", "open_source", "parse_expression", "parse_shard", "shard"]
+__all__ = ["Expression", "Requests", "count_rows", "fail_repeated", "open_source", "parse_expression", "parse_shard"]

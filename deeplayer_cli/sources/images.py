@@ -59,11 +59,10 @@ class Images:
         for path in self.files():
             yield from self._rows_of(path)
 
-    def count(self) -> int | None:
-        """How many rows there are."""
-        if self.expressions:
-            return len(self.expressions) * sum(1 for _ in self.files())
-        return sum(1 for _ in self.rows())
+    @property
+    def repeatable(self) -> bool:
+        """Always."""
+        return True
 
     def files(self) -> Iterator[Path]:
         """The images; hidden files and folders are left out, and links to folders not followed."""

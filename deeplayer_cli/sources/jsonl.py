@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import IO, TYPE_CHECKING
 
+from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.schema import MAX_ROW_BYTES, BadRequest, Request, parse_request
 from deeplayer_cli.sources.files import reading
 
@@ -26,25 +27,25 @@ class JsonLines:
         path: the file.
         name: what ids and messages call it; a row without an id is ``NAME:LINE``.
         image_root: the folder that relative image paths start from.
+        confined: refuse images outside of ``image_root``.
     """
 
     path: Path
     name: str
     image_root: Path
+    confined: bool = False
 
     def rows(self) -> Iterator[Request | BadRequest]:
         """Stream the file's rows."""
         with reading(self.name), self.path.open("rb") as stream:
             for number, line in _numbered_lines(stream):
                 place = f"{self.name}:{number}"
-                yield parse_request(line, place, place, self.image_root)
+                yield parse_request(line, place, place, self.image_root, confined=self.confined)
 
-    def count(self) -> int | None:
-        """How many rows there are; None for a pipe, which can be read only once."""
-        if not self.path.is_file():
-            return None
-        with reading(self.name), self.path.open("rb") as stream:
-            return sum(1 for _ in _numbered_lines(stream))
+    @property
+    def repeatable(self) -> bool:
+        """Whether it is a file, not a pipe."""
+        return self.path.is_file()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +54,24 @@ class Stdin:
 
     Attributes:
         image_root: the folder that relative image paths start from.
+        confined: refuse images outside of ``image_root``.
     """
 
     image_root: Path
+    confined: bool = False
 
     def rows(self) -> Iterator[Request | BadRequest]:
         """Stream the rows as they arrive."""
+        if sys.stdin is None:
+            raise DeeplayerError("stdin is closed: pipe JSON lines into it, or name a file")
         with reading("stdin"):
             for number, line in _numbered_lines(sys.stdin.buffer):
-                yield parse_request(line, f"line {number}", str(number), self.image_root)
+                yield parse_request(line, f"line {number}", str(number), self.image_root, confined=self.confined)
 
-    def count(self) -> int | None:
-        """Unknown until the end."""
-        return None
+    @property
+    def repeatable(self) -> bool:
+        """Never: even where stdin is a file, it is read on from where it stands."""
+        return False
 
 
 def _numbered_lines(stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.imaging import SUFFIXES
@@ -15,29 +16,59 @@ from deeplayer_cli.sources.images import Expression, Images
 from deeplayer_cli.sources.jsonl import JsonLines, Stdin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from deeplayer_cli.schema import BadRequest, Request
 
 STDIN = "-"
 
-T = TypeVar("T")
-
 
 class Source(Protocol):
     """Something that requests come from."""
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether it can be read more than once; a pipe cannot."""
+
     def rows(self) -> Iterator[Request | BadRequest]:
         """Stream the rows, in the source's order."""
 
-    def count(self) -> int | None:
-        """How many rows there are, or None if only reading to the end could tell."""
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """The rows of some sources, or of them a shard, or the first few.
+
+    Attributes:
+        sources: read one after the other.
+        share: index and count: of every ``count`` rows the one at ``index``; all shards together are the whole.
+        limit: the most rows to take, counted within the shard.
+    """
+
+    sources: Sequence[Source]
+    share: tuple[int, int] = (0, 1)
+    limit: int | None = None
+
+    def __iter__(self) -> Iterator[Request | BadRequest]:
+        index, count = self.share
+        rows = chain.from_iterable(source.rows() for source in self.sources)
+        return islice(islice(rows, index, None, count), self.limit)
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether they can be read more than once."""
+        return all(source.repeatable for source in self.sources)
 
 
 def open_source(
-    sources: Sequence[str], *, expressions: Sequence[Expression] = (), image_root: Path | None = None
-) -> Iterator[Request | BadRequest]:
-    """Stream the rows of all sources, in the order given; holds one row at a time.
+    sources: Sequence[str],
+    *,
+    expressions: Sequence[Expression] = (),
+    image_root: Path | None = None,
+    confined: bool = True,
+    share: tuple[int, int] = (0, 1),
+    limit: int | None = None,
+) -> Requests:
+    """The rows of all sources, in the order given; reading them holds one row at a time.
 
     A source is a ``.jsonl`` file, ``-`` for stdin, an image, or a folder: its ``.jsonl`` files if it has any and no
     expressions are given, otherwise its images. All sources are looked at before the first row is read.
@@ -47,23 +78,15 @@ def open_source(
         expressions: what to find in every image of a folder.
         image_root: the folder that relative image paths in JSON lines start from, instead of the file's own folder
             (for stdin: instead of the working directory).
+        confined: an image that lies outside of ``image_root`` is a bad row; without ``image_root`` it means nothing.
+        share: see ``Requests``.
+        limit: see ``Requests``.
 
     Raises:
         DeeplayerError: a source is missing, unreadable, given twice or nothing to ask; the sentence says which.
     """
-    resolved = _resolve(sources, expressions, image_root)
-    return chain.from_iterable(source.rows() for source in resolved)
-
-
-def count_rows(sources: Sequence[str], *, expressions: Sequence[Expression] = ()) -> int | None:
-    """How many rows `open_source` will yield, or None if one of the sources can be read only once."""
-    counts = [source.count() for source in _resolve(sources, expressions, None)]
-    return None if None in counts else sum(count or 0 for count in counts)
-
-
-def shard(rows: Iterable[T], index: int, count: int) -> Iterator[T]:
-    """Every ``count``-th row, starting with row ``index`` counted from 0: all shards together are the whole."""
-    return islice(rows, index, None, count)
+    confined = confined and image_root is not None
+    return Requests(_resolve(sources, expressions, image_root, confined=confined), share, limit)
 
 
 def parse_shard(argument: str) -> tuple[int, int]:
@@ -78,7 +101,9 @@ def parse_shard(argument: str) -> tuple[int, int]:
     return int(numbers[1]), int(numbers[2])
 
 
-def _resolve(sources: Sequence[str], expressions: Sequence[Expression], image_root: Path | None) -> list[Source]:
+def _resolve(
+    sources: Sequence[str], expressions: Sequence[Expression], image_root: Path | None, *, confined: bool
+) -> list[Source]:
     _check_expressions(expressions)
     paths: list[str] = []
     for source in sources:
@@ -92,13 +117,13 @@ def _resolve(sources: Sequence[str], expressions: Sequence[Expression], image_ro
 
     def make(source: str) -> Source:
         if source == STDIN:
-            return Stdin(image_root or Path())
+            return Stdin(image_root or Path(), confined)
         path = Path(source)
         if _holds_images(source):
             folder = path if path.is_dir() else path.parent
             return Images(path, expressions, prefix="" if n_images == 1 else f"{in_text(folder)}/")
         name = path.name if base_names[path.name] == 1 else source
-        return JsonLines(path, in_text(name), image_root or path.parent)
+        return JsonLines(path, in_text(name), image_root or path.parent, confined)
 
     return [make(source) for source in paths]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import orjson
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -127,3 +128,44 @@ def test_damaged_config(folder: Path, content: bytes | None, sentence: str) -> N
 def test_a_config_as_large_as_a_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "_JSON_LIMIT", 10)
     assert_refused(folder, r"config\.json is larger than 0 MiB")
+
+
+def test_code_in_a_checkpoint_is_never_run(folder: Path, tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    code = f"import pathlib; pathlib.Path({str(marker)!r}).touch()"
+    for name in ("modeling_internvl_chat.py", "configuration_internvl_chat.py", "tokenization_internlm2.py"):
+        (folder / name).write_text(code)
+    config = orjson.loads((folder / "config.json").read_bytes())
+    config["auto_map"] = {"AutoModel": "modeling_internvl_chat.InternVLChatModel"}
+    (folder / "config.json").write_bytes(orjson.dumps(config))
+    load(str(folder), dtype="float32", device="cpu")
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        (10 * 2**30).to_bytes(8, "little") + b"{}",  # a header of 10 GiB
+        (2**63).to_bytes(8, "little") + b"{}",
+        b"\x02\0\0\0\0\0\0\0[]",
+    ],
+)
+def test_a_header_that_lies(folder: Path, header: bytes) -> None:
+    (folder / "model.safetensors").write_bytes(header)
+    assert_refused(folder, r"model\.safetensors is damaged")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("hidden_size", 2**40, "does not describe an InternVL model"),
+        ("hidden_size", -4, "does not describe an InternVL model"),
+        ("num_hidden_layers", 10**7, "promises 10,000,000 layers"),
+        ("vocab_size", 10**13, "GiB are free"),
+    ],
+)
+def test_absurd_shapes(folder: Path, name: str, value: int, sentence: str) -> None:
+    config = orjson.loads((folder / "config.json").read_bytes())
+    config["llm_config"][name] = value
+    (folder / "config.json").write_bytes(orjson.dumps(config))
+    assert_refused(folder, sentence)

@@ -13,9 +13,13 @@ from PIL import Image
 
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.schema import MAX_ROW_BYTES, BadRequest, Request
-from deeplayer_cli.sources import Expression, count_rows, open_source, parse_expression, parse_shard, shard
+from deeplayer_cli.sources import Expression, count_rows, fail_repeated, open_source, parse_expression, parse_shard
 
 ROW = b'{"image": "a.jpg", "expression": "dog"}'
+
+
+def named(row_id: str) -> bytes:
+    return ROW.replace(b"{", f'{{"id": "{row_id}", '.encode(), 1)
 
 
 def write(path: Path, *lines: bytes) -> str:
@@ -48,7 +52,7 @@ def test_lines_are_numbered_and_rows_stay_in_place(tmp_path: Path) -> None:
     rows = list(open_source([path]))
     assert [row.id for row in rows] == ["f.jsonl:1", "f.jsonl:4", "f.jsonl:5"]
     assert [type(row) for row in rows] == [Request, BadRequest, Request]
-    assert count_rows([path]) == 3
+    assert count_rows(open_source([path])) == (3, 3)
 
 
 @pytest.mark.parametrize("size", [MAX_ROW_BYTES, MAX_ROW_BYTES + 1, MAX_ROW_BYTES + 10, 3 * MAX_ROW_BYTES])
@@ -60,7 +64,7 @@ def test_long_lines_cost_themselves_only(size: int, tmp_path: Path) -> None:
     assert [row.id for row in rows] == ["f.jsonl:1", "f.jsonl:2"]
     assert isinstance(rows[0], Request) is (size <= MAX_ROW_BYTES)
     assert isinstance(rows[1], Request)
-    assert count_rows([path]) == 2
+    assert count_rows(open_source([path])) == (2, 2)
 
 
 def test_no_newline_at_the_end_and_empty_files(tmp_path: Path) -> None:
@@ -90,7 +94,7 @@ def test_stdin(stdin: BytesIO) -> None:
     rows = list(open_source(["-"]))
     assert [(row.id, row.where) for row in rows] == [("2", "line 2"), ("3", "line 3")]
     assert isinstance(rows[0], Request) and rows[0].path == Path("a.jpg")
-    assert count_rows(["-"]) is None
+    assert not open_source(["-"]).repeatable
 
 
 def test_empty_stdin(stdin: BytesIO) -> None:
@@ -101,14 +105,14 @@ def test_a_pipe_is_a_source(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(ROW + b"\n"))
     writer.start()
-    assert count_rows([str(tmp_path / "pipe")]) is None
+    assert not open_source([str(tmp_path / "pipe")]).repeatable
     assert ids(tmp_path / "pipe") == ["pipe:1"]
     writer.join()
 
 
 def test_rows_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
     read_end, write_end = os.pipe()
-    rows = open_source([f"/dev/fd/{read_end}"])
+    rows = iter(open_source([f"/dev/fd/{read_end}"]))
     with os.fdopen(write_end, "wb", buffering=0) as stream:
         for _ in range(3):
             stream.write(ROW + b"\n")
@@ -136,7 +140,7 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert all(isinstance(row, Request) and row.path == tmp_path / row.image for row in rows)
     assert [row.meta for row in rows[:2]] == [{"label": "dog"}, {}]
-    assert count_rows([str(tmp_path)], expressions=expressions) == 6
+    assert count_rows(open_source([str(tmp_path)], expressions=expressions)) == (6, 6)
 
 
 def test_expressions_beside_images(tmp_path: Path) -> None:
@@ -148,7 +152,7 @@ def test_expressions_beside_images(tmp_path: Path) -> None:
     assert [(row.id, row.expression) for row in rows[:2]] == [("a.jpg#1", "the dog"), ("a.jpg#2", "a cat")]
     for row, path in zip(rows[2:], ("b", "c", "d"), strict=True):
         assert isinstance(row, BadRequest) and row.error.kind == "no_expression" and f"{path}.txt" in row.error.message
-    assert count_rows([str(tmp_path)]) == 5
+    assert count_rows(open_source([str(tmp_path)])) == (5, 5)
 
 
 def test_images_and_several_folders(tmp_path: Path) -> None:
@@ -190,7 +194,7 @@ def test_sources_that_will_not_do(tmp_path: Path) -> None:
 
 def test_a_file_that_vanishes_or_fails(tmp_path: Path) -> None:
     path = write(tmp_path / "f.jsonl", ROW)
-    rows = open_source([path])
+    rows = iter(open_source([path]))
     Path(path).unlink()
     with pytest.raises(DeeplayerError, match=r"f\.jsonl cannot be read: No such file"):
         next(rows)
@@ -228,11 +232,45 @@ def test_expressions(argument: str, expression: Expression) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
-def test_shards_are_the_whole(count: int) -> None:
-    rows = list(range(20))
-    shards = [list(shard(rows, index, count)) for index in range(count)]
+def test_shards_are_the_whole(count: int, tmp_path: Path) -> None:
+    path = write(tmp_path / "f.jsonl", *[ROW] * 20)
+    shards = [[row.id for row in open_source([path], share=(index, count))] for index in range(count)]
     mixed = [row for group in zip_longest(*shards) for row in group if row is not None]
-    assert mixed == rows
+    assert mixed == ids(path)
+
+
+def test_the_limit_counts_within_the_shard(tmp_path: Path) -> None:
+    path = write(tmp_path / "f.jsonl", *[ROW] * 20)
+    assert [row.id for row in open_source([path], share=(1, 3), limit=2)] == ["f.jsonl:2", "f.jsonl:5"]
+
+
+def test_an_id_that_comes_twice(tmp_path: Path) -> None:
+    path = write(tmp_path / "f.jsonl", named("a"), named("b"), ROW, named("b"))
+    with pytest.raises(DeeplayerError, match=r"id 'b' comes twice, at f\.jsonl:2 and f\.jsonl:4"):
+        count_rows(open_source([path]))
+    rows = list(fail_repeated(open_source([path])))
+    assert [row.id for row in rows] == ["a", "b", "f.jsonl:3", "f.jsonl:4"]
+    assert isinstance(rows[3], BadRequest) and rows[3].error.kind == "duplicate_id" and "'b'" in rows[3].error.message
+
+
+def test_the_rows_that_are_wanted(tmp_path: Path) -> None:
+    path = write(tmp_path / "f.jsonl", named("a"), named("b"), named("c"))
+    assert count_rows(open_source([path]), lambda row: row.id != "b") == (3, 2)
+
+
+def test_images_stay_inside_the_root(tmp_path: Path) -> None:
+    root, outside = tmp_path / "root", tmp_path / "outside.jpg"
+    (root / "sub").mkdir(parents=True)
+    outside.touch()
+    (root / "link.jpg").symlink_to(outside)
+    (root / "sub" / "up").symlink_to(tmp_path)
+    images = ["a.jpg", "sub/../a.jpg", "../outside.jpg", str(outside), "link.jpg", "sub/up/outside.jpg"]
+    path = write(tmp_path / "f.jsonl", *(ROW.replace(b"a.jpg", image.encode()) for image in images))
+    rows = list(open_source([path], image_root=root))
+    assert [type(row) for row in rows] == [Request, Request, *[BadRequest] * 4]
+    assert {row.error.kind for row in rows if isinstance(row, BadRequest)} == {"image_outside"}
+    assert all(isinstance(row, Request) for row in open_source([path], image_root=root, confined=False))
+    assert all(isinstance(row, Request) for row in open_source([path]))
 
 
 def test_shard_argument() -> None:

@@ -1,0 +1,20 @@
+"""What an exception of torch means for a run."""
+
+from __future__ import annotations
+
+import torch
+
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # MPS and CPUs raise RuntimeError
+_DEVICE_LOST = ("cuda error", "device-side assert", "hip error", "cudnn_status", "cublas_status")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether less work at once may succeed."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _OUT_OF_MEMORY)
+
+
+def is_device_lost(error: BaseException) -> bool:
+    """Whether the device will answer nothing more to this process."""
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _DEVICE_LOST)

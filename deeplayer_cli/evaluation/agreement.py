@@ -1,0 +1,45 @@
+"""Whether a prediction file is what its run left behind."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from deeplayer_cli.evaluation.reading import read_predictions
+from deeplayer_cli.sinks.run_record import load_record, record_path
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def disagreements(path: Path) -> list[str]:
+    """What a prediction file and the record beside it disagree about, a sentence each; nothing without a record.
+
+    Raises:
+        DeeplayerError: one of them cannot be read.
+    """
+    record = load_record(path)
+    if record is None:
+        return []
+    statuses: Counter[str] = Counter()
+    methods: Counter[str | None] = Counter()
+    for row in read_predictions(path):
+        statuses[row.status] += 1
+        methods[row.method] += 1
+    name = record_path(path).name
+    counts = {"rows": statuses.total(), **{status: statuses[status] for status in ("ok", "no_box", "error")}}
+    found = []
+    if record.counts is None:
+        found.append(f"{path} is not finished: its run was stopped, and --resume continues it")
+    elif record.counts != counts:
+        found.append(
+            f"{path} was changed after its run: {name} counts {_show(record.counts)}, the file {_show(counts)}"
+        )
+    wanted = record.settings.get("method")
+    if other := sorted(str(method) for method in methods if method != wanted):
+        found.append(f"{path} holds rows of method {', '.join(other)}, and {name} says {wanted}")
+    return found
+
+
+def _show(counts: object) -> str:
+    return ", ".join(f"{number} {status}" for status, number in counts.items()) if isinstance(counts, dict) else "?"

@@ -1,0 +1,34 @@
+"""The few calls that change a file, in one place, so that a test can make any one of them fail."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def write(descriptor: int, data: memoryview) -> int:
+    """Write some of ``data``; returns how many bytes."""
+    return os.write(descriptor, data)
+
+
+def sync(descriptor: int) -> None:
+    """Return when what was written has reached the disk."""
+    os.fsync(descriptor)
+
+
+def truncate(descriptor: int, size: int) -> None:
+    """Cut a file to ``size`` bytes."""
+    os.ftruncate(descriptor, size)
+
+
+def replace(source: Path, target: Path) -> None:
+    """Put ``source`` in the place of ``target``, whole or not at all, also if the power goes."""
+    source.replace(target)
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,60 @@
+"""From an output's name to what writes it."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.sinks.prediction_file import PredictionFile, Start
+from deeplayer_cli.sinks.stream import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from deeplayer_cli.sinks.run_record import RunRecord
+
+
+def open_sink(path: Path | None, record: RunRecord, start: Start = Start.NEW) -> PredictionFile | Stream:
+    """Open what predictions go to: a file that can be continued, or a stream for stdout (None), pipes and devices.
+
+    Raises:
+        DeeplayerError: see `PredictionFile` and `Stream`; or a stream shall be continued.
+    """
+    if path is not None and not path.parent.is_dir():
+        raise DeeplayerError(f"{path} cannot be written: there is no folder {path.parent}")
+    if path is not None and path.is_dir():
+        raise DeeplayerError(f"{path} is a folder: name a file in it")
+    if path is not None and (path.is_file() or not path.exists()):
+        return PredictionFile(path, record, start)
+    if start in (Start.RESUME, Start.RETRY):
+        raise DeeplayerError(f"{path or 'stdout'} cannot be resumed: name a file with -o")
+    return Stream(path)
+
+
+def refuse_same_file(output: Path | None, sources: Iterable[str]) -> None:
+    """Refuse an output that is one of the inputs, or that the next run would take for one.
+
+    Raises:
+        DeeplayerError: the output is a source, or a ``.jsonl`` file directly in a folder that is a source.
+    """
+    written = _status(sys.__stdout__ if output is None else output)
+    for source in sources:
+        read = _status(sys.__stdin__ if source == "-" else Path(source))
+        if written and read and stat.S_ISREG(read.st_mode) and os.path.samestat(written, read):
+            raise DeeplayerError(f"{output or 'stdout'} is an input as well: write to another file")
+        if output is not None and output.suffix == ".jsonl" and output.resolve().parent == Path(source).resolve():
+            raise DeeplayerError(f"{output} would be an input of the next run on {source}: write to another folder")
+
+
+def _status(file: TextIO | Path | None) -> os.stat_result | None:
+    """What the system says about a path or a standard stream, if there is such a file."""
+    try:
+        if isinstance(file, Path):
+            return file.stat()
+        return os.fstat(file.fileno()) if file is not None else None
+    except (OSError, ValueError):  # missing, or a stream that is closed or no file at all
+        return None

@@ -1,0 +1,59 @@
+"""Ids are unique: seen to before any work where rows can be read twice, row by row where they cannot."""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from deeplayer_cli.errors import DeeplayerError, RowError
+from deeplayer_cli.known import Ids, id_hash, repeated
+from deeplayer_cli.schema import BadRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from deeplayer_cli.schema import Id, Request
+
+
+def count_rows(
+    rows: Iterable[Request | BadRequest], wanted: Callable[[Request | BadRequest], bool] = lambda row: True
+) -> tuple[int, int]:
+    """How many rows there are, and how many of them are ``wanted``; takes 8 bytes a row.
+
+    Args:
+        rows: can be read again.
+        wanted: asked about each row once.
+
+    Raises:
+        DeeplayerError: an id comes twice; names both places.
+    """
+    ids, n_wanted = array("Q"), 0
+    for row in rows:
+        ids.append(id_hash(row.id))
+        n_wanted += wanted(row)
+    suspects = repeated(np.sort(np.array(ids, np.uint64)))
+    if suspects:
+        _refuse_repeated(rows, suspects)
+    return len(ids), n_wanted
+
+
+def fail_repeated(rows: Iterable[Request | BadRequest]) -> Iterator[Request | BadRequest]:
+    """Pass rows on as they come; one whose id came before becomes a row that cannot be asked, called by its place."""
+    seen = Ids()
+    for row in rows:
+        if seen.add(row.id):
+            yield row
+        else:
+            error = RowError("duplicate_id", f"{row.where}: id {row.id!r} came before: ids must be unique")
+            yield BadRequest(row.where, row.image, row.expression, row.gold, row.meta, row.where, error)
+
+
+def _refuse_repeated(rows: Iterable[Request | BadRequest], suspects: set[int]) -> None:
+    first: dict[Id, str] = {}
+    for row in rows:
+        if id_hash(row.id) in suspects:
+            if row.id in first:
+                raise DeeplayerError(f"id {row.id!r} comes twice, at {first[row.id]} and {row.where}: make ids unique")
+            first[row.id] = row.where

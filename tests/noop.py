@@ -1,0 +1,149 @@
+"""The real command line with an engine that answers at once and imports no torch: ``python -m tests.noop ground ...``.
+
+The environment may tell it where to die or to fail, so that a test can pull the plug at a chosen moment:
+
+    NOOP_DIE=write:3      killed before the third write
+    NOOP_DIE=torn:3       killed after half of the third write
+    NOOP_DIE=sync:2       killed between a write and the second sync
+    NOOP_DIE=replace:1    killed before the first rename
+    NOOP_DIE=row:5        killed before the fifth row is answered, in the middle of a batch
+    NOOP_DELAY=0.01       seconds that each batch takes
+    NOOP_FAIL=red         rows whose expression holds this word fail
+    NOOP_PEAK=FILE        the peak memory goes to this file at the end, in KiB (Linux)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import sys
+import time
+import types
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deeplayer_cli.errors import RowError
+from deeplayer_cli.schema import BadRequest, Prediction, Request
+from deeplayer_cli.sinks import disk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+SIDE = 100
+
+
+def answer(request: Request) -> Prediction:
+    """What the engine says: a box that depends on image and expression alone."""
+    numbers = hashlib.blake2b(f"{request.image}\0{request.expression}".encode(), digest_size=4).digest()
+    text = "[[{}, {}, {}, {}]]".format(*(3 * number for number in numbers))
+    return Prediction.answered(
+        request, text, (SIDE, SIDE), score=0.5, visual_tokens=16, kept_tokens=4, method="none", layer=2
+    )
+
+
+@dataclass(frozen=True)
+class Settings:
+    method: str = "deep-layer"
+    keep: float = 0.1
+    keep_tokens: int | None = None
+    layer: int | None = None
+    query: str = "last"
+    max_tiles: int | None = None
+    max_pixels: int | None = None
+    exif_transpose: bool = False
+    max_new_tokens: int = 100
+    seed: int = 0
+    with_kept: bool = False
+    batch_size: int = 8
+    compiled: bool | None = None
+    workers: int | None = None
+
+
+class Grounder:
+    n_layers = 4
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._answered = 0
+
+    @classmethod
+    def load(cls, model: str, *, settings: Settings, **_: Any) -> Grounder:
+        return cls(settings)
+
+    def ground(
+        self, rows: Iterable[Request | BadRequest], *, stopped: Callable[[], bool] = lambda: False
+    ) -> Iterator[Prediction]:
+        rows = iter(rows)
+        while not stopped() and (batch := list(islice(rows, self.settings.batch_size))):
+            if delay := os.environ.get("NOOP_DELAY"):
+                time.sleep(float(delay))
+            for row in batch:
+                self._answered += 1
+                _die_at("row", self._answered)
+                yield self._one(row)
+
+    @staticmethod
+    def _one(row: Request | BadRequest) -> Prediction:
+        failing = os.environ.get("NOOP_FAIL")
+        if isinstance(row, BadRequest):
+            return Prediction.failed(row, row.error)
+        if failing and failing in row.expression:
+            return Prediction.failed(row, RowError("noop", f"{row.where}: as told"))
+        return answer(row)
+
+
+def describe(model: str, settings: Settings, **_: Any) -> dict[str, object]:
+    changeless = ("batch_size", "compiled", "workers")
+    return {"weights": model, **{key: value for key, value in asdict(settings).items() if key not in changeless}}
+
+
+def _die_at(point: str, number: int) -> None:
+    if os.environ.get("NOOP_DIE") == f"{point}:{number}":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _install_plugs() -> None:
+    real = {name: getattr(disk, name) for name in ("write", "sync", "replace")}
+    count = dict.fromkeys(real, 0)
+
+    def plugged(name: str) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            count[name] += 1
+            _die_at(name, count[name])
+            if name == "write" and os.environ.get("NOOP_DIE") == f"torn:{count[name]}":
+                descriptor, data = arguments
+                os.write(descriptor, data[: len(data) // 2])
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real[name](*arguments)
+
+        return call
+
+    for name in real:
+        setattr(disk, name, plugged(name))
+
+
+def _replace_engine() -> None:
+    grounder: Any = types.ModuleType("deeplayer_cli.grounder")
+    grounder.Grounder, grounder.Settings, grounder.describe = Grounder, Settings, describe
+    kernels: Any = types.ModuleType("deeplayer_cli.engine.kernels")
+    kernels.attention_kernel = lambda _: nullcontext()
+    engine: Any = types.ModuleType("deeplayer_cli.engine")
+    sys.modules |= {module.__name__: module for module in (grounder, kernels, engine)}
+
+
+if __name__ == "__main__":
+    _replace_engine()
+    _install_plugs()
+    from deeplayer_cli.app import main
+
+    try:
+        main()
+    finally:
+        assert "torch" not in sys.modules
+        if peak := os.environ.get("NOOP_PEAK"):
+            status = Path("/proc/self/status").read_text()  # getrusage would count the parent's memory before exec
+            Path(peak).write_text(status.partition("VmHWM:")[2].split()[0])

@@ -1,0 +1,36 @@
+"""A million rows through an engine that does nothing: ``python -m tests.stress.rows [COUNT]``.
+
+Prints rows per second of every tenth, and the peak memory.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tests.test_crash import noop, write_requests
+
+
+def main(count: int = 1_000_000) -> None:
+    with TemporaryDirectory() as name:
+        requests, output = write_requests(Path(name, "requests.jsonl"), count), Path(name, "out.jsonl")
+        size = count * 240  # about
+        peak = Path(name, "peak")
+        process = noop("ground", requests, "-o", output, NOOP_PEAK=peak)
+        marks = []
+        while process.poll() is None and len(marks) < 10:
+            if output.exists() and output.stat().st_size >= size * len(marks) / 10:
+                marks.append(time.perf_counter())
+            time.sleep(0.01)
+        assert process.wait() == 0
+        size, kib = output.stat().st_size, int(peak.read_text())
+        rates = [count / 10 / (end - start) for start, end in pairwise(marks)]
+    print(f"{count:,} rows, {size:,} bytes, peak {kib / 1024:.0f} MiB")
+    print("rows/s by tenths:", *(f"{rate:,.0f}" for rate in rates))
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
