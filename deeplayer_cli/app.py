@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import traceback
+import warnings
 from typing import Annotated
 
 import typer
@@ -55,6 +56,7 @@ def main() -> None:
     handler.setFormatter(_OneLine("deeplayer: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("deeplayer").setLevel(logging.INFO)
+    warnings.filterwarnings("ignore", module="PIL")  # what an odd file means for its row is said in the row
     try:
         app()
     except DeeplayerError as error:

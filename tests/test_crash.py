@@ -104,6 +104,22 @@ def test_killed_at_a_random_moment(seed: int, requests: Path, whole: bytes, tmp_
     kill_at_random(requests, whole, tmp_path, random.Random(seed))
 
 
+def test_the_real_engine_resumes_byte_for_byte(tmp_path: Path) -> None:
+    arguments = ["ground", "sample_data/requests.jsonl", "--model", "demo", "--batch-size", 1, "--limit", 40]
+    command = [sys.executable, "-m", "deeplayer_cli", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    whole, output = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
+    subprocess.run([*command, "-o", whole], cwd=ROOT, env=environment, check=True, timeout=200, capture_output=True)
+    process = subprocess.Popen([*command, "-o", output], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+    wait_for(lambda: output.exists() and output.stat().st_size > 0)
+    process.kill()
+    process.wait()
+    assert 0 < output.read_bytes().count(b"\n") < 40
+    resumed = [*command, "-o", output, "--resume"]
+    subprocess.run(resumed, cwd=ROOT, env=environment, check=True, timeout=200, capture_output=True)
+    assert output.read_bytes() == whole.read_bytes()
+
+
 def wait_for(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
     while not condition():
@@ -159,6 +175,26 @@ def test_a_finished_run_says_so(requests: Path, whole: bytes, tmp_path: Path) ->
     code, errors = finished(noop("ground", requests, "-o", output, "--resume"))
     assert code == 0 and "nothing left to do" in errors and str(N_ROWS) in errors
     assert output.read_bytes() == whole
+
+
+def test_the_last_line_and_the_record_are_counted_from_the_file(requests: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    assert finished(noop("ground", requests, "-o", output, NOOP_FAIL="7", NOOP_DIE="row:60"))[0] == -signal.SIGKILL
+    code, errors = finished(noop("ground", requests, "-o", output, "--resume", NOOP_FAIL="9"))
+    assert code == 1
+    statuses = [orjson.loads(line)["status"] for line in output.read_bytes().splitlines()]
+    n_error = statuses.count("error")
+    assert 0 < n_error < len(statuses) == N_ROWS
+    assert f"{N_ROWS} rows in" in errors and f"{N_ROWS - n_error} with a box, 0 without, {n_error} errors" in errors
+    record = orjson.loads(output.with_name("out.jsonl.run.json").read_bytes())
+    assert record["counts"] == {"rows": N_ROWS, "ok": N_ROWS - n_error, "no_box": 0, "error": n_error}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written(requests: Path, tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    code, errors = finished(noop("ground", requests, "-o", tmp_path / "out.jsonl"))
+    assert code == 2 and "out.jsonl cannot be written" in errors
 
 
 def test_settings_that_change_results_may_not_change(requests: Path, whole: bytes, tmp_path: Path) -> None:

@@ -119,6 +119,26 @@ def test_orientation_is_not_applied(orientation: int, tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.asarray(open_image(tmp_path / "turned.png")), np.asarray(noise(20, 10)))
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_applied_where_it_is_asked_for(orientation: int, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = noise(20, 10)
+    stored.save(tmp_path / "turned.png", exif=exif)
+    moves = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }
+    expected = stored.transpose(moves[orientation]) if orientation in moves else stored
+    turned = open_image(tmp_path / "turned.png", exif_transpose=True)
+    np.testing.assert_array_equal(np.asarray(turned), np.asarray(expected))
+
+
 def test_first_frame_of_an_animation(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "two.gif", save_all=True, append_images=frames[1:])

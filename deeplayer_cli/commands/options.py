@@ -84,7 +84,7 @@ MaxTiles = Annotated[
     ),
 ]
 MaxNewTokens = Annotated[int, option("--max-new-tokens", help="Longest answer, in tokens.", rich_help_panel=MODEL)]
-BatchSize = Annotated[int, option("--batch-size", help="Prompts in one forward pass.", rich_help_panel=SPEED)]
+BatchSize = Annotated[int, option("--batch-size", max=4096, help="Prompts in one forward pass.", rich_help_panel=SPEED)]
 Compile = Annotated[
     bool | None,
     option(
