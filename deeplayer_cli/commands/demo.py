@@ -70,10 +70,10 @@ def train(
     vision_steps: Annotated[
         int, option("--vision-steps", min=0, help="Steps of the vision tower alone, before it meets language.")
     ] = 2000,
-    steps: Annotated[int, option("--steps", min=0, help="Steps on questions and answers.")] = 3600,
+    steps: Annotated[int, option("--steps", min=0, help="Steps on questions and answers.")] = 2500,
     echo_steps: Annotated[
         int, option("--echo-steps", min=0, help="Steps on answers in the official form alone, at the end.")
-    ] = 250,
+    ] = 180,
     seed: Annotated[int, option("--seed", min=0, help="Of the first weights and of every draw.")] = 0,
     threads: Annotated[
         int | None, option("--threads", min=1, help="CPU threads; by default as many as torch takes.")

@@ -30,7 +30,6 @@ _REACH = 2.0  # pixels around a box within which a token's centre belongs to it
 _BOX_UNIT = 48.0  # pixels; offsets from the token's centre are learned in this unit
 _SIGMA = 12.0  # thousandths of the image: spread of a coordinate's targets
 _CLASSES = {"shape": SHAPES, "colour": tuple(COLOURS), "size": SIZES}
-_SHARPNESS = 0.2  # of the attribute losses: the lower, the closer a token must come to its words
 _EMPTY = -1
 
 
@@ -64,7 +63,7 @@ class Heads(nn.Module):
         held = states[filled]
         words, right = model.model.language_model.embed_tokens.weight.detach(), {}
         for name, wanted in zip(_CLASSES, classes[filled].unbind(-1), strict=True):
-            logits = _SHARPNESS * held @ words[self._words[name]].T
+            logits = held @ words[self._words[name]].T
             total = total + functional.cross_entropy(logits, wanted)
             right[name] = (logits.argmax(-1) == wanted).float().mean().item()
         guessed = self.offsets(held)

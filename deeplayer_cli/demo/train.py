@@ -69,8 +69,8 @@ class Recipe:
     """
 
     vision_steps: int = 2000
-    steps: int = 3600
-    echo_steps: int = 250
+    steps: int = 2500
+    echo_steps: int = 180
     scenes: int = 8
     questions: int = 14
     judge_every: int = 250
