@@ -42,7 +42,7 @@ class Settings:
     """How to ground.
 
     Attributes:
-        method: a name from ``deeplayer_cli.pruning.METHODS``.
+        method: a name from ``deeplayer_cli.pruning.methods()``.
         keep: share of the visual tokens that stay, over all tiles and the thumbnail together.
         keep_tokens: an absolute number instead.
         layer: 1-based decoder layer to drop after; None for the method's own.
@@ -250,7 +250,9 @@ class Grounder:
             alike = (task.image for task in tasks if len(task.image.tiles) == len(first.tiles))
             images = list(dict.fromkeys(alike))[: self._batch_size]
             tiles = torch.from_numpy(np.stack([image.tiles for image in images]))
-            self._shared = _Shared(images, self._engine.prefix(self._engine.encode(tiles)))
+            n_visual = len(first.tiles) * self.checkpoint.tokens_per_tile
+            places = torch.stack([pruning.token_places(image.grid, len(first.tiles), n_visual) for image in images])
+            self._shared = _Shared(images, self._engine.prefix(self._engine.encode(tiles), places))
         return [task for task in tasks if task.image in self._shared.images][: self._batch_size]
 
     def _answer_batch(self, batch: Sequence[_Task]) -> dict[int, Prediction]:

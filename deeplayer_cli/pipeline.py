@@ -9,7 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from deeplayer_cli.errors import RowError
-from deeplayer_cli.imaging import open_image, tile_image
+from deeplayer_cli.imaging import open_image, tile_grid, tile_image
 from deeplayer_cli.schema import BadRequest, Request, check_gold, check_resolution
 
 if TYPE_CHECKING:
@@ -29,10 +29,12 @@ class TiledImage:
     Attributes:
         tiles: (T, 3, S, S) uint8, the thumbnail last.
         resolution_wh: the stored image's width and height in pixels.
+        grid: columns and rows of tiles.
     """
 
     tiles: np.ndarray
     resolution_wh: tuple[int, int]
+    grid: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def read_ahead(
 
 def _load(path: Path, tiling: Tiling, read: Callable[[Path], Image.Image]) -> TiledImage:
     image = read(path)
-    return TiledImage(tile_image(image, tiling), image.size)
+    return TiledImage(tile_image(image, tiling), image.size, tile_grid(image.size, tiling))
 
 
 def _job(row: Request | BadRequest, future: Future[TiledImage] | None) -> Job:

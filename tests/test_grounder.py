@@ -47,7 +47,7 @@ def ground(checkpoint, rows, **changes):
     return {row.id: row for row in Grounder(checkpoint, replace(SETTINGS, **changes)).ground(rows)}
 
 
-@pytest.mark.parametrize("method", ["none", "random", "deep-layer"])
+@pytest.mark.parametrize("method", ["none", "random", "deep-layer", "deep-layer-mis"])
 def test_a_row_does_not_depend_on_order_neighbours_or_shard(checkpoint, requests, method):
     together = ground(checkpoint, requests, method=method)
     assert list(together) == [request.id for request in requests]

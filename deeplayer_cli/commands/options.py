@@ -51,7 +51,9 @@ Device = Annotated[str, option("--device", help="`auto`, cpu, mps, cuda or cuda:
 Attention = Annotated[
     Kernel, option("--attention", help="Attention kernel to prefer; `auto` lets torch choose.", rich_help_panel=MODEL)
 ]
-Method = Annotated[str, option("--method", help="Pruning method: none, random or deep-layer.", rich_help_panel=PRUNING)]
+Method = Annotated[
+    str, option("--method", help="Pruning method; `deeplayer methods` lists them.", rich_help_panel=PRUNING)
+]
 Keep = Annotated[
     float, option("--keep", help="Share of the visual tokens that stay, over all tiles.", rich_help_panel=PRUNING)
 ]
@@ -62,7 +64,7 @@ Layer = Annotated[
     int | None,
     option(
         "--layer",
-        help="Decoder layer, counted from 1, to drop after; by default layer 12 of 32, scaled to the model's depth.",
+        help="Decoder layer, counted from 1, to drop after; by default the method's own.",
         rich_help_panel=PRUNING,
     ),
 ]

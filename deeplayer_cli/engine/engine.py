@@ -51,6 +51,7 @@ class Prefix:
     Attributes:
         keys, values: for each of the K layers, (N, kv_heads, S, head_dim) over P0, visual tokens and P1.
         hidden: (N, S, C), the outputs of layer K.
+        places: (N, n_visual, 3), where each visual token lies; see ``pruning.token_places``.
         n_visual: visual tokens of each image.
         n_keep: how many of them layers K+1..L will see; all of them where nothing is pruned, and then K = L.
     """
@@ -58,6 +59,7 @@ class Prefix:
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
     hidden: Tensor
+    places: Tensor
     n_visual: int
     n_keep: int
 
@@ -141,9 +143,15 @@ class Engine:
         return vision.encode(self._model, tiles)
 
     @torch.inference_mode()
-    def prefix(self, features: Tensor) -> Prefix:
-        """Run P0, the visual tokens ``features`` (N, n_visual, C) and P1 through layers 1..K, once for each image."""
+    def prefix(self, features: Tensor, places: Tensor | None = None) -> Prefix:
+        """Run P0, the visual tokens and P1 through layers 1..K, once for each image.
+
+        Args:
+            features: (N, n_visual, C), from ``encode``.
+            places: (N, n_visual, 3), from ``pruning.token_places``; only methods that look at places need them.
+        """
         n_images, n_visual, _ = features.shape
+        places = torch.empty(n_images, n_visual, 0) if places is None else places
         n_keep = self._stage.budget.count(n_visual) if self._stage else n_visual
         split = self._stage.drop_after_layer if self._stage and n_keep < n_visual else self.n_layers
         p0, p1 = (part.expand(n_images, -1, -1) for part in (self._p0, self._p1))
@@ -155,7 +163,7 @@ class Engine:
             hidden = close(layer, hidden, attend(queries, keys, values, None))
             all_keys.append(keys)
             all_values.append(values)
-        return Prefix(tuple(all_keys), tuple(all_values), hidden, n_visual, n_keep)
+        return Prefix(tuple(all_keys), tuple(all_values), hidden, places.to(hidden.device), n_visual, n_keep)
 
     @torch.inference_mode()
     def prefill(self, prefix: Prefix, rows: Sequence[Row], max_new_tokens: int) -> Prefilled:
@@ -180,7 +188,7 @@ class Engine:
 
         if prefix.n_layers < self.n_layers:
             keys = caches[-1].upto(n_own)[0] if caches else queries
-            kept = self._select_tokens(prefix, rows, queries, keys, lengths)
+            kept = self._select_tokens(prefix, rows, image, queries, keys, lengths)
             hidden, late_caches = self._finish(prefix, image, kept, hidden, room)
             caches += late_caches
         else:
@@ -209,7 +217,7 @@ class Engine:
         return self._until_eos(torch.stack(tokens, 1).tolist(), torch.stack(probabilities, 1).tolist())
 
     def _select_tokens(
-        self, prefix: Prefix, rows: Sequence[Row], queries: Tensor, keys: Tensor, lengths: Tensor
+        self, prefix: Prefix, rows: Sequence[Row], image: Tensor, queries: Tensor, keys: Tensor, lengths: Tensor
     ) -> Tensor:
         """Indices (B, n_keep) of the visual tokens that the stage keeps; ``queries`` cover the rows' own tokens."""
         assert self._stage is not None and self._select is not None  # noqa: S101 - a prefix is split by a stage only
@@ -226,7 +234,10 @@ class Engine:
         visible = (slots <= n_shared + order[..., None]) & asked.gather(1, order)[..., None]
         picked = queries.gather(2, order[:, None, :, None].expand(-1, queries.shape[1], -1, queries.shape[3]))
         seeds = torch.tensor([row.seed for row in rows], device=self._device)
-        evidence = Evidence(picked, keys, visible, seeds, self._p0.shape[1], prefix.n_visual)
+        start = self._p0.shape[1]
+        needed = slice(None) if self._stage.selector.needs_features else slice(0)
+        features = prefix.hidden[:, start : start + prefix.n_visual, needed][image]
+        evidence = Evidence(picked, keys, visible, seeds, start, prefix.n_visual, features, prefix.places[image])
         return self._select(evidence, prefix.n_keep)
 
     def _finish(

@@ -24,13 +24,14 @@ def selection(stage: Stage, *, compiled: bool) -> Select:
     """The stage's scorer and selector as one function of (evidence, number to keep), compiled if asked for.
 
     Shapes are dynamic: one compilation serves every tile count, batch and expression length. Without a working compiler
-    on the machine the function warns once and goes on eagerly, with the same indices.
+    on the machine the function warns once and goes on eagerly, with the same indices. A selector whose steps depend on
+    the values of tensors is never compiled.
     """
 
     def select(evidence: Evidence, n_keep: int) -> Tensor:
-        return stage.selector(stage.scorer(evidence), n_keep)
+        return stage.selector(stage.scorer(evidence), evidence, n_keep)
 
-    return _CompiledOrEager(select) if compiled else select
+    return _CompiledOrEager(select) if compiled and stage.selector.compilable else select
 
 
 class _CompiledOrEager:

@@ -24,6 +24,8 @@ class Evidence(NamedTuple):
         seeds: (B,) int64, one reproducible number a prompt, the same in every batch and order.
         visual_start: index of the first visual token among the keys.
         n_visual: number of visual tokens; they are consecutive.
+        features: (B, n_visual, C), what layer K puts out for each visual token; C = 0 where nobody needs them.
+        places: (B, n_visual, 3) float32, see ``token_places``.
     """
 
     queries: Tensor
@@ -32,6 +34,8 @@ class Evidence(NamedTuple):
     seeds: Tensor
     visual_start: int
     n_visual: int
+    features: Tensor
+    places: Tensor
 
 
 class Scorer(Protocol):
@@ -48,7 +52,15 @@ class Scorer(Protocol):
 class Selector(Protocol):
     """Turns scores into the tokens that stay."""
 
-    def __call__(self, scores: Tensor, n_keep: int) -> Tensor:
+    @property
+    def needs_features(self) -> bool:
+        """Whether it looks at ``Evidence.features``."""
+
+    @property
+    def compilable(self) -> bool:
+        """Whether ``torch.compile`` can take it whole: nothing in it depends on the values of tensors."""
+
+    def __call__(self, scores: Tensor, evidence: Evidence, n_keep: int) -> Tensor:
         """Return sorted unique indices of the kept visual tokens, (B, n_keep) int64."""
 
 

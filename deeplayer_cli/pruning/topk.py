@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from deeplayer_cli.pruning.base import Evidence
+
+
+@dataclass(frozen=True)
+class TopK:
+    """Keeps the highest scores and looks at nothing else."""
+
+    needs_features: bool = False
+    compilable: bool = True
+
+    def __call__(self, scores: Tensor, evidence: Evidence, n_keep: int) -> Tensor:
+        """Return sorted indices, (B, n_keep)."""
+        return topk(scores, n_keep)
 
 
 def topk(scores: Tensor, n_keep: int) -> Tensor:

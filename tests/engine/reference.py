@@ -80,11 +80,28 @@ class PlainModel:
         return [index for index, token in enumerate(ids) if token == self.checkpoint.image_token_id]
 
     def select(self, ids: list[int], features: torch.Tensor, layer: int, rows: list[int], n_keep: int) -> list[int]:
-        """Top-k visual indices by the eager attention of 1-based ``layer``, mean over heads and the given rows."""
+        """Top-k visual indices by `scores`."""
+        scores = self.scores(ids, features, layer, rows)
+        return sorted(scores.argsort(descending=True, stable=True)[:n_keep].tolist())
+
+    def scores(self, ids: list[int], features: torch.Tensor, layer: int, rows: list[int]) -> torch.Tensor:
+        """What each visual token gets of the eager attention of 1-based ``layer``, mean over heads and given rows."""
         with self.eager():
             _, attentions = self.forward(ids, features, None, [])
-        scores = attentions[layer - 1][:, rows][..., self.visual_positions(ids)].mean((0, 1))
-        return sorted(scores.argsort(descending=True, stable=True)[:n_keep].tolist())
+        return attentions[layer - 1][:, rows][..., self.visual_positions(ids)].mean((0, 1))
+
+    def visual_outputs(self, ids: list[int], features: torch.Tensor, layer: int) -> torch.Tensor:
+        """What 1-based ``layer`` puts out for each visual token; layer 0 is the input."""
+        if layer == 0:
+            return features
+        outputs = []
+        block = self.decoder.layers[layer - 1]
+        hook = block.register_forward_hook(lambda module, args, output: outputs.append(output))
+        try:
+            self.forward(ids, features, None, [])
+        finally:
+            hook.remove()
+        return outputs[0][0, self.visual_positions(ids)]
 
     def answer(
         self, ids: list[int], features: torch.Tensor, layer: int | None, kept: list[int], n_new: int

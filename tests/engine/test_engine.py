@@ -10,12 +10,13 @@ from torch.profiler import ProfilerActivity, profile
 
 from deeplayer_cli.engine import Engine, Row
 from deeplayer_cli.engine.vision import normalize
-from deeplayer_cli.pruning import Budget, Options, build
+from deeplayer_cli.pruning import Budget, Evidence, Options, build, methods, token_places
 from tests.engine.reference import PlainModel
 from tests.tiny import FAMILIES, tiny_checkpoint
 
 TILES = 5
 N_VISUAL = TILES * 4
+PLACES = token_places((2, 2), TILES, N_VISUAL)
 N_NEW = 10
 EXPRESSIONS = ("a dog", "the leftmost cat", "x", "a dog on the other image")
 ON_IMAGE = (0, 1, 0, 1)
@@ -45,7 +46,7 @@ def make_rows(checkpoint, wanted=(0, 1, 2, 3)):
 
 def run(engine, tiles, rows):
     """Logits, kept indices and answers of a batch."""
-    prompts = engine.prefill(engine.prefix(engine.encode(tiles)), rows, N_NEW)
+    prompts = engine.prefill(engine.prefix(engine.encode(tiles), PLACES.expand(len(tiles), -1, -1)), rows, N_NEW)
     logits = prompts.logits.clone()
     return logits, prompts.kept.tolist(), [answer.token_ids for answer in engine.decode(prompts, N_NEW)]
 
@@ -88,7 +89,25 @@ def test_unpruned_run_equals_generate(checkpoint, tiles):
         assert kept[index] == list(range(N_VISUAL))
 
 
-@pytest.mark.parametrize("method", ["random", "deep-layer"])
+@pytest.mark.parametrize(("method", "layer"), [("deep-layer-mis", 3), ("divprune", 0), ("divprune", 4)])
+def test_selectors_see_what_layer_k_puts_out(checkpoint, tiles, method, layer):
+    engine = make_engine(checkpoint, method, layer=layer)
+    logits, kept, answers = run(engine, tiles, make_rows(checkpoint))
+    plain, selector = PlainModel(checkpoint), methods()[method].selector
+    for index, expression in enumerate(EXPRESSIONS):
+        ids = plain.prompt_ids(expression, N_VISUAL)
+        features = plain.features(normalize(tiles[ON_IMAGE[index]]))
+        nothing = torch.empty(1, 1, 0, 4)
+        outputs = plain.visual_outputs(ids, features, layer)[None]
+        evidence = Evidence(nothing, nothing, torch.empty(1, 0, 0), nothing, 0, N_VISUAL, outputs, PLACES[None])
+        scores = torch.zeros(N_VISUAL) if layer != 3 else plain.scores(ids, features, layer, [len(ids) - 1])
+        assert kept[index] == selector(scores[None], evidence, int(0.3 * N_VISUAL))[0].tolist()
+        reference = plain.answer(ids, features, layer, kept[index], N_NEW)
+        assert (logits[index] - reference.logits).abs().max() < 1e-9
+        assert answers[index] == reference.token_ids
+
+
+@pytest.mark.parametrize("method", [name for name in methods() if name != "none"])
 def test_keep_everything_is_none(checkpoint, tiles, method):
     rows = make_rows(checkpoint)
     none, everything = (
@@ -99,8 +118,9 @@ def test_keep_everything_is_none(checkpoint, tiles, method):
     assert none[1:] == everything[1:]
 
 
-@pytest.mark.parametrize("method", ["none", "random", "deep-layer"])
-@pytest.mark.parametrize("query", ["last", "text"])
+@pytest.mark.parametrize(
+    ("method", "query"), [("deep-layer", "text"), ("deep-layer-mis", "text"), *((name, "last") for name in methods())]
+)
 def test_a_row_does_not_depend_on_its_batch(checkpoint, tiles, method, query):
     engine = make_engine(checkpoint, method, query=query)
     together = run(engine, tiles, make_rows(checkpoint))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deeplayer_cli.errors import DeeplayerError
-from deeplayer_cli.pruning import METHODS, Budget, Evidence, Options, build
+from deeplayer_cli.pruning import Budget, Evidence, Options, build, methods
 from deeplayer_cli.pruning.attention import AttentionScorer
 from deeplayer_cli.pruning.random import RandomScorer
 from deeplayer_cli.pruning.topk import topk
@@ -24,7 +24,9 @@ def make_evidence(visible: torch.Tensor, seed: int = 0) -> Evidence:
     generator = torch.Generator().manual_seed(seed)
     queries = torch.randn(batch, HEADS, rows, DIM, generator=generator, dtype=torch.float64)
     keys = torch.randn(batch, KV_HEADS, n_keys, DIM, generator=generator, dtype=torch.float64)
-    return Evidence(queries, keys, visible, torch.arange(batch), VISUAL_START, N_VISUAL)
+    features = torch.randn(batch, N_VISUAL, 4, generator=generator)
+    places = torch.rand(batch, N_VISUAL, 3, generator=generator)
+    return Evidence(queries, keys, visible, torch.arange(batch), VISUAL_START, N_VISUAL, features, places)
 
 
 def plain_scores(evidence: Evidence) -> list[list[float]]:
@@ -124,5 +126,5 @@ def test_random_may_drop_before_the_language_model():
 
 
 def test_unknown_methods_are_refused_with_the_known_ones():
-    with pytest.raises(DeeplayerError, match="'fastvv'.*" + ".*".join(METHODS)):
+    with pytest.raises(DeeplayerError, match="'fastvv'.*" + ".*".join(methods())):
         build("fastvv", Options(Budget(0.1)), 8)
