@@ -1,9 +1,9 @@
 """What every visual token should know, taught directly before the language model learns: heads that are dropped after.
 
 They sit on the vision side, on the projected visual tokens. They ask in the terms that the language model will use: an
-attribute is the nearest of its words' embeddings, as in CLIP, and a box is read through the number rows of the output
-head; neither embeddings nor rows move. No layer of the language model takes part or is ever taught where to look: its
-attention is what studies of this model are about.
+attribute is compared with the embeddings of its words, a box is read through the number rows of the output head. No
+layer of the language model takes part or is ever taught where to look: its attention is what studies of this model are
+about.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class Heads(nn.Module):
         super().__init__()
         self.norm = nn.RMSNorm(hidden)
         self.present = nn.Linear(hidden, 1)
+        self.attributes = nn.ModuleDict({name: nn.Linear(hidden, hidden) for name in _CLASSES})
         self.offsets = nn.Linear(hidden, 4)
         self.numbers = nn.Linear(hidden, 4 * hidden)
         self._words = {
@@ -61,15 +62,15 @@ class Heads(nn.Module):
         states = self.norm(features)
         total = functional.binary_cross_entropy_with_logits(self.present(states)[..., 0], filled.float())
         held = states[filled]
-        words, right = model.model.language_model.embed_tokens.weight.detach(), {}
+        words, right = model.model.language_model.embed_tokens.weight, {}
         for name, wanted in zip(_CLASSES, classes[filled].unbind(-1), strict=True):
-            logits = held @ words[self._words[name]].T
+            logits = self.attributes[name](held) @ words[self._words[name]].T
             total = total + functional.cross_entropy(logits, wanted)
             right[name] = (logits.argmax(-1) == wanted).float().mean().item()
         guessed = self.offsets(held)
         total = total + 2.0 * functional.smooth_l1_loss(guessed, offsets[filled], beta=0.1)
         right["offset_error_px"] = (guessed - offsets[filled]).abs().mean().item() * _BOX_UNIT
-        logits = self.numbers(held).unflatten(-1, (4, -1)) @ model.lm_head.weight[:NUMBERS].detach().T
+        logits = self.numbers(held).unflatten(-1, (4, -1)) @ model.lm_head.weight[:NUMBERS].T
         total = total + 0.5 * spread_loss(logits.flatten(0, 1), boxes[filled].flatten(), _SIGMA)
         right["number_error"] = (logits.argmax(-1) - boxes[filled]).abs().float().mean().item()
         return total, right

@@ -1,0 +1,59 @@
+"""Methods that other packages bring, as the README shows it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import orjson
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """The README's method, installed the way pip would."""
+    code = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "KeyNorm" in block)
+    entry_point = next(block for block in re.findall(r"```toml\n(.*?)```", README, re.DOTALL)).splitlines()[1]
+    information = tmp_path / "my_package-1.dist-info"
+    information.mkdir()
+    (tmp_path / "my_package.py").write_text(code)
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1\n")
+    (information / "entry_points.txt").write_text(f"[deeplayer.methods]\n{entry_point}\n".replace('"', ""))
+    return tmp_path
+
+
+def run(package: Path, *arguments: object) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "deeplayer_cli", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(package), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, timeout=200, cwd=ROOT, env=environment)
+
+
+def test_a_package_brings_a_method(package: Path) -> None:
+    listed = orjson.loads(run(package, "methods", "--json").stdout)
+    assert listed[-1]["name"] == "key-norm" and listed[-1]["keeps"] == "the shortest keys"
+    asked = run(
+        package, "ground", "sample_data/requests.jsonl", "--model", "demo", "--method", "key-norm", "--limit", 3
+    )
+    rows = [orjson.loads(line) for line in asked.stdout.splitlines()]
+    assert [(row["method"], row["layer"], row["kept_tokens"]) for row in rows] == [("key-norm", 3, 14)] * 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("key-norm", "random", "its name is taken"),
+        (":key_norm", ":KeyNorm", "no deeplayer_cli.pruning.Entry"),
+        (":key_norm", ":nothing", "cannot be loaded"),
+    ],
+)
+def test_a_package_that_brings_something_else(package: Path, old: str, new: str, reason: str) -> None:
+    entry_points = package / "my_package-1.dist-info" / "entry_points.txt"
+    entry_points.write_text(entry_points.read_text().replace(old, new))
+    finished = run(package, "methods")
+    assert finished.returncode == 2 and reason in finished.stderr.decode()
