@@ -175,6 +175,8 @@ def test_a_finished_run_says_so(requests: Path, whole: bytes, tmp_path: Path) ->
     code, errors = finished(noop("ground", requests, "-o", output, "--resume"))
     assert code == 0 and "nothing left to do" in errors and str(N_ROWS) in errors
     assert output.read_bytes() == whole
+    counts = {"rows": N_ROWS, "ok": N_ROWS, "no_box": 0, "error": 0}
+    assert orjson.loads(output.with_name("out.jsonl.run.json").read_bytes())["counts"] == counts
 
 
 def test_the_last_line_and_the_record_are_counted_from_the_file(requests: Path, tmp_path: Path) -> None:

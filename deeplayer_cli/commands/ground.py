@@ -21,7 +21,6 @@ from deeplayer_cli.errors import DeeplayerError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from deeplayer_cli.commands.progress import Totals
     from deeplayer_cli.schema import BadRequest, Request
     from deeplayer_cli.sinks import PredictionFile, Start
 
@@ -116,7 +115,7 @@ def ground(
     from deeplayer_cli import sources
     from deeplayer_cli.commands.progress import Progress, Totals
     from deeplayer_cli.evaluation import read_predictions
-    from deeplayer_cli.sinks import PredictionFile, RunRecord, Start, open_sink, refuse_same_file
+    from deeplayer_cli.sinks import PredictionFile, RunRecord, open_sink, refuse_same_file
 
     start = _start(overwrite=overwrite, resume=resume, retry_errors=retry_errors)
     failures = FailureLimit(rows=0) if strict else FailureLimit.parse(max_failures)
@@ -158,8 +157,9 @@ def ground(
         n_rows = n_left = None
         if requests.repeatable:
             n_rows, n_left = sources.count_rows(requests, sink.unanswered)
-            if start is not Start.NEW and not n_left and n_rows:
+            if isinstance(sink, PredictionFile) and n_rows and not n_left:
                 logger.info("nothing left to do: %s answers all %d rows", output, n_rows)
+                _finish(sink, Totals.of(read_predictions(sink.path), 1).counts, n_rows)
                 return
         else:
             rows = sources.fail_repeated(requests)
@@ -178,7 +178,7 @@ def ground(
         logger.info("stopped%s", f": the same command with --resume continues {output}" if output else "")
         raise typer.Exit(stop.exit_code)
     if isinstance(sink, PredictionFile):
-        _finish(sink, totals, n_rows)
+        _finish(sink, totals.counts, n_rows)
     if totals.errors:
         raise typer.Exit(FINISHED_WITH_ERRORS)
 
@@ -204,8 +204,8 @@ def _saying_how_to_go_on(output: Path | None) -> Iterator[None]:
         raise DeeplayerError(f"{error} (then continue {output} with --resume)") from error
 
 
-def _finish(sink: PredictionFile, totals: Totals, n_rows: int | None) -> None:
+def _finish(sink: PredictionFile, counts: dict[str, int], n_rows: int | None) -> None:
     """Note in the record how many rows the finished file has; say so if they are not those of the input."""
-    replace(sink.record, counts=totals.counts).save(sink.path)
-    if n_rows is not None and totals.rows != n_rows:
-        logger.warning("%s holds %d rows, and the input %d: the input has changed", sink.path, totals.rows, n_rows)
+    replace(sink.record, counts=counts).save(sink.path)
+    if n_rows is not None and counts["rows"] != n_rows:
+        logger.warning("%s holds %d rows, the input %d: the input has changed", sink.path, counts["rows"], n_rows)
