@@ -133,6 +133,7 @@ class Grounder:
         self._max_positions: int = decoder.max_position_embeddings
         self._shared = _Shared()
         self._batch_size = settings.batch_size
+        self._warned_of_words = False
 
     @classmethod
     def load(
@@ -217,6 +218,12 @@ class Grounder:
         if not ids:
             raise RowError(
                 "bad_expression", f"{job.request.where}: the expression has no tokens in this model's vocabulary"
+            )
+        if self.checkpoint.tokenizer.unknown_id in ids and not self._warned_of_words:
+            self._warned_of_words = True
+            logger.warning(
+                "%s: %r has words that this model does not know and cannot tell apart; said once for all rows",
+                *(job.request.where, job.request.expression),
             )
         n_visual = len(job.image.tiles) * self.checkpoint.tokens_per_tile
         needed = self._engine.n_prompt_text + n_visual + len(ids) + self.settings.max_new_tokens

@@ -119,6 +119,19 @@ def test_a_mapping_is_a_row(checkpoint, requests):
     assert answer.answer == ground(checkpoint, requests[:1])["square-0"].answer
 
 
+def test_unknown_words_are_told_once(checkpoint, requests, caplog):
+    broken = copy.copy(checkpoint)
+    known = ByteTokenizer()
+    known.unknown_id = known.encode_expression("x")[0]
+    object.__setattr__(broken, "tokenizer", known)
+    ground(broken, requests)
+    (told,) = [record.getMessage() for record in caplog.records if "does not know" in record.getMessage()]
+    assert told.startswith("rows.jsonl:3: 'x'")
+    caplog.clear()
+    ground(checkpoint, requests)
+    assert "does not know" not in caplog.text
+
+
 def test_max_tiles_is_the_users(checkpoint, requests):
     tall = [request for request in requests if request.image == "tall.png"]
     assert {row.visual_tokens for row in ground(checkpoint, tall).values()} == {16}  # 3 tiles and a thumbnail

@@ -29,6 +29,7 @@ class ByteTokenizer:
     """One id a byte, behind 3 reserved ids, then the special tokens."""
 
     sha256 = "bytes"
+    unknown_id = None
 
     def __init__(self) -> None:
         self.ids = {token: 259 + index for index, token in enumerate(SPECIAL)}

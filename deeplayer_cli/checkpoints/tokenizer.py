@@ -39,9 +39,11 @@ class Tokenizer(Protocol):
 
     Attributes:
         sha256: of tokenizer.model, or of tokenizer.json as the tokenizers library writes it; equal ones encode alike.
+        unknown_id: what text becomes that the vocabulary cannot spell; None where it can spell everything.
     """
 
     sha256: str
+    unknown_id: int | None
 
     def encode(self, text: str) -> list[int]:
         """Encode a whole prompt: begins as the checkpoint begins, and special tokens in the text become their ids."""
@@ -92,6 +94,7 @@ class SentencePieceTokenizer:
         sha256: str,
     ) -> None:
         self.sha256 = sha256
+        self.unknown_id: int | None = model.unk_id()
         self._model = model
         self._added = added
         self._special = special
@@ -169,9 +172,10 @@ class FastTokenizer:
         self._backend = backend
         self.sha256 = hashlib.sha256(backend.to_str().encode()).hexdigest()
         added = {token.content: id for id, token in backend.get_added_tokens_decoder().items()}
-        unknown = json.loads(backend.to_str())["model"].get("unk_token")  # ordinary text may well be unknown
+        unknown = json.loads(backend.to_str())["model"].get("unk_token")
+        self.unknown_id: int | None = added.get(unknown)
         self._added = added
-        self._plain = PlainText(self.encode_piece, added, allowed={added.get(unknown)})
+        self._plain = PlainText(self.encode_piece, added, allowed={self.unknown_id})  # any text may be unknown
 
     @classmethod
     def read(cls, folder: Path) -> FastTokenizer:
