@@ -252,3 +252,27 @@ def test_verify(model, images):
     assert half.returncode == 0
     assert b"answers, bfloat16" in half.stdout
     assert b"1 of 1 equal" in half.stdout
+
+
+def test_compare_runs_every_method_on_the_same_rows():
+    arguments = [
+        "compare",
+        "sample_data/requests.jsonl",
+        "--model",
+        "demo",
+        "--limit",
+        "8",
+        "--methods",
+        "random,fastv",
+    ]
+    finished = run(*arguments, "--keep", "0.1,0.5", "--json")
+    assert finished.returncode == 0, finished.stderr.decode()
+    lines = orjson.loads(finished.stdout)
+    expected = [("none", 1.0), ("random", 0.1), ("random", 0.5), ("fastv", 0.1), ("fastv", 0.5)]
+    assert [(line["method"], line["keep"]) for line in lines] == expected
+    assert all(line["n"] == 8 for line in lines)
+    shares = [1, (3 + 5 * 14 / 144) / 8, 5.5 / 8, (2 + 6 * 14 / 144) / 8, 5 / 8]
+    assert [line["mean_keep"] for line in lines] == pytest.approx(shares)
+    table = run(*arguments, COLUMNS="80").stdout.decode()
+    assert "random" in table and max(map(len, table.splitlines())) <= 80
+    assert "'x'" in refusal(run("compare", "sample_data/requests.jsonl", "--model", "demo", "--keep", "x"))
