@@ -87,8 +87,9 @@ class PredictionFile:
             self.answered = Answered(rows)
             _refuse_repeated(self.path, self.answered)
             self._cut(rows.end)
-            if start is Start.RETRY and self.answered.n_errors:
-                self._again = _Again(self.path)
+        _Again.clear(self.path)  # of a run that was killed
+        if start is Start.RETRY and self.answered.n_errors:
+            self._again = _Again(self.path)
         self.record.save(self.path)
 
     def __enter__(self) -> PredictionFile:
@@ -158,10 +159,21 @@ class _Again:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._rows, self._whole = (path.with_name(f"{path.name}.{what}") for what in ("again", "partial"))
+        self._rows, self._whole = self._aside(path)
         self._places: dict[int, tuple[int, int]] = {}
         self._descriptor = os.open(self._rows, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
         self._size = 0
+
+    @classmethod
+    def clear(cls, path: Path) -> None:
+        """Remove what was kept aside for ``path``."""
+        for aside in cls._aside(path):
+            aside.unlink(missing_ok=True)
+
+    @staticmethod
+    def _aside(path: Path) -> tuple[Path, Path]:
+        """Where the rows answered again go, and the file with them in their places."""
+        return path.with_name(f"{path.name}.again"), path.with_name(f"{path.name}.partial")
 
     def write(self, key: int, line: bytes) -> None:
         write_all(self._descriptor, line)
@@ -174,13 +186,11 @@ class _Again:
                 self._replace()
         finally:
             os.close(self._descriptor)
-            self._rows.unlink(missing_ok=True)
-            self._whole.unlink(missing_ok=True)
+            self.clear(self._path)
 
     def _replace(self) -> None:
         whole = _open_locked(self._whole)
         try:
-            disk.truncate(whole, 0)  # a killed run may have left something
             with self._path.open("rb") as old:
                 for line in old:
                     place = self._places.get(id_hash(Prediction.from_json(line).id))
