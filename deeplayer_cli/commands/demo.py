@@ -74,9 +74,6 @@ def train(
     echo_steps: Annotated[
         int, option("--echo-steps", min=0, help="Steps on answers in the official form alone, at the end.")
     ] = 180,
-    round_steps: Annotated[
-        int, option("--round-steps", min=0, help="Steps of a second round of both forms, after that.")
-    ] = 1300,
     seed: Annotated[int, option("--seed", min=0, help="Of the first weights and of every draw.")] = 0,
     threads: Annotated[
         int | None, option("--threads", min=1, help="CPU threads; by default as many as torch takes.")
@@ -92,6 +89,6 @@ def train(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    run = run_recipe(output, Recipe(vision_steps, steps, echo_steps, round_steps, seed=seed), resume=resume)
+    run = run_recipe(output, Recipe(vision_steps, steps, echo_steps, seed=seed), resume=resume)
     export(run.model, run.tokens, output / "model")
     logger.info("trained: try --model %s", output / "model")

@@ -2,9 +2,8 @@
 
 In the first phase the vision tower and the projector learn from dense heads alone (``dense``). From the second on they
 stand still, and the language model learns from the answers alone; in the third, from answers in the official form only,
-for the sake of the echo. The fourth is a second round of both forms from a raised learning rate, in which every other
-batch asks for attributes only, the hardest kind. A run is a function of its recipe: it can be stopped at any time and
-goes on bit for bit from its last checkpoint.
+for the sake of the echo. A run is a function of its recipe: it can be stopped at any time and goes on bit for bit from
+its last checkpoint.
 """
 
 from __future__ import annotations
@@ -47,9 +46,6 @@ _NUMBERS_ONLY = (0.8, 0.6)  # share of the batches, while scenes are simple and 
 _SIGMAS = (8.0, 4.0)  # spread of the number targets, before and after 60% of the second phase
 _TEXT_WEIGHTS = (0.3, 2.0)  # of the echo and the brackets against the numbers, in the second and in the third phase
 _ECHO_RATE = 0.5  # of the learning rate, at the third phase's height
-_ROUND_RATE = 0.7  # and at the fourth's
-_ROUND_NUMBERS_ONLY, _ROUND_TEXT_WEIGHT = 0.4, 1.0
-_ATTRIBUTES = Difficulty(kinds=("attribute",))
 _SEEDS_PER_RUN = 100_000_000
 _LOG_EVERY = 25  # steps
 _SAVE_EVERY = 300.0  # seconds
@@ -64,7 +60,6 @@ class Recipe:
         vision_steps: length of the first phase.
         steps: length of the second phase.
         echo_steps: length of the third phase.
-        round_steps: length of the fourth phase.
         scenes: per step.
         questions: per scene.
         judge_every: steps of the second phase between two measurements of accuracy; 0 for none.
@@ -76,7 +71,6 @@ class Recipe:
     vision_steps: int = 800
     steps: int = 1700
     echo_steps: int = 180
-    round_steps: int = 1300
     scenes: int = 8
     questions: int = 14
     judge_every: int = 250
@@ -111,7 +105,6 @@ class Run:
             Optimisers([*sight, *words, *heads], recipe.vision_steps),
             Optimisers(language, recipe.steps),
             Optimisers(language, recipe.echo_steps, height=_ECHO_RATE),
-            Optimisers(language, recipe.round_steps, height=_ROUND_RATE, constant_until=0.4),
         )
         self.step = 0
         self.seconds = 0.0
@@ -119,8 +112,7 @@ class Run:
     @property
     def total(self) -> int:
         """Steps of all phases."""
-        recipe = self.recipe
-        return recipe.vision_steps + recipe.steps + recipe.echo_steps + recipe.round_steps
+        return self.recipe.vision_steps + self.recipe.steps + self.recipe.echo_steps
 
     @property
     def answered(self) -> int:
@@ -137,15 +129,12 @@ class Run:
         """
         answered = self.step - self.recipe.vision_steps
         echoed = answered - self.recipe.steps
-        again = echoed - self.recipe.echo_steps
         if answered < 0:
             told = self._see()
         elif echoed < 0:
             told = self._answer(answered)
-        elif again < 0:
-            told = self._echo(echoed)
         else:
-            told = self._answer_again(again)
+            told = self._echo(echoed)
         self.step += 1
         return told
 
@@ -175,18 +164,6 @@ class Run:
         self.optimisers[2].step(loss, done)
         return told
 
-    def _answer_again(self, done: int) -> dict[str, float]:
-        rng = random.Random(f"{self.recipe.seed} {self.step}")
-        numbers_only = rng.random() < _ROUND_NUMBERS_ONLY
-        # A scene has half as many expressions of one kind as it is asked of all: then twice the scenes are asked.
-        repeats, difficulty = (2, _ATTRIBUTES) if done % 2 else (1, Difficulty())
-        batch = [one for turn in range(repeats) for one in self._draw(difficulty, turn)]
-        count = self.recipe.questions // repeats
-        asked = answers.make_batch(self.wording, batch, count, rng, numbers_only=numbers_only)
-        loss, told = self._answer_loss(batch, asked, _SIGMAS[-1], _ROUND_TEXT_WEIGHT)
-        self.optimisers[3].step(loss, done)
-        return told
-
     def _answer_loss(
         self, batch: Sequence[Scene], asked: answers.Batch, sigma: float, text_weight: float
     ) -> tuple[torch.Tensor, dict[str, float]]:
@@ -195,9 +172,8 @@ class Run:
         numbers, text = answers.losses(self.model, self.wording, features, asked, sigma)
         return numbers + text_weight * text, {"numbers": numbers.item(), "text": text.item()}
 
-    def _draw(self, difficulty: Difficulty, turn: int = 0) -> list[Scene]:
-        """A step's scenes; each further ``turn`` of the same step draws others, far behind those of all steps."""
-        first = self.recipe.seed * _SEEDS_PER_RUN + turn * _SEEDS_PER_RUN // 2 + self.step * self.recipe.scenes
+    def _draw(self, difficulty: Difficulty) -> list[Scene]:
+        first = self.recipe.seed * _SEEDS_PER_RUN + self.step * self.recipe.scenes
         return [scene(seed, difficulty) for seed in pick(TRAIN_SEEDS, first, self.recipe.scenes)]
 
     def save(self) -> None:

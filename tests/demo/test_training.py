@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SMALL = Size(hidden=32, vision_layers=1, vision_mlp=32, layers=2, mlp=48, heads=4, kv_heads=2)
-TINY = Recipe(vision_steps=4, steps=4, echo_steps=2, round_steps=3, scenes=2, questions=4, judge_every=0, size=SMALL)
+TINY = Recipe(vision_steps=4, steps=4, echo_steps=2, scenes=2, questions=4, judge_every=0, size=SMALL)
 
 
 @pytest.fixture(autouse=True)
