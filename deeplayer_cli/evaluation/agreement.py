@@ -32,9 +32,7 @@ def disagreements(path: Path) -> list[str]:
     if record.counts is None:
         found.append(f"{path} is not finished: its run was stopped, and --resume continues it")
     elif record.counts != counts:
-        found.append(
-            f"{path} was changed after its run: {name} counts {_show(record.counts)}, the file {_show(counts)}"
-        )
+        found.append(f"{path} was changed after its run: {name} says {_show(record.counts)}; it has {_show(counts)}")
     wanted = record.settings.get("method")
     if other := sorted(str(method) for method in methods if method != wanted):
         found.append(f"{path} holds rows of method {', '.join(other)}, and {name} says {wanted}")

@@ -12,6 +12,7 @@ from deeplayer_cli.engine import Engine, Row
 from deeplayer_cli.imaging import open_image, tile_image
 from deeplayer_cli.pruning import Budget, Method, Options, Stage, build
 from deeplayer_cli.pruning.attention import AttentionScorer
+from deeplayer_cli.pruning.topk import TopK
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +41,14 @@ def test_unpruned_answers_and_logits(reference_dir, golden_checkpoint, golden):
         assert engine.decode(prompts, len(wanted))[0].token_ids == wanted
 
 
+class Probe(TopK):
+    """Remembers the scores that it is given."""
+
+    def __call__(self, scores, evidence, n_keep):
+        object.__setattr__(self, "scores", scores)
+        return super().__call__(scores, evidence, n_keep)
+
+
 def test_scores_are_the_original_attention_of_every_layer(reference_dir, golden_checkpoint, golden):
     samples, arrays = golden
     scorer = AttentionScorer()
@@ -48,12 +57,7 @@ def test_scores_are_the_original_attention_of_every_layer(reference_dir, golden_
         wanted = rows[:, arrays[f"{sample['key']}.image_positions"]]
         tiles = tiles_of(reference_dir, golden_checkpoint, sample)
         for layer in range(1, 16):  # nothing can be dropped after the last of 16
-            seen = []
-
-            def keep_two(scores, n_keep, seen=seen):
-                seen.append(scores)
-                return torch.arange(n_keep).expand(len(scores), -1)
-
-            engine = Engine(golden_checkpoint, Method("probe", Stage(layer, scorer, keep_two, Budget(tokens=2))))
+            probe = Probe()
+            engine = Engine(golden_checkpoint, Method("probe", Stage(layer, scorer, probe, Budget(tokens=2))))
             engine.prefill(engine.prefix(engine.encode(tiles)), [row_of(golden_checkpoint, sample)], 1)
-            assert (seen[0][0] - wanted[layer - 1]).abs().max() < 1e-5
+            assert (probe.scores[0] - wanted[layer - 1]).abs().max() < 1e-5
