@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import math
 import os
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -17,7 +16,7 @@ import torch
 
 from deeplayer_cli import boxes, checkpoints, pruning
 from deeplayer_cli.checkpoints.placement import Placement
-from deeplayer_cli.engine import Engine, Row
+from deeplayer_cli.engine import Engine, Row, TemplateDraft
 from deeplayer_cli.engine.failures import is_device_lost, is_out_of_memory
 from deeplayer_cli.errors import DeeplayerError, RowError
 from deeplayer_cli.imaging import MAX_PIXELS, open_image
@@ -128,7 +127,10 @@ class Grounder:
         self.method = pruning.build(settings.method, settings.pruning_options(), decoder.num_hidden_layers)
         on_cuda = checkpoint.model.device.type == "cuda"
         self._engine = Engine(
-            checkpoint, self.method, compiled=on_cuda if settings.compiled is None else settings.compiled
+            checkpoint,
+            self.method,
+            draft=TemplateDraft.of(checkpoint.tokenizer),
+            compiled=on_cuda if settings.compiled is None else settings.compiled,
         )
         self._max_positions: int = decoder.max_position_embeddings
         self._shared = _Shared()
@@ -166,6 +168,10 @@ class Grounder:
     def n_layers(self) -> int:
         """Decoder layers of the model."""
         return self._engine.n_layers
+
+    def mean_keep(self, n_visual: int) -> float:
+        """Share of an image's ``n_visual`` tokens that is seen, averaged over layers."""
+        return self.method.mean_keep(n_visual, self.n_layers)
 
     def ground(
         self,
@@ -270,15 +276,12 @@ class Grounder:
             Row(self._shared.images.index(task.image), task.expression_ids, self._row_seed(task.request))
             for task in batch
         ]
-        prompts = self._engine.prefill(prefix, rows, self.settings.max_new_tokens)
-        answers = self._engine.decode(prompts, self.settings.max_new_tokens)
         predictions = {}
-        for number, (task, answer) in enumerate(zip(batch, answers, strict=True)):
-            if all(map(math.isfinite, answer.probabilities)):
-                predictions[task.index] = self._prediction(task, answer, prompts.kept[number].tolist())
+        for task, answer in zip(batch, self._engine.answer(prefix, rows, self.settings.max_new_tokens), strict=True):
+            if answer.broken_layer is None:
+                predictions[task.index] = self._prediction(task, answer)
             else:
-                layer = prompts.broken_layer(number)
-                message = f"{task.request.where}: numbers overflow in layer {layer}: try another --dtype"
+                message = f"{task.request.where}: numbers overflow in layer {answer.broken_layer}: try another --dtype"
                 predictions[task.index] = self._failed(task.request, RowError("not_finite", message))
         return predictions
 
@@ -301,7 +304,7 @@ class Grounder:
     def _failed(self, request: Request | BadRequest, error: RowError) -> Prediction:
         return Prediction.failed(request, error, method=self.method.name, layer=self.method.layer)
 
-    def _prediction(self, task: _Task, answer: Answer, kept: list[int]) -> Prediction:
+    def _prediction(self, task: _Task, answer: Answer) -> Prediction:
         text = self.checkpoint.tokenizer.decode(answer.token_ids)
         return Prediction.answered(
             task.request,
@@ -309,10 +312,11 @@ class Grounder:
             task.image.resolution_wh,
             score=self._score(answer, text),
             visual_tokens=len(task.image.tiles) * self.checkpoint.tokens_per_tile,
-            kept_tokens=len(kept),
+            kept_tokens=len(answer.kept),
             method=self.method.name,
             layer=self.method.layer,
-            kept=kept if self.settings.with_kept else None,
+            kept=answer.kept if self.settings.with_kept else None,
+            fallback=None if answer.as_drafted or not self.method.reads_draft else True,
         )
 
     def _score(self, answer: Answer, text: str) -> float | None:

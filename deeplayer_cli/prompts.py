@@ -16,6 +16,9 @@ from dataclasses import dataclass
 EXPRESSION = "{expression}"
 QUESTION = f"Please provide the bounding box coordinate of the region this sentence describes: <ref>{EXPRESSION}</ref>"
 
+# InternVL's answer: opening, the expression, middle, four numbers with separators between them, closing.
+ANSWER_OPENING, ANSWER_MIDDLE, ANSWER_SEPARATOR, ANSWER_CLOSING = "<ref>", "</ref><box>[[", ", ", "]]</box><|im_end|>"
+
 INTERNVL2_5_SYSTEM = (
     "你是书生·万象，英文名是InternVL，是由上海人工智能实验室、清华大学及多家合作单位联合开发的多模态大语言模型。"
 )

@@ -64,8 +64,6 @@ class Settings:
 
 
 class Grounder:
-    n_layers = 4
-
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._answered = 0
@@ -85,6 +83,11 @@ class Grounder:
                 self._answered += 1
                 _die_at("row", self._answered)
                 yield self._one(row)
+
+    @staticmethod
+    def mean_keep(n_visual: int) -> float:
+        del n_visual
+        return 0.625
 
     @staticmethod
     def _one(row: Request | BadRequest) -> Prediction:

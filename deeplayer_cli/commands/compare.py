@@ -97,7 +97,7 @@ def _run(grounder: Grounder, requests: Requests) -> Run:
     from deeplayer_cli.evaluation.compare import gather
 
     settings, method = grounder.settings, grounder.method
-    with Progress(Totals(grounder.n_layers), None) as progress:
+    with Progress(Totals(grounder.mean_keep), None) as progress:
 
         def predictions() -> Iterator[Prediction]:
             for prediction in grounder.ground(requests):
@@ -105,7 +105,7 @@ def _run(grounder: Grounder, requests: Requests) -> Run:
                 yield prediction
 
         begun = time.perf_counter()
-        keep = settings.keep if method.stage else 1.0
+        keep = settings.keep if method.stages else 1.0
         run = gather(predictions(), method=method.name, keep=keep, layer=method.layer, n_layers=grounder.n_layers)
         return replace(run, seconds=time.perf_counter() - begun)
 

@@ -53,7 +53,7 @@ def evaluate(
     from deeplayer_cli.sinks.stream import Stream
 
     grounder = Grounder.load(model, device=device, method=method, keep=keep, layer=layer, query=query.value)
-    totals = Totals(grounder.n_layers)
+    totals = Totals(grounder.mean_keep)
     with TemporaryDirectory() as folder:
         predictions = Path(folder, "predictions.jsonl")
         with Stream(predictions) as writer, Progress(totals, total_rows=None) as progress:

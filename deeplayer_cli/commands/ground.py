@@ -159,20 +159,20 @@ def ground(
             n_rows, n_left = sources.count_rows(requests, sink.unanswered)
             if isinstance(sink, PredictionFile) and n_rows and not n_left:
                 logger.info("nothing left to do: %s answers all %d rows", output, n_rows)
-                _finish(sink, Totals.of(read_predictions(sink.path), 1).counts, n_rows)
+                _finish(sink, Totals.of(read_predictions(sink.path), lambda _: 1.0).counts, n_rows)
                 return
         else:
             rows = sources.fail_repeated(requests)
         rows = (row for row in rows if sink.unanswered(row))
         grounder = Grounder.load(model, revision=revision, dtype=dtype, device=device, settings=settings)
-        totals = Totals(grounder.n_layers)
+        totals = Totals(grounder.mean_keep)
         with Progress(totals, n_left) as progress, attention_kernel(attention), _saying_how_to_go_on(output):
             for prediction in grounder.ground(rows, stopped=lambda: stop.requested):
                 sink.write(prediction)
                 progress.advance(prediction)
                 failures.refuse(totals.rows, totals.errors)
     if isinstance(sink, PredictionFile):
-        totals = Totals.of(read_predictions(sink.path), grounder.n_layers)
+        totals = Totals.of(read_predictions(sink.path), grounder.mean_keep)
     logger.info(totals.summary(progress.seconds))
     if stop.requested:
         logger.info("stopped%s", f": the same command with --resume continues {output}" if output else "")

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from deeplayer_cli.evaluation.score import CORRECT_IOU
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
 
     from deeplayer_cli.schema import Prediction
@@ -23,10 +23,10 @@ class Totals:
     """Counts over a run's predictions.
 
     Args:
-        n_layers: decoder layers of the model, for the mean keep.
+        mean_keep: share of an image's so many visual tokens that is seen, averaged over layers.
     """
 
-    n_layers: int
+    mean_keep: Callable[[int], float]
     rows: int = 0
     no_box: int = 0
     errors: int = 0
@@ -37,9 +37,9 @@ class Totals:
     seen: float = 0.0
 
     @classmethod
-    def of(cls, predictions: Iterable[Prediction], n_layers: int) -> Totals:
+    def of(cls, predictions: Iterable[Prediction], mean_keep: Callable[[int], float]) -> Totals:
         """Count all of some predictions."""
-        totals = cls(n_layers)
+        totals = cls(mean_keep)
         for prediction in predictions:
             totals.add(prediction)
         return totals
@@ -53,12 +53,9 @@ class Totals:
             self.judged += 1
             self.correct += prediction.iou >= CORRECT_IOU
         if prediction.visual_tokens is not None and prediction.kept_tokens is not None:
-            layer = self.n_layers if prediction.layer is None else prediction.layer
             self.visual += prediction.visual_tokens
             self.kept += prediction.kept_tokens
-            self.seen += (
-                layer * prediction.visual_tokens + (self.n_layers - layer) * prediction.kept_tokens
-            ) / self.n_layers
+            self.seen += self.mean_keep(prediction.visual_tokens) * prediction.visual_tokens
 
     @property
     def counts(self) -> dict[str, int]:

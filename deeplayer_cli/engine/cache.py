@@ -18,7 +18,7 @@ class LayerCache:
     """One layer's keys and values, allocated once; writes land in place.
 
     ``n_shared`` tokens stand at the front of every row; a row's own tokens follow. Rows of unequal length are padded on
-    the right: a decoded token overwrites the first padding slot of its row, and ``visible`` hides the rest.
+    the right: what is decoded overwrites the padding of its row, and ``visible`` hides the rest.
 
     Attributes:
         keys: (B, kv_heads, capacity, head_dim), after RoPE.
@@ -36,26 +36,31 @@ class LayerCache:
         shape = (batch, like.shape[1], n_shared + n_own, like.shape[3])
         return cls(like.new_zeros(shape), like.new_zeros(shape), n_shared)
 
+    @property
+    def n_own(self) -> int:
+        """Own tokens that there is room for."""
+        return self.keys.shape[2] - self.n_shared
+
     def write(self, start: int, keys: Tensor, values: Tensor) -> None:
         """Put (B, kv_heads, T, head_dim) at slots start..start+T of every row."""
         self.keys[:, :, start : start + keys.shape[2]] = keys
         self.values[:, :, start : start + values.shape[2]] = values
 
-    def write_next(self, own_lengths: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Put one token a row, (B, kv_heads, 1, head_dim), behind the row's ``own_lengths`` (B,) own tokens."""
-        rows = torch.arange(len(own_lengths), device=own_lengths.device)
-        self.keys[rows, :, self.n_shared + own_lengths] = keys[:, :, 0]
-        self.values[rows, :, self.n_shared + own_lengths] = values[:, :, 0]
+    def write_own(self, slots: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Put T tokens a row, (B, kv_heads, T, head_dim), at the row's own ``slots`` (B, T)."""
+        rows = torch.arange(len(slots), device=slots.device)[:, None]
+        self.keys[rows, :, self.n_shared + slots] = keys.transpose(1, 2)
+        self.values[rows, :, self.n_shared + slots] = values.transpose(1, 2)
 
     def upto(self, n_own: int) -> tuple[Tensor, Tensor]:
         """Keys and values of the shared tokens and the first ``n_own`` own slots."""
         end = self.n_shared + n_own
         return self.keys[:, :, :end], self.values[:, :, :end]
 
-    def visible(self, own_lengths: Tensor, n_own: int) -> Tensor:
-        """Which of the ``upto(n_own)`` slots a row of ``own_lengths`` (B,) own tokens may see, (B, 1, 1, S) bool."""
-        slots = torch.arange(self.n_shared + n_own, device=own_lengths.device)
-        return (slots < self.n_shared + own_lengths[:, None])[:, None, None]
+    def visible(self, own: Tensor, n_own: int) -> Tensor:
+        """Which of the ``upto(n_own)`` slots the tokens at the own slots ``own`` (B, T) may see: (B, 1, T, S) bool."""
+        slots = torch.arange(self.n_shared + n_own, device=own.device)
+        return (slots <= self.n_shared + own[..., None])[:, None]
 
 
 def pad_rows(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:

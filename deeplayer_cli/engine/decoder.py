@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional
-from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+from transformers.models.llama.modeling_llama import rotate_half
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+    from transformers.models.llama.modeling_llama import LlamaAttention, LlamaDecoderLayer
 
 Rotation = tuple["Tensor", "Tensor"]
+"""Cosines and sines of RoPE, each (B or 1, T, head_dim)."""
 
 
 def project(layer: LlamaDecoderLayer, hidden: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor]:
@@ -24,14 +25,25 @@ def project(layer: LlamaDecoderLayer, hidden: Tensor, rotation: Rotation) -> tup
     Returns:
         (B, heads, T, head_dim) and twice (B, kv_heads, T, head_dim).
     """
-    attention = layer.self_attn
     normed = layer.input_layernorm(hidden)
-    heads = (*normed.shape[:-1], -1, attention.head_dim)
-    queries = attention.q_proj(normed).view(heads).transpose(1, 2)
-    keys = attention.k_proj(normed).view(heads).transpose(1, 2)
-    values = attention.v_proj(normed).view(heads).transpose(1, 2)
-    queries, keys = apply_rotary_pos_emb(queries, keys, *rotation)
-    return queries, keys, values
+    return project_queries(layer.self_attn, normed, rotation), *project_keys(layer.self_attn, normed, rotation)
+
+
+def project_queries(attention: LlamaAttention, normed: Tensor, rotation: Rotation) -> Tensor:
+    """Queries (B, heads, T, head_dim) after RoPE, of normed states (B, T, C)."""
+    return rotate(_heads(attention.q_proj(normed), attention.head_dim), rotation)
+
+
+def project_keys(attention: LlamaAttention, normed: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
+    """Keys, after RoPE, and values of normed states (B, T, C): twice (B, kv_heads, T, head_dim)."""
+    keys = rotate(_heads(attention.k_proj(normed), attention.head_dim), rotation)
+    return keys, _heads(attention.v_proj(normed), attention.head_dim)
+
+
+def rotate(states: Tensor, rotation: Rotation) -> Tensor:
+    """RoPE on (B, heads, T, head_dim)."""
+    cos, sin = rotation
+    return states * cos[:, None] + rotate_half(states) * sin[:, None]
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None) -> Tensor:
@@ -51,3 +63,7 @@ def causal_after(n_past: int, n_new: int, device: torch.device) -> Tensor:
     """What ``n_new`` tokens see that follow ``n_past``: all of those, and themselves causally. (1, 1, T, S) bool."""
     visible = torch.ones(n_new, n_past + n_new, dtype=torch.bool, device=device)
     return visible.tril(diagonal=n_past)[None, None]
+
+
+def _heads(states: Tensor, head_dim: int) -> Tensor:
+    return states.unflatten(-1, (-1, head_dim)).transpose(1, 2)

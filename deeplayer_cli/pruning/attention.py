@@ -25,7 +25,8 @@ class AttentionScorer:
     visual ones. Only the chosen rows meet the keys: no full attention matrix is built.
 
     Attributes:
-        rows: ``last`` is the last prompt token, as published; ``text`` is the mean over the expression's tokens.
+        rows: ``last`` is the last prompt token, as published; ``text`` is the mean over the expression's tokens;
+            ``drafted`` is the last token of the answer's drafted beginning, the one about to write the first number.
     """
 
     rows: QueryRows = "last"

@@ -11,7 +11,7 @@ from deeplayer_cli.errors import DeeplayerError
 if TYPE_CHECKING:
     from torch import Tensor
 
-QueryRows = Literal["last", "text"]
+QueryRows = Literal["last", "text", "drafted"]
 
 
 class Evidence(NamedTuple):
@@ -92,22 +92,65 @@ class Budget:
 
 @dataclass(frozen=True)
 class Stage:
-    """Visual tokens that lose here are dropped after layer ``drop_after_layer`` (1-based; 0 = before layer 1)."""
+    """One drop of visual tokens.
+
+    Attributes:
+        drop_after_layer: 1-based; 0 = before layer 1. Later layers see what is kept.
+        scorer: rates the tokens with this layer's attention.
+        selector: chooses by the scores.
+        budget: what stays at the end of the whole method.
+        power: a stage on the way there keeps the share ``keep ** power``, so that stages of published shares scale with
+            the budget: 0.5, 0.25, 0.125 are powers 1/3, 2/3 and 1 of 0.125.
+        reads_next: score with the queries and keys of the next layer, on its input, instead of this layer's.
+    """
 
     drop_after_layer: int
     scorer: Scorer
     selector: Selector
     budget: Budget
+    power: float = 1.0
+    reads_next: bool = False
+
+    def count(self, n_visual: int) -> int:
+        """How many of an image's ``n_visual`` tokens stay after this stage."""
+        end = self.budget.count(n_visual)
+        return end if self.power == 1.0 else max(end, math.floor(n_visual * (end / n_visual) ** self.power + 1e-9))
 
 
 @dataclass(frozen=True)
 class Method:
-    """A named way to prune; no stage means that every visual token stays."""
+    """A named way to prune; no stage means that every visual token stays.
+
+    Attributes:
+        name: as in the registry.
+        stages: in the order of their layers, all with the same budget.
+    """
 
     name: str
-    stage: Stage | None = None
+    stages: tuple[Stage, ...] = ()
 
     @property
     def layer(self) -> int | None:
-        """The layer that tokens are dropped after, or None where none is."""
-        return self.stage.drop_after_layer if self.stage else None
+        """The layer of the first drop: until there every token is seen. None where nothing is dropped."""
+        return self.stages[0].drop_after_layer if self.stages else None
+
+    @property
+    def reads_draft(self) -> bool:
+        """Whether a drafted answer's row scores."""
+        return any(stage.scorer.rows == "drafted" for stage in self.stages)
+
+    def count(self, n_visual: int) -> int:
+        """How many of an image's ``n_visual`` tokens stay at the end."""
+        return self.stages[-1].count(n_visual) if self.stages else n_visual
+
+    def schedule(self, n_visual: int) -> tuple[tuple[int, int], ...]:
+        """(layer dropped after, tokens left) of every stage."""
+        return tuple((stage.drop_after_layer, stage.count(n_visual)) for stage in self.stages)
+
+    def mean_keep(self, n_visual: int, n_layers: int) -> float:
+        """Share of the visual tokens that a model's layers see, averaged over its ``n_layers`` layers."""
+        seen, tokens, last = 0, n_visual, 0
+        for layer, left in (*self.schedule(n_visual), (n_layers, 0)):
+            seen += (layer - last) * tokens
+            tokens, last = left, layer
+        return seen / (n_layers * n_visual)

@@ -68,9 +68,8 @@ class Entry:
         """The method for a model of ``n_layers`` decoder layers."""
         if self.scorer is None:
             return Method(name)
-        return Method(
-            name, Stage(self.layer_of(options, n_layers), self.scorer(options), self.selector, options.budget)
-        )
+        stage = Stage(self.layer_of(options, n_layers), self.scorer(options), self.selector, options.budget)
+        return Method(name, (stage,))
 
 
 _DEEP_LAYER = "Deep-Layer Attention Pruning (clawRxiv 2604.00591)"
@@ -87,6 +86,11 @@ _OWN = {
         f"{_DEEP_LAYER}, as it was run",
         lambda options: AttentionScorer(options.query),
         IndependentSet(),
+    ),
+    "primed": Entry(
+        "the most attended by the drafted answer's last token, about to write the box",
+        "this project's own",
+        lambda _: AttentionScorer("drafted"),
     ),
     "fastv": Entry(
         "the most attended at layer 2",
@@ -142,8 +146,8 @@ def build(name: str, options: Options, n_layers: int) -> Method:
     """
     require_known(name)
     method = methods()[name].build(name, options, n_layers)
-    if method.stage is not None:
-        _check_layer(method.stage, n_layers)
+    for stage in method.stages:
+        _check_layer(stage, n_layers)
     return method
 
 

@@ -23,10 +23,18 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("score", "iou"), (int, float)),
     "error": dict,
     "kept": list,
+    "fallback": bool,
 }
-_CALLED = {str: "a string", int: "an integer", (int, float): "a number", dict: "an object", list: "a list"}
+_CALLED: dict[type | tuple[type, ...], str] = {
+    str: "a string",
+    int: "an integer",
+    (int, float): "a number",
+    dict: "an object",
+    list: "a list",
+    bool: "true or false",
+}
 
-_OPTIONAL_FIELDS = frozenset({"error", "kept"})
+_OPTIONAL_FIELDS = frozenset({"error", "kept", "fallback"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +61,8 @@ class Prediction:
         meta: the request's other fields, untouched.
         error: ``type`` and ``message``, on error rows only.
         kept: indices of the kept visual tokens, where they were asked for.
+        fallback: true where the method scores with a drafted answer and the model's own began otherwise: then the last
+            prompt token scored.
     """
 
     id: Id
@@ -74,6 +84,7 @@ class Prediction:
     meta: dict[str, object] = field(default_factory=dict)
     error: dict[str, str] | None = None
     kept: list[int] | None = None
+    fallback: bool | None = None
 
     @classmethod
     def answered(
@@ -88,6 +99,7 @@ class Prediction:
         method: str | None = None,
         layer: int | None = None,
         kept: list[int] | None = None,
+        fallback: bool | None = None,
     ) -> Prediction:
         """The prediction that an answer makes: its boxes by the official rule, and their overlap with the gold box.
 
@@ -101,6 +113,7 @@ class Prediction:
             method: name of the pruning method.
             layer: layer K, counted from 1.
             kept: indices of the kept visual tokens.
+            fallback: whether the method could not score as it wanted.
         """
         boxes = parse_answer(answer, resolution_wh)
         box = boxes[0] if boxes else None
@@ -123,6 +136,7 @@ class Prediction:
             layer=layer,
             meta=request.meta,
             kept=kept,
+            fallback=fallback,
         )
 
     @classmethod
@@ -175,7 +189,7 @@ class Prediction:
             raise ValueError(f"meta must be an object, not {show(row['meta'])}")
         for name, kinds in _TYPES.items():
             value = row.get(name)
-            if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
+            if value is not None and not (isinstance(value, kinds) and (kinds is bool or not isinstance(value, bool))):
                 raise ValueError(f"{name} must be {_CALLED[kinds]}, not {show(value)}")
         row |= {name: four_numbers(name, row[name]) for name in ("box", "gold") if row.get(name) is not None}
         row |= {"boxes": tuple(four_numbers("boxes", box) for box in boxes)}

@@ -47,7 +47,7 @@ def make_rows(checkpoint, wanted=(0, 1, 2, 3)):
 def run(engine, tiles, rows):
     """Logits, kept indices and answers of a batch."""
     prompts = engine.prefill(engine.prefix(engine.encode(tiles), PLACES.expand(len(tiles), -1, -1)), rows, N_NEW)
-    logits = prompts.logits.clone()
+    logits = prompts.logits[:, 0].clone()
     return logits, prompts.kept.tolist(), [answer.token_ids for answer in engine.decode(prompts, N_NEW)]
 
 
@@ -171,7 +171,7 @@ def test_no_full_attention_matrix_is_ever_built(tiles):
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as trace:
         prefix = engine.prefix(engine.encode(tiles).repeat(1, 8, 1))
         engine.decode(engine.prefill(prefix, make_rows(checkpoint), N_NEW), N_NEW)
-    n_prompt = prefix.hidden.shape[1]
+    n_prompt = prefix.n_shared
     shapes = [shape for event in trace.events() for shape in event.input_shapes or [] if len(shape) >= 2]
     assert max(shape[-2] for shape in shapes) >= n_prompt  # the trace saw the prompt
     assert not [shape for shape in shapes if min(shape[-2:]) >= n_prompt]
@@ -182,6 +182,6 @@ def test_the_first_token_is_never_the_stop(tiles):
     engine = make_engine(checkpoint)
     prompts = engine.prefill(engine.prefix(engine.encode(tiles)), make_rows(checkpoint), 1)
     wants_to_stop = torch.full_like(prompts.logits, -1e4)
-    wants_to_stop[:, checkpoint.eos_id] = 1e4
+    wants_to_stop[..., checkpoint.eos_id] = 1e4
     answers = engine.decode(replace(prompts, logits=wants_to_stop), 1)
     assert all(len(answer.token_ids) == 1 and answer.token_ids[0] != checkpoint.eos_id for answer in answers)

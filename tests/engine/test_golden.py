@@ -37,7 +37,7 @@ def test_unpruned_answers_and_logits(reference_dir, golden_checkpoint, golden):
         prefix = engine.prefix(engine.encode(tiles_of(reference_dir, golden_checkpoint, sample)))
         prompts = engine.prefill(prefix, [row_of(golden_checkpoint, sample)], len(wanted))
         last = torch.from_numpy(arrays[f"{sample['key']}.logits_last8"][-1])
-        assert (prompts.logits[0] - last).abs().max() < 1e-4
+        assert (prompts.logits[0, 0] - last).abs().max() < 1e-4
         assert engine.decode(prompts, len(wanted))[0].token_ids == wanted
 
 
@@ -58,6 +58,6 @@ def test_scores_are_the_original_attention_of_every_layer(reference_dir, golden_
         tiles = tiles_of(reference_dir, golden_checkpoint, sample)
         for layer in range(1, 16):  # nothing can be dropped after the last of 16
             probe = Probe()
-            engine = Engine(golden_checkpoint, Method("probe", Stage(layer, scorer, probe, Budget(tokens=2))))
+            engine = Engine(golden_checkpoint, Method("probe", (Stage(layer, scorer, probe, Budget(tokens=2)),)))
             engine.prefill(engine.prefix(engine.encode(tiles)), [row_of(golden_checkpoint, sample)], 1)
             assert (probe.scores[0] - wanted[layer - 1]).abs().max() < 1e-5

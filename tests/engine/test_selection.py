@@ -24,8 +24,7 @@ def evidence(rng: random.Random, generator: torch.Generator) -> Evidence:
 
 
 def test_fifty_shapes_take_a_handful_of_compilations() -> None:
-    stage = build("deep-layer", Options(Budget(0.1)), 8).stage
-    assert stage is not None
+    (stage,) = build("deep-layer", Options(Budget(0.1)), 8).stages
     eager, compiled = (selection(stage, compiled=wanted) for wanted in (False, True))
     torch._dynamo.reset()
     counters.clear()

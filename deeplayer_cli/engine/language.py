@@ -1,0 +1,98 @@
+"""A checkpoint's language model, opened up: its layers one at a time, and what precedes every image, read once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from deeplayer_cli.engine.decoder import attend, close, project
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+    from transformers import InternVLForConditionalGeneration
+
+    from deeplayer_cli.engine.decoder import Rotation
+
+
+class Language:
+    """A language model that has read P0, the text before the image.
+
+    Args:
+        model: the whole native model.
+        before_image: token ids of P0.
+
+    Attributes:
+        layers: the decoder layers.
+        n_p0: tokens of P0.
+        p0: for every layer, P0's queries (1, heads, n_p0, head_dim), keys and values (1, kv_heads, n_p0, head_dim).
+    """
+
+    def __init__(self, model: InternVLForConditionalGeneration, before_image: Sequence[int]) -> None:
+        self._model = model
+        self._decoder = model.model.language_model
+        self.layers = list(self._decoder.layers)
+        self.n_p0 = len(before_image)
+        self.p0 = self._read_p0(before_image)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        device: torch.device = self._decoder.embed_tokens.weight.device
+        return device
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Embeddings (B, T, C) of token ids (B, T)."""
+        embedded: Tensor = self._decoder.embed_tokens(ids)
+        return embedded
+
+    def rotation(self, position_ids: Tensor) -> Rotation:
+        """RoPE for position ids (B or 1, T)."""
+        cos, sin = self._decoder.rotary_emb(self._decoder.embed_tokens.weight, position_ids)
+        return cos, sin
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits (..., vocabulary) of the last layer's output (..., C)."""
+        logits: Tensor = self._model.lm_head(self._decoder.norm(hidden))
+        return logits
+
+    def behind_p0(self, index: int, *own: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Put P0's queries, keys and values of a layer in front of ``own`` ones, (B, ..., T, head_dim) each.
+
+        With its queries in place as well, causal attention needs no mask, and SDPA runs its fastest kernel.
+        """
+        queries, keys, values = (
+            torch.cat([first.expand(len(rest), -1, -1, -1), rest], dim=2)
+            for first, rest in zip(self.p0[index], own, strict=True)
+        )
+        return queries, keys, values
+
+    def run_layer(self, index: int, hidden: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Run the 0-based layer ``index`` over what follows P0, causally.
+
+        Args:
+            index: of the layer.
+            hidden: (B, T, C).
+            rotation: of its positions.
+
+        Returns:
+            Its output (B, T, C), and queries (B, heads, n_p0 + T, head_dim), keys and values
+            (B, kv_heads, n_p0 + T, head_dim) of P0 and ``hidden``.
+        """
+        layer = self.layers[index]
+        queries, keys, values = self.behind_p0(index, *project(layer, hidden, rotation))
+        attended = attend(queries, keys, values, None)[:, :, self.n_p0 :]
+        return close(layer, hidden, attended), queries, keys, values
+
+    @torch.inference_mode()
+    def _read_p0(self, before_image: Sequence[int]) -> list[tuple[Tensor, Tensor, Tensor]]:
+        hidden = self.embed(torch.tensor([before_image], device=self.device))
+        rotation = self.rotation(torch.arange(self.n_p0, device=self.device)[None])
+        read = []
+        for layer in self.layers:
+            queries, keys, values = project(layer, hidden, rotation)
+            hidden = close(layer, hidden, attend(queries, keys, values, None))
+            read.append((queries, keys, values))
+        return read
