@@ -16,7 +16,7 @@ def methods(json: options.Json = False) -> None:
         {
             "name": name,
             "keeps": entry.summary,
-            "layer": None if entry.scorer is None else "12 of 32" if entry.layer is None else str(entry.layer),
+            "layer": entry.after,
             "source": entry.source,
         }
         for name, entry in known().items()

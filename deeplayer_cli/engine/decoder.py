@@ -46,6 +46,12 @@ def rotate(states: Tensor, rotation: Rotation) -> Tensor:
     return states * cos[:, None] + rotate_half(states) * sin[:, None]
 
 
+def unrotate(states: Tensor, rotation: Rotation) -> Tensor:
+    """Undo ``rotate``, also where RoPE scales what it turns."""
+    cos, sin = rotation
+    return rotate(states, (cos, -sin)) / (cos.square() + sin.square())[:, None]
+
+
 def attend(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None) -> Tensor:
     """Attention of (B, heads, T, head_dim) over S keys; ``visible`` is (B or 1, 1, T, S) bool, None = causal, T = S."""
     return functional.scaled_dot_product_attention(

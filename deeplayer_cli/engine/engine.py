@@ -120,7 +120,7 @@ class Engine:
         tokenizer, prompt = checkpoint.tokenizer, checkpoint.prompt
         self._model = checkpoint.model
         self._eos_id = checkpoint.eos_id
-        self._method = method
+        self.method = method
         self._draft = draft
         self._selects = [selection(stage, compiled=compiled) for stage in method.stages]
         self._language = Language(checkpoint.model, tokenizer.encode(prompt.before_image))
@@ -179,7 +179,7 @@ class Engine:
         """
         answers = self.decode(self.prefill(prefix, rows, max_new_tokens), max_new_tokens)
         slips = [number for number, answer in enumerate(answers) if not answer.as_drafted]
-        if slips and self._method.reads_draft:
+        if slips and self.method.reads_draft:
             prompts = self.prefill(prefix, [rows[number] for number in slips], max_new_tokens, drafted=False)
             for number, answer in zip(slips, self.decode(prompts, max_new_tokens), strict=True):
                 answers[number] = replace(answer, as_drafted=False)
@@ -211,7 +211,7 @@ class Engine:
                 device=device,
             ).unbind(1)
             asking = Asking(expressions, ends, lengths, seeds)
-            stages = list(zip(self._method.stages, self._selects, strict=True))
+            stages = list(zip(self.method.stages, self._selects, strict=True))
             own = (hidden, queries, caches[-1].upto(n_own)[0] if caches else queries)
             hidden, kept, late = finish(self._language, stages, prefix, image, own, asking, room)
             caches += late
@@ -251,9 +251,9 @@ class Engine:
 
     def _split(self, n_visual: int) -> tuple[int, bool]:
         """How many layers an image's tokens share, and whether the last of them is left open."""
-        if self._method.count(n_visual) == n_visual:
+        if self.method.count(n_visual) == n_visual:
             return self.n_layers, False
-        first = self._method.stages[0]
+        first = self.method.stages[0]
         needs_output = first.selector.needs_features or first.reads_next
         return first.drop_after_layer, first.drop_after_layer > 0 and not needs_output
 

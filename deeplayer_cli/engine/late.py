@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from deeplayer_cli.engine.cache import LayerCache
-from deeplayer_cli.engine.decoder import attend, close, project, project_queries
+from deeplayer_cli.engine.decoder import attend, close, project, project_queries, unrotate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,13 +56,13 @@ class _Choice:
     Attributes:
         asking: which of the own tokens score.
         places: (B, n_visual, 3) of all visual tokens.
-        visual_start: index of the first visual token among the keys.
+        language: the model.
         n_own: own tokens of a prompt; they come last.
     """
 
     asking: Asking
     places: Tensor
-    visual_start: int
+    language: Language
     n_own: int
 
     def __call__(
@@ -70,15 +70,28 @@ class _Choice:
     ) -> Tensor:
         """Indices (B, n_keep) into the tokens ``kept`` (B, n) so far; ``features`` are theirs, see `_features`."""
         stage, select = by
+        queries = queries[:, :, -self.n_own :]
+        if stage.scorer.rows is not None and not stage.scorer.rotary:
+            cos, sin = self.language.rotation(self._positions(kept, keys.shape[2]))
+            queries = unrotate(queries, (cos[:, -self.n_own :], sin[:, -self.n_own :]))
+            keys = unrotate(keys, (cos, sin))
         evidence = self.asking.evidence(
             stage.scorer.rows,
-            queries[:, :, -self.n_own :],
+            queries,
             keys,
-            visual_start=self.visual_start,
+            visual_start=self.language.n_p0,
             features=features,
             places=self.places.take_along_dim(kept[..., None], dim=1),
         )
         return select(evidence, stage.count(self.places.shape[1]))
+
+    def _positions(self, kept: Tensor, n_keys: int) -> Tensor:
+        """Position ids (B, S) of a prompt whose visual tokens are ``kept`` (B, n)."""
+        n_before, n_visual = self.language.n_p0, self.places.shape[1]
+        before = torch.arange(n_before, device=kept.device).expand(len(kept), -1)
+        n_after = n_keys - n_before - kept.shape[1]
+        after = n_before + n_visual + torch.arange(n_after, device=kept.device).expand(len(kept), -1)
+        return torch.cat([before, n_before + kept, after], dim=1)
 
 
 def finish(
@@ -107,7 +120,7 @@ def finish(
     """
     hidden, queries, keys = own
     n_visual, n_own = prefix.visual.shape[1], hidden.shape[1]
-    choose = _Choice(asking, prefix.places[image], language.n_p0, n_own)
+    choose = _Choice(asking, prefix.places[image], language, n_own)
     waiting = list(stages)
     kept = torch.arange(n_visual, device=language.device).expand(len(image), -1)
     if not waiting[0][0].reads_next:

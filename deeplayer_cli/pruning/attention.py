@@ -27,9 +27,11 @@ class AttentionScorer:
     Attributes:
         rows: ``last`` is the last prompt token, as published; ``text`` is the mean over the expression's tokens;
             ``drafted`` is the last token of the answer's drafted beginning, the one about to write the first number.
+        rotary: with RoPE, as the model attends; without it, distance does not count (FEATHER, arXiv:2412.13180).
     """
 
     rows: QueryRows = "last"
+    rotary: bool = True
 
     def __call__(self, evidence: Evidence) -> Tensor:
         """Return (B, n_visual) float32."""

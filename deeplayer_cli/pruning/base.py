@@ -18,8 +18,8 @@ class Evidence(NamedTuple):
     """What a scorer may look at: B prompts at one decoder layer, R query rows each, over S keys.
 
     Attributes:
-        queries: (B, heads, R, head_dim), after RoPE; R = 0 for a scorer that reads no attention.
-        keys: (B, kv_heads, S, head_dim), after RoPE: the whole prompt at the scoring layer.
+        queries: (B, heads, R, head_dim), after RoPE if the scorer is ``rotary``; R = 0 if it reads no attention.
+        keys: (B, kv_heads, S, head_dim), as the queries: the whole prompt at the scoring layer.
         visible: (B, R, S) bool, the keys that each query row attends to; a row without any is padding.
         seeds: (B,) int64, one reproducible number a prompt, the same in every batch and order.
         visual_start: index of the first visual token among the keys.
@@ -44,6 +44,10 @@ class Scorer(Protocol):
     @property
     def rows(self) -> QueryRows | None:
         """The prompt rows whose queries it needs, or None where it reads no attention."""
+
+    @property
+    def rotary(self) -> bool:
+        """Whether it wants queries and keys after RoPE, as the model's attention does, or before it."""
 
     def __call__(self, evidence: Evidence) -> Tensor:
         """Return float scores, (B, n_visual)."""

@@ -19,6 +19,7 @@ class NoScore:
     """Every token is worth the same: for selectors that look at features alone."""
 
     rows: None = None
+    rotary: bool = True
 
     def __call__(self, evidence: Evidence) -> Tensor:
         """Return zeros, (B, n_visual)."""

@@ -28,6 +28,7 @@ class RandomScorer:
     """
 
     rows: None = None
+    rotary: bool = True
 
     def __call__(self, evidence: Evidence) -> Tensor:
         """Return (B, n_visual) float64 holding whole numbers below 2^32."""

@@ -13,7 +13,7 @@ from deeplayer_cli.pruning.base import Budget, Method, QueryRows, Scorer, Select
 from deeplayer_cli.pruning.independent_set import IndependentSet
 from deeplayer_cli.pruning.max_min import MaxMin, NoScore
 from deeplayer_cli.pruning.random import RandomScorer
-from deeplayer_cli.pruning.topk import TopK
+from deeplayer_cli.pruning.topk import GridAndTopK, TopK
 from deeplayer_cli.pruning.uniform import UniformScorer
 
 if TYPE_CHECKING:
@@ -40,6 +40,27 @@ class Options:
 
 
 @dataclass(frozen=True)
+class Drop:
+    """One of a method's drops, as published for a model of 32 layers; other depths drop in proportion.
+
+    Attributes:
+        layer: 1-based, of 32.
+        power: see ``Stage``.
+        selector: turns scores into tokens.
+        reads_next: see ``Stage``.
+    """
+
+    layer: int
+    power: float = 1.0
+    selector: Selector = _TOP_K
+    reads_next: bool = False
+
+    def layer_in(self, n_layers: int) -> int:
+        """The layer that it drops after in a model of ``n_layers``."""
+        return max(1, round(self.layer * n_layers / 32))
+
+
+@dataclass(frozen=True)
 class Entry:
     """A method as data.
 
@@ -50,6 +71,7 @@ class Entry:
         selector: turns scores into tokens.
         layer: the 1-based layer that it drops after, unless the user says otherwise; None for the paper's layer 12 of
             32, carried over to the model's depth.
+        drops: instead of ``selector`` and ``layer``, for a method that drops elsewhere or more than once.
     """
 
     summary: str
@@ -57,19 +79,37 @@ class Entry:
     scorer: Callable[[Options], Scorer] | None = None
     selector: Selector = _TOP_K
     layer: int | None = None
+    drops: tuple[Drop, ...] = ()
 
-    def layer_of(self, options: Options, n_layers: int) -> int:
-        """The layer that it drops after in a model of ``n_layers``."""
-        if options.layer is not None:
-            return options.layer
-        return round(12 * n_layers / 32) if self.layer is None else self.layer
+    @property
+    def after(self) -> str | None:
+        """The layers that it drops after, in words."""
+        if self.scorer is None:
+            return None
+        layers = ", ".join(str(drop.layer) for drop in self.drops or (Drop(12),))
+        return f"{layers} of 32" if self.layer is None else str(self.layer)
 
     def build(self, name: str, options: Options, n_layers: int) -> Method:
-        """The method for a model of ``n_layers`` decoder layers."""
+        """The method for a model of ``n_layers`` decoder layers.
+
+        Raises:
+            DeeplayerError: a layer is given for a method that drops after several.
+        """
         if self.scorer is None:
             return Method(name)
-        stage = Stage(self.layer_of(options, n_layers), self.scorer(options), self.selector, options.budget)
-        return Method(name, (stage,))
+        scorer, drops = self.scorer(options), self.drops or (Drop(12, selector=self.selector),)
+        layers = [drop.layer_in(n_layers) for drop in drops]
+        if options.layer is not None and len(drops) > 1:
+            raise DeeplayerError(f"--layer {options.layer}: {name} drops after layers {layers} of {n_layers}, not one")
+        if len(drops) == 1:
+            layers = [given for given in (options.layer, self.layer, layers[0]) if given is not None][:1]
+        return Method(
+            name,
+            tuple(
+                Stage(layer, scorer, drop.selector, options.budget, drop.power, drop.reads_next)
+                for layer, drop in zip(layers, drops, strict=True)
+            ),
+        )
 
 
 _DEEP_LAYER = "Deep-Layer Attention Pruning (clawRxiv 2604.00591)"
@@ -97,6 +137,32 @@ _OWN = {
         "FastV (arXiv:2403.06764)",
         lambda options: AttentionScorer(options.query),
         layer=2,
+    ),
+    "pyramiddrop": Entry(
+        "half, a quarter, an eighth: the most attended at a quarter, half, three quarters of the depth",
+        "PyramidDrop (arXiv:2410.17247), position ids kept",
+        lambda options: AttentionScorer(options.query),
+        drops=(Drop(8, 1 / 3, reads_next=True), Drop(16, 2 / 3, reads_next=True), Drop(24, reads_next=True)),
+    ),
+    "sparsevlm-nomerge": Entry(
+        "the most attended by the expression, in three steps; nothing is merged",
+        "SparseVLM (arXiv:2410.04417); that all of the expression rates is ours",
+        lambda _: AttentionScorer("text"),
+        # 300, 200 and 110 of 576 tokens
+        drops=(Drop(2, 0.394), Drop(6, 0.639), Drop(15)),
+    ),
+    "feather": Entry(
+        "a grid and the most attended without RoPE, then the most attended without RoPE",
+        "FEATHER (arXiv:2412.13180)",
+        lambda options: AttentionScorer(options.query, rotary=False),
+        # 30% and a ninth of the rest, then 9% of these
+        drops=(Drop(8, 0.288, GridAndTopK()), Drop(16)),
+    ),
+    "vscan": Entry(
+        "the most attended without RoPE, half way: the second stage alone",
+        "VScan (arXiv:2505.22654)",
+        lambda options: AttentionScorer(options.query, rotary=False),
+        drops=(Drop(16),),
     ),
     "divprune": Entry(
         "the most diverse before the language model",

@@ -24,6 +24,7 @@ class UniformScorer:
     """
 
     rows: None = None
+    rotary: bool = True
 
     def __call__(self, evidence: Evidence) -> Tensor:
         """Return (B, n_visual) int64."""

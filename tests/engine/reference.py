@@ -14,7 +14,6 @@ import torch
 
 @dataclass(frozen=True)
 class Reference:
-    kept: list[int]
     logits: torch.Tensor  # (vocabulary,) for the first answer token
     token_ids: list[int]
 
@@ -47,28 +46,36 @@ class PlainModel:
         return tiles.flatten(0, 1)
 
     @torch.no_grad()
-    def forward(self, ids: list[int], features: torch.Tensor, layer: int | None, dropped: list[int]):
-        """Logits of the last position and every layer's attention (heads, N, N), where it is eager."""
+    def forward(self, ids: list[int], features: torch.Tensor, drops: list[tuple[int, list[int]]]):
+        """Logits of the last position and every layer's attention (heads, N, N), where it is eager.
+
+        ``drops``: after which layer which positions of the prompt are hidden.
+        """
         ids_tensor = torch.tensor([ids])
         embeds = self.decoder.embed_tokens(ids_tensor)
         embeds[0, self.visual_positions(ids)[: len(features)]] = features  # an answer may hold the image token as well
         lowest = torch.finfo(embeds.dtype).min
         causal = torch.full((len(ids), len(ids)), lowest, dtype=embeds.dtype).triu(1)[None, None]
-        pruned = causal.clone()
-        pruned[..., dropped] = lowest
-        pruned[..., range(len(ids)), range(len(ids))] = 0.0  # a dropped token's own, unseen row must stay finite
         attentions = []
 
-        def mask_columns(module, args, kwargs):
-            kwargs["attention_mask"] = pruned
-            return args, kwargs
+        def masking(dropped):
+            pruned = causal.clone()
+            pruned[..., dropped] = lowest
+            pruned[..., range(len(ids)), range(len(ids))] = 0.0  # a dropped token's own, unseen row must stay finite
+
+            def mask_columns(module, args, kwargs):
+                kwargs["attention_mask"] = pruned
+                return args, kwargs
+
+            return mask_columns
 
         def read_attention(module, args, output):
             attentions.append(output[1][0] if output[1] is not None else None)
 
         hooks = [block.self_attn.register_forward_hook(read_attention) for block in self.decoder.layers]
-        pruned_layers = self.decoder.layers[len(self.decoder.layers) if layer is None else layer :]
-        hooks += [block.register_forward_pre_hook(mask_columns, with_kwargs=True) for block in pruned_layers]
+        for layer, dropped in drops:
+            later = self.decoder.layers[layer:]
+            hooks += [block.register_forward_pre_hook(masking(dropped), with_kwargs=True) for block in later]
         try:
             hidden = self.decoder(inputs_embeds=embeds, attention_mask=causal, use_cache=False).last_hidden_state
         finally:
@@ -84,11 +91,52 @@ class PlainModel:
         scores = self.scores(ids, features, layer, rows)
         return sorted(scores.argsort(descending=True, stable=True)[:n_keep].tolist())
 
-    def scores(self, ids: list[int], features: torch.Tensor, layer: int, rows: list[int]) -> torch.Tensor:
+    def scores(
+        self,
+        ids: list[int],
+        features: torch.Tensor,
+        layer: int,
+        rows: list[int],
+        stages: list[tuple[int, list[int]]] = (),
+    ) -> torch.Tensor:
         """What each visual token gets of the eager attention of 1-based ``layer``, mean over heads and given rows."""
         with self.eager():
-            _, attentions = self.forward(ids, features, None, [])
+            _, attentions = self.forward(ids, features, self.drops(ids, stages))
         return attentions[layer - 1][:, rows][..., self.visual_positions(ids)].mean((0, 1))
+
+    def scores_without_rope(
+        self,
+        ids: list[int],
+        features: torch.Tensor,
+        layer: int,
+        row: int,
+        stages: list[tuple[int, list[int]]],
+    ) -> torch.Tensor:
+        """As `scores` of one row, from the projections of ``layer`` as they are before RoPE."""
+        attention, seen = self.decoder.layers[layer - 1].self_attn, {}
+        hooks = [
+            getattr(attention, name).register_forward_hook(
+                lambda module, args, output, name=name: seen.update({name: output})
+            )
+            for name in ("q_proj", "k_proj")
+        ]
+        drops = self.drops(ids, stages)
+        try:
+            self.forward(ids, features, drops)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        queries, keys = (seen[name][0].unflatten(-1, (-1, attention.head_dim)) for name in ("q_proj", "k_proj"))
+        keys = keys.repeat_interleave(queries.shape[1] // keys.shape[1], dim=1)
+        logits = torch.einsum("hd,shd->hs", queries[row], keys[: row + 1]) * attention.head_dim**-0.5
+        hidden = [position for position in (drops[-1][1] if drops else []) if position <= row]
+        logits[:, hidden] = -torch.inf
+        return logits.softmax(-1).mean(0)[self.visual_positions(ids)]
+
+    def drops(self, ids: list[int], stages: list[tuple[int, list[int]]]) -> list[tuple[int, list[int]]]:
+        """Stages as (layer, kept visual tokens) to (layer, dropped positions)."""
+        visual = self.visual_positions(ids)
+        return [(layer, [visual[i] for i in range(len(visual)) if i not in set(kept)]) for layer, kept in stages]
 
     def visual_outputs(self, ids: list[int], features: torch.Tensor, layer: int) -> torch.Tensor:
         """What 1-based ``layer`` puts out for each visual token; layer 0 is the input."""
@@ -98,20 +146,19 @@ class PlainModel:
         block = self.decoder.layers[layer - 1]
         hook = block.register_forward_hook(lambda module, args, output: outputs.append(output))
         try:
-            self.forward(ids, features, None, [])
+            self.forward(ids, features, [])
         finally:
             hook.remove()
         return outputs[0][0, self.visual_positions(ids)]
 
     def answer(
-        self, ids: list[int], features: torch.Tensor, layer: int | None, kept: list[int], n_new: int
+        self, ids: list[int], features: torch.Tensor, stages: list[tuple[int, list[int]]], n_new: int
     ) -> Reference:
-        """Greedy answer with only ``kept`` visual tokens visible after ``layer``; the first token is not the stop."""
-        visual = self.visual_positions(ids)  # of the prompt: what is generated is never dropped
-        dropped = [position for index, position in enumerate(visual) if index not in set(kept)]
+        """Greedy answer with only those visual tokens visible after each layer; the first token is not the stop."""
+        drops = self.drops(ids, stages)  # of the prompt: what is generated is never dropped
         sequence, first = list(ids), None
         while len(sequence) - len(ids) < n_new:
-            logits, _ = self.forward(sequence, features, layer, dropped)
+            logits, _ = self.forward(sequence, features, drops)
             if first is None:
                 first = logits
                 logits = logits.clone()
@@ -120,4 +167,4 @@ class PlainModel:
             if token == self.checkpoint.eos_id:
                 break
             sequence.append(token)
-        return Reference(kept, first, sequence[len(ids) :])
+        return Reference(first, sequence[len(ids) :])

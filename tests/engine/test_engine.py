@@ -9,6 +9,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from deeplayer_cli.engine import Engine, Row
+from deeplayer_cli.engine.draft import no_draft
 from deeplayer_cli.engine.vision import normalize
 from deeplayer_cli.pruning import Budget, Evidence, Options, build, methods, token_places
 from tests.engine.reference import PlainModel
@@ -33,10 +34,10 @@ def tiles():
     return torch.randint(0, 256, (2, TILES, 3, 56, 56), dtype=torch.uint8, generator=generator)
 
 
-def make_engine(checkpoint, method="deep-layer", *, compiled=False, **options):
+def make_engine(checkpoint, method="deep-layer", *, compiled=False, draft=no_draft, **options):
     options = Options(**{"budget": Budget(0.3), **options})
     n_layers = checkpoint.model.config.text_config.num_hidden_layers
-    return Engine(checkpoint, build(method, options, n_layers), compiled=compiled)
+    return Engine(checkpoint, build(method, options, n_layers), draft=draft, compiled=compiled)
 
 
 def make_rows(checkpoint, wanted=(0, 1, 2, 3)):
@@ -64,7 +65,7 @@ def test_pruned_run_equals_the_masked_reference(checkpoint, tiles, layer, keep, 
         end = len(ids) - n_closing
         asking = [len(ids) - 1] if query == "last" else list(range(end - len(expression), end))
         assert kept[index] == plain.select(ids, features, layer, asking, int(keep * N_VISUAL))
-        reference = plain.answer(ids, features, layer, kept[index], N_NEW)
+        reference = plain.answer(ids, features, [(layer, kept[index])], N_NEW)
         assert (logits[index] - reference.logits).abs().max() < 1e-9
         assert answers[index] == reference.token_ids
 
@@ -102,7 +103,37 @@ def test_selectors_see_what_layer_k_puts_out(checkpoint, tiles, method, layer):
         evidence = Evidence(nothing, nothing, torch.empty(1, 0, 0), nothing, 0, N_VISUAL, outputs, PLACES[None])
         scores = torch.zeros(N_VISUAL) if layer != 3 else plain.scores(ids, features, layer, [len(ids) - 1])
         assert kept[index] == selector(scores[None], evidence, int(0.3 * N_VISUAL))[0].tolist()
-        reference = plain.answer(ids, features, layer, kept[index], N_NEW)
+        reference = plain.answer(ids, features, [(layer, kept[index])], N_NEW)
+        assert (logits[index] - reference.logits).abs().max() < 1e-9
+        assert answers[index] == reference.token_ids
+
+
+@pytest.mark.parametrize("method", ["pyramiddrop", "sparsevlm-nomerge", "feather", "vscan"])
+def test_every_drop_of_a_method_is_the_masked_references(checkpoint, tiles, method):
+    engine = make_engine(checkpoint, method)
+    logits, kept, answers = run(engine, tiles, make_rows(checkpoint))
+    plain, stages = PlainModel(checkpoint), engine.method.stages
+    n_closing = len(checkpoint.tokenizer.encode_piece(checkpoint.prompt.after_expression))
+    nothing = torch.empty(1, 1, 0, 4)
+    for index, expression in enumerate(EXPRESSIONS):
+        ids = plain.prompt_ids(expression, N_VISUAL)
+        features = plain.features(normalize(tiles[ON_IMAGE[index]]))
+        done, left = [], torch.arange(N_VISUAL)
+        for stage in stages:
+            layer = stage.drop_after_layer + stage.reads_next
+            if stage.scorer.rotary:
+                end = len(ids) - n_closing
+                rows = range(end - len(expression), end) if stage.scorer.rows == "text" else [len(ids) - 1]
+                scores = plain.scores(ids, features, layer, list(rows), done)
+            else:
+                scores = plain.scores_without_rope(ids, features, layer, len(ids) - 1, done)
+            places = PLACES[None, left]
+            evidence = Evidence(nothing, nothing, torch.empty(1, 0, 0), nothing, 0, len(left), nothing, places)
+            left = left[stage.selector(scores[None, left], evidence, stage.count(N_VISUAL))[0]]
+            done.append((stage.drop_after_layer, left.tolist()))
+        assert kept[index] == left.tolist() and len(left) == int(0.3 * N_VISUAL)
+        assert len({len(tokens) for _, tokens in done}) == len(stages)  # every drop drops something
+        reference = plain.answer(ids, features, done, N_NEW)
         assert (logits[index] - reference.logits).abs().max() < 1e-9
         assert answers[index] == reference.token_ids
 
@@ -140,7 +171,7 @@ def test_random_choice_is_the_seeds_own(checkpoint, tiles, layer):
     plain = PlainModel(checkpoint)
     for index, expression in enumerate(EXPRESSIONS):
         features = plain.features(normalize(tiles[ON_IMAGE[index]]))
-        reference = plain.answer(plain.prompt_ids(expression, N_VISUAL), features, layer, kept[index], N_NEW)
+        reference = plain.answer(plain.prompt_ids(expression, N_VISUAL), features, [(layer, kept[index])], N_NEW)
         assert answers[index] == reference.token_ids
 
 
