@@ -14,7 +14,7 @@ from deeplayer_cli.checkpoints.layout import Layout
 from deeplayer_cli.checkpoints.locate import DEMO, locate
 from deeplayer_cli.checkpoints.native import read_prompt
 from deeplayer_cli.checkpoints.original import internvl_config
-from deeplayer_cli.checkpoints.sizes import SIZES
+from deeplayer_cli.checkpoints.sizes import MINI, SIZES
 from deeplayer_cli.checkpoints.tokenizer import FastTokenizer
 from deeplayer_cli.checkpoints.weights import materialise
 from deeplayer_cli.errors import DeeplayerError
@@ -34,7 +34,7 @@ def read(name: str) -> Layout:
     Raises:
         DeeplayerError: no such size, or the demo's tokenizer is missing.
     """
-    sizes = {f"{PREFIX}{size.name}": size for size in SIZES}
+    sizes = {f"{PREFIX}{size.name}": size for size in (*SIZES, MINI)}
     if name not in sizes:
         raise DeeplayerError(f"unknown model {name!r}: choose {', '.join(sizes)}")
     folder = locate(DEMO, None)

@@ -1,0 +1,6 @@
+"""How fast, against what, and whether the answers were the same: all in one run, side by side."""
+
+from deeplayer_cli.bench.suites import SUITES, Plan
+from deeplayer_cli.bench.timing import Result, Spread, measure
+
+__all__ = ["SUITES", "Plan", "Result", "Spread", "measure"]

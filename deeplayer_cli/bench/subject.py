@@ -1,0 +1,197 @@
+"""One made-up image with its expressions, asked of the engine and of transformers itself."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from deeplayer_cli.engine import Engine, Row
+from deeplayer_cli.engine.draft import no_draft
+from deeplayer_cli.engine.vision import normalize
+from deeplayer_cli.pruning import Budget, Method, Options, build, token_places
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from torch import Tensor
+    from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+
+    from deeplayer_cli.checkpoints import Checkpoint
+    from deeplayer_cli.engine import Answer, Draft, Prefix
+    from deeplayer_cli.pruning import Evidence, Stage
+
+_WORDS = ("red", "blue", "green", "small", "large", "circle", "square", "star")
+
+
+class Subject:
+    """An image of random pixels and several expressions about it, four words each.
+
+    Args:
+        checkpoint: the model.
+        n_tiles: of the image.
+        n_expressions: about it.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, n_tiles: int, n_expressions: int = 1) -> None:
+        self.checkpoint = checkpoint
+        self.n_visual = n_tiles * checkpoint.tokens_per_tile
+        side, generator = checkpoint.tiling.tile_size, torch.Generator().manual_seed(0)
+        self._tiles = torch.randint(0, 256, (1, n_tiles, 3, side, side), dtype=torch.uint8, generator=generator)
+        self._places = token_places((n_tiles, 1), n_tiles, self.n_visual)[None]
+        texts = [f"the {_WORDS[n % 8]} {_WORDS[n // 8 % 8]} {_WORDS[n // 64 % 8]}" for n in range(n_expressions)]
+        self.rows = [Row(0, checkpoint.tokenizer.encode_expression(text), seed) for seed, text in enumerate(texts)]
+        self._references: dict[tuple[str, float, int], list[list[int]]] = {}
+
+    def engine(self, method: str, keep: float = 1.0, draft: Draft = no_draft, *, compiled: bool = False) -> Engine:
+        """An engine with a method at its default layer."""
+        n_layers = self.checkpoint.model.config.text_config.num_hidden_layers
+        chosen = build(method, Options(Budget(keep)), n_layers)
+        return Engine(self.checkpoint, chosen, draft=draft, compiled=compiled)
+
+    def prefix(self, engine: Engine) -> Prefix:
+        """Pixels to prefix."""
+        return engine.prefix(engine.encode(self._tiles), self._places)
+
+    def answers(self, engine: Engine, n_new: int) -> list[Answer]:
+        """Pixels to answers of up to ``n_new`` tokens, all expressions in one batch."""
+        return engine.answer(self.prefix(engine), self.rows, n_new)
+
+    def generate(self, row: Row, n_new: int) -> list[int]:
+        """Transformers' own greedy ``generate()``, pixels to tokens, for one expression."""
+        model, device = self.checkpoint.model, self.checkpoint.model.device
+        ids = torch.tensor([self._prompt_ids(row)], device=device)
+        generated = model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            pixel_values=normalize(self._tiles[0].to(device)).to(model.dtype),
+            max_new_tokens=n_new,
+            min_new_tokens=1,
+            do_sample=False,
+            eos_token_id=self.checkpoint.eos_id,
+            pad_token_id=self.checkpoint.eos_id,
+        )[0, ids.shape[1] :].tolist()
+        return [token for token in generated if token != self.checkpoint.eos_id]
+
+    def reference(self, method: str, keep: float, n_new: int) -> list[list[int]]:
+        """Token ids of all answers, as transformers' ``generate()`` gives them."""
+        key = (method, keep, n_new)
+        if key not in self._references:
+            engine = self.engine(method, keep)
+            self._references[key] = [
+                self._generate_unseen(row, n_new, engine.method.layer, answer.kept)
+                for row, answer in zip(self.rows, self.answers(engine, 1), strict=True)
+            ]
+        return self._references[key]
+
+    def _generate_unseen(self, row: Row, n_new: int, layer: int | None, kept: Sequence[int]) -> list[int]:
+        """As ``generate``: nothing is dropped, but layers after ``layer`` do not see what was not ``kept``."""
+        if layer is None:
+            return self.generate(row, n_new)
+        visual = [i for i, token in enumerate(self._prompt_ids(row)) if token == self.checkpoint.image_token_id]
+        dropped = [visual[i] for i in sorted(set(range(self.n_visual)) - set(kept))]
+        with _unseen(self.checkpoint.model.model.language_model.layers[layer:], dropped):
+            return self.generate(row, n_new)
+
+    def _prompt_ids(self, row: Row) -> list[int]:
+        tokenizer, prompt = self.checkpoint.tokenizer, self.checkpoint.prompt
+        return [
+            *tokenizer.encode(prompt.before_image),
+            *[self.checkpoint.image_token_id] * self.n_visual,
+            *tokenizer.encode_piece(prompt.after_image),
+            *row.expression_ids,
+            *tokenizer.encode_piece(prompt.after_expression),
+        ]
+
+
+@dataclass(frozen=True)
+class KnownDraft:
+    """Drafts as long as the template's, of which a chosen share is right: random weights would accept none.
+
+    The answers are known beforehand; the engine verifies the drafts as it does any others.
+
+    Attributes:
+        answers: token ids by expression.
+        opening: tokens that the template guesses at the beginning.
+        share: of the drafts that are right; the others are wrong from their first token on.
+    """
+
+    answers: dict[tuple[int, ...], list[int]]
+    opening: int
+    share: float
+
+    def __call__(self, expression_ids: Sequence[int], written: Sequence[int]) -> Sequence[int]:
+        """See ``Draft``: the opening at first, and after every number the two tokens of a separator."""
+        done, known = len(written), self.answers[tuple(expression_ids)]
+        if done == 0:
+            return self._spoilt(known[: self.opening], number=0)
+        number, into = divmod(done - self.opening, 3)
+        if number < 0 or into != 1:
+            return ()
+        return self._spoilt(known[done : done + 2], number=number + 1)
+
+    def _spoilt(self, guess: list[int], number: int) -> list[int]:
+        is_right = int((number + 1) * self.share) > int(number * self.share)
+        return guess if is_right else [token ^ 1 for token in guess]
+
+
+@dataclass(frozen=True)
+class SelectionProbe:
+    """What a method's selection was given, and what it chose.
+
+    Attributes:
+        stage: the method's only stage.
+        evidence: of one prompt.
+        n_keep: tokens to keep.
+        kept: the tokens kept, (1, n_keep).
+    """
+
+    stage: Stage
+    evidence: Evidence
+    n_keep: int
+    kept: list[list[int]]
+
+    @classmethod
+    def read(cls, subject: Subject, method: str, keep: float) -> SelectionProbe:
+        """Run a prompt through an engine with a method of one stage."""
+        (stage,) = subject.engine(method, keep).method.stages
+        given: list[tuple[Evidence, int]] = []
+
+        class Listening:
+            needs_features = stage.selector.needs_features
+            compilable = False
+
+            def __call__(self, scores: Tensor, evidence: Evidence, n_keep: int) -> Tensor:
+                given.append((evidence, n_keep))
+                return stage.selector(scores, evidence, n_keep)
+
+        listening = Method(method, (replace(stage, selector=Listening()),))
+        engine = Engine(subject.checkpoint, listening)
+        kept = engine.prefill(subject.prefix(engine), subject.rows, 1).kept.tolist()
+        return cls(stage, *given[0], kept)
+
+
+@contextmanager
+def _unseen(layers: Sequence[LlamaDecoderLayer], dropped: Sequence[int]) -> Iterator[None]:
+    """Hide prompt positions from decoder layers, as keys."""
+
+    def hide(
+        layer: LlamaDecoderLayer, args: tuple[Tensor, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Tensor, ...], Any]:
+        hidden = args[0]
+        n_past = kwargs["past_key_values"].get_seq_length(layer.self_attn.layer_idx)
+        n_new = hidden.shape[1]
+        seen = torch.ones(n_new, n_past + n_new, dtype=torch.bool, device=hidden.device).tril(n_past)
+        seen[:, dropped] = False
+        own = torch.arange(n_new, device=hidden.device)
+        seen[own, n_past + own] = True  # a hidden token's own row must stay finite
+        return args, kwargs | {"attention_mask": seen[None, None]}
+
+    hooks = [layer.register_forward_pre_hook(hide, with_kwargs=True) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

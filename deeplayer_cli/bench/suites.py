@@ -1,0 +1,167 @@
+"""What is compared with what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from deeplayer_cli.bench.subject import KnownDraft, SelectionProbe, Subject
+from deeplayer_cli.bench.timing import Case
+from deeplayer_cli.engine import TemplateDraft
+from deeplayer_cli.engine.draft import no_draft
+from deeplayer_cli.engine.selection import selection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from deeplayer_cli.checkpoints import Checkpoint
+    from deeplayer_cli.engine import Draft, Prefilled
+
+_METHOD = "deep-layer"
+_RIGHT = (0.0, 0.5, 1.0)  # shares of drafts that are accepted
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to vary.
+
+    Attributes:
+        tiles: of the image.
+        keeps: shares of visual tokens.
+        expressions: about the image, except for ``prefill`` and ``select``, which ask one.
+        n_new: answer tokens, for ``decode`` and ``e2e``.
+    """
+
+    tiles: tuple[int, ...] = (4, 7)
+    keeps: tuple[float, ...] = (0.1,)
+    expressions: tuple[int, ...] = (1, 7)
+    n_new: int = 24
+
+    @property
+    def prunings(self) -> list[tuple[str, str, float]]:
+        """Name, method and share kept: no pruning first."""
+        return [("unpruned", "none", 1.0), *((f"{_METHOD} {keep:g}", _METHOD, keep) for keep in self.keeps)]
+
+
+def prefill(checkpoint: Checkpoint, plan: Plan) -> Iterator[Case]:
+    """Pixels to the first token: transformers, the engine unpruned and pruned, and fewer tiles."""
+    for n_tiles in plan.tiles:
+        subject = Subject(checkpoint, n_tiles)
+        group = f"{subject.n_visual} visual tokens"
+        yield _generate(subject, group, 1)
+        for name, method, keep in plan.prunings:
+            yield _ask(subject, group, name, method, keep, 1)
+        if n_tiles > 1:
+            yield _ask(Subject(checkpoint, 1), group, "unpruned, 1 tile", "none", 1.0, 1)
+
+
+def share(checkpoint: Checkpoint, plan: Plan) -> Iterator[Case]:
+    """Pixels to the first tokens of all expressions about one image; unpruned means a prefix cache."""
+    for subject, group in _subjects(checkpoint, plan):
+        yield _generate(subject, group, 1)
+        for name, method, keep in plan.prunings:
+            yield _ask(subject, group, name, method, keep, 1)
+
+
+def e2e(checkpoint: Checkpoint, plan: Plan) -> Iterator[Case]:
+    """Pixels to whole answers, without drafts and with drafts of which a known share is right."""
+    for subject, group in _subjects(checkpoint, plan):
+        yield _generate(subject, group, plan.n_new)
+        for name, method, keep in plan.prunings:
+            yield _ask(subject, group, name, method, keep, plan.n_new)
+            for right in _RIGHT:
+                draft = _draft(subject, method, keep, plan.n_new, right)
+                yield _ask(subject, group, f"{name}, drafts {right:.0%} right", method, keep, plan.n_new, draft)
+
+
+def decode(checkpoint: Checkpoint, plan: Plan) -> Iterator[Case]:
+    """The answers alone, after the prompts have been read."""
+    for subject, group in _subjects(checkpoint, plan):
+        for name, method, keep in plan.prunings:
+            yield _decode(subject, group, name, method, keep, plan.n_new)
+            for right in _RIGHT:
+                draft = _draft(subject, method, keep, plan.n_new, right)
+                yield _decode(subject, group, f"{name}, drafts {right:.0%} right", method, keep, plan.n_new, draft)
+
+
+def select(checkpoint: Checkpoint, plan: Plan) -> Iterator[Case]:
+    """The selection step by itself, against the prefill that it is part of."""
+    for n_tiles in plan.tiles:
+        subject = Subject(checkpoint, n_tiles)
+        for keep in plan.keeps:
+            group = f"{subject.n_visual} visual tokens, keep {keep:g}"
+            yield _ask(subject, group, "the whole prefill", _METHOD, keep, 1)
+            yield _select(subject, group, "top-k", _METHOD, keep, compiled=False)
+            yield _select(subject, group, "top-k, compiled", _METHOD, keep, compiled=True)
+            yield _select(subject, group, "independent set", "deep-layer-mis", keep, compiled=False)
+
+
+SUITES: Mapping[str, Callable[[Checkpoint, Plan], Iterator[Case]]] = {
+    "prefill": prefill,
+    "share": share,
+    "decode": decode,
+    "select": select,
+    "e2e": e2e,
+}
+
+
+def _subjects(checkpoint: Checkpoint, plan: Plan) -> Iterator[tuple[Subject, str]]:
+    for n_tiles in plan.tiles:
+        for n in plan.expressions:
+            subject = Subject(checkpoint, n_tiles, n)
+            yield subject, f"{subject.n_visual} visual tokens, {n} expression{'s' if n > 1 else ''}"
+
+
+def _generate(subject: Subject, group: str, n_new: int) -> Case:
+    """Transformers asked about the first expression; each further one would take as long again."""
+    n = len(subject.rows)
+    return Case(
+        group,
+        "transformers generate()" if n == 1 else f"transformers generate(), 1 run times {n}",
+        lambda _: subject.generate(subject.rows[0], n_new),
+        lambda: subject.answers(subject.engine("none"), n_new)[0].token_ids,
+        times=n,
+    )
+
+
+def _ask(
+    subject: Subject, group: str, name: str, method: str, keep: float, n_new: int, draft: Draft = no_draft
+) -> Case:
+    engine = subject.engine(method, keep, draft)
+
+    def run(_: object) -> list[list[int]]:
+        return [answer.token_ids for answer in subject.answers(engine, n_new)]
+
+    return Case(group, name, run, partial(subject.reference, method, keep, n_new))
+
+
+def _decode(
+    subject: Subject, group: str, name: str, method: str, keep: float, n_new: int, draft: Draft = no_draft
+) -> Case:
+    engine = subject.engine(method, keep, draft)
+    prefix = subject.prefix(engine)
+
+    def run(prompts: Prefilled) -> list[list[int]]:
+        return [answer.token_ids for answer in engine.decode(prompts, n_new)]
+
+    return Case(
+        group,
+        name,
+        run,
+        partial(subject.reference, method, keep, n_new),
+        prepare=lambda: engine.prefill(prefix, subject.rows, n_new),
+    )
+
+
+def _select(subject: Subject, group: str, name: str, method: str, keep: float, *, compiled: bool) -> Case:
+    probe = SelectionProbe.read(subject, method, keep)
+    choose = selection(probe.stage, compiled=compiled)
+    return Case(group, name, lambda _: choose(probe.evidence, probe.n_keep).tolist(), lambda: probe.kept)
+
+
+def _draft(subject: Subject, method: str, keep: float, n_new: int, right: float) -> Draft:
+    template = TemplateDraft.of(subject.checkpoint.tokenizer)
+    answers = subject.reference(method, keep, n_new)
+    known = {tuple(row.expression_ids): answer for row, answer in zip(subject.rows, answers, strict=True)}
+    return KnownDraft(known, len(template(subject.rows[0].expression_ids, ())), right)

@@ -1,0 +1,144 @@
+"""``deeplayer bench``."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import orjson
+import typer
+
+from deeplayer_cli.commands import options
+from deeplayer_cli.commands.options import option
+from deeplayer_cli.errors import DeeplayerError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from deeplayer_cli.bench import Result, Spread
+    from deeplayer_cli.checkpoints import Checkpoint
+
+
+_Number = TypeVar("_Number", int, float)
+
+
+class Suite(StrEnum):
+    """What can be measured."""
+
+    PREFILL = "prefill"
+    SHARE = "share"
+    DECODE = "decode"
+    SELECT = "select"
+    E2E = "e2e"
+
+
+def bench(
+    suite: Annotated[Suite, typer.Argument(help="What to measure.")],
+    model: options.Model = "random:mini",
+    revision: options.Revision = None,
+    dtype: options.Dtype = "auto",
+    device: options.Device = "auto",
+    tiles: Annotated[str, option("--tiles", help="Tiles of the image, separated by commas.")] = "4,7",
+    keep: Annotated[str, option("--keep", help="Shares of visual tokens, separated by commas.")] = "0.1",
+    expressions: Annotated[
+        str, option("--expressions", help="Expressions about the image, separated by commas.")
+    ] = "1,7",
+    new_tokens: Annotated[int, option("--new-tokens", min=1, help="Tokens of an answer.")] = 24,
+    rounds: Annotated[int, option("--rounds", min=1, help="Rounds; every case is timed once in each.")] = 5,
+    threads: Annotated[int | None, option("--threads", min=1, help="Threads of torch; by default its own.")] = None,
+    json: options.Json = False,
+) -> None:
+    """Time the engine beside transformers' own generate(), and check that both say the same.
+
+    Cases of a group run in turn, round after round, on one image of random pixels. A case whose answers differ from
+    those of generate() - with unseen tokens masked, where the engine dropped them - gets no speed.
+    """
+    import torch
+
+    from deeplayer_cli import checkpoints
+    from deeplayer_cli.bench import SUITES, Plan, measure
+
+    plan = Plan(
+        _numbers("--tiles", tiles, int),
+        _numbers("--keep", keep, float),
+        _numbers("--expressions", expressions, int),
+        new_tokens,
+    )
+    if threads is not None:
+        torch.set_num_threads(threads)
+    checkpoint = checkpoints.load(model, revision=revision, dtype=dtype, device=device)
+    cases = list(SUITES[suite.value](checkpoint, plan))
+    results = list(measure(cases, rounds, checkpoint.model.device))
+    circumstances = _circumstances(checkpoint, suite, rounds)
+    if json:
+        told = circumstances | {"cases": [_as_json(result) for result in results]}
+        typer.echo(orjson.dumps(told, option=orjson.OPT_INDENT_2))
+        return
+
+    from rich.console import Console
+
+    console = Console()
+    console.print(_table(results))
+    console.print(", ".join(f"{name} {value}" for name, value in circumstances.items()))
+
+
+def _numbers(name: str, text: str, kind: type[_Number]) -> tuple[_Number, ...]:
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError as error:
+        raise DeeplayerError(f"{name} is numbers separated by commas, not {text!r}") from error
+
+
+def _circumstances(checkpoint: Checkpoint, suite: Suite, rounds: int) -> dict[str, object]:
+    import torch
+    import transformers
+
+    device = checkpoint.model.device
+    return {
+        "suite": suite.value,
+        "model": checkpoint.name,
+        "dtype": str(checkpoint.model.dtype).removeprefix("torch."),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device} ({platform.machine()})",
+        "threads": torch.get_num_threads(),
+        "rounds": rounds,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def _as_json(result: Result) -> dict[str, object]:
+    return {
+        "group": result.case.group,
+        "case": result.case.name,
+        "seconds": asdict(result.seconds),
+        "speed": result.speed and asdict(result.speed),
+        "same_answers": result.speed is not None,
+    }
+
+
+def _table(results: list[Result]) -> Table:
+    from rich.box import SIMPLE
+    from rich.table import Table
+
+    table = Table(box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("case")
+    for heading in ("seconds", "least-most", "speed", "least-most", "same answers"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    group = None
+    for result in results:
+        if result.case.group != group:
+            group = result.case.group
+            table.add_row(f"[bold]{group}[/bold]")
+        table.add_row(
+            f"  {result.case.name}",
+            *_spread(result.seconds, ".3g"),
+            *(_spread(result.speed, ".2f") if result.speed else ("-", "-")),
+            "yes" if result.speed else "NO",
+        )
+    return table
+
+
+def _spread(spread: Spread, style: str) -> tuple[str, str]:
+    return f"{spread.median:{style}}", f"{spread.least:{style}}-{spread.most:{style}}"
