@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from deeplayer_cli import __version__
-from deeplayer_cli.commands import bench, compare, demo, ground, methods, score, verify
+from deeplayer_cli.commands import bench, calibrate, compare, demo, ground, methods, score, verify
 from deeplayer_cli.errors import DeeplayerError, printable
 
 USAGE_OR_IO, DEFECT, INTERRUPTED = 2, 70, 130
@@ -30,6 +30,7 @@ app.command()(compare.compare)
 app.command()(verify.verify)
 app.command()(bench.bench)
 app.command()(methods.methods)
+app.command()(calibrate.calibrate)
 app.add_typer(demo.app, name="demo")
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from deeplayer_cli import boxes, checkpoints, pruning
+from deeplayer_cli import boxes, calibration, checkpoints, pruning
 from deeplayer_cli.checkpoints.placement import Placement
 from deeplayer_cli.engine import Engine, Row, TemplateDraft
 from deeplayer_cli.engine.failures import is_device_lost, is_out_of_memory
@@ -46,6 +46,7 @@ class Settings:
         keep_tokens: an absolute number instead.
         layer: 1-based decoder layer to drop after; None for the method's own.
         query: prompt rows whose attention scores, for methods that read attention.
+        prior: file of attention by place, for methods that are calibrated; see `deeplayer_cli.calibration`.
         max_tiles: tiles an image may be cut into, the thumbnail not counted; None for the checkpoint's own.
         max_pixels: the largest image that is decoded; None for `deeplayer_cli.imaging.MAX_PIXELS`.
         exif_transpose: turn images as their EXIF orientation says; boxes are then in the turned frame.
@@ -65,6 +66,7 @@ class Settings:
     keep_tokens: int | None = None
     layer: int | None = None
     query: QueryRows = "last"
+    prior: Path | None = None
     max_tiles: int | None = None
     max_pixels: int | None = None
     exif_transpose: bool = False
@@ -81,15 +83,24 @@ class Settings:
             if value is not None and value < 1:
                 raise DeeplayerError(f"--{name.replace('_', '-')} must be at least 1; it was {value}")
         pruning.require_known(self.method)
-        self.pruning_options()  # an impossible budget is said before a model is loaded
+        pruning.Budget(self.keep, self.keep_tokens)  # an impossible one is said before a model is loaded
+        needs_prior = pruning.methods()[self.method].is_calibrated
+        if needs_prior != (self.prior is not None):
+            said = "needs --prior FILE, which `deeplayer calibrate` makes" if needs_prior else "takes no --prior"
+            raise DeeplayerError(f"method {self.method} {said}")
 
     def deciding(self) -> dict[str, object]:
         """Those that an answer depends on; the others change only how long it takes."""
         return {name: value for name, value in asdict(self).items() if name not in _SPEED}
 
-    def pruning_options(self) -> pruning.Options:
-        """What these settings say about the method."""
-        return pruning.Options(pruning.Budget(self.keep, self.keep_tokens), self.layer, self.query)
+    def pruning_options(self, checkpoint: Checkpoint) -> pruning.Options:
+        """What these settings say about the method.
+
+        Raises:
+            DeeplayerError: the prior is of another model, or cannot be read.
+        """
+        prior = calibration.load(self.prior, checkpoint) if self.prior else None
+        return pruning.Options(pruning.Budget(self.keep, self.keep_tokens), self.layer, self.query, prior)
 
 
 @dataclass(frozen=True)
@@ -124,7 +135,7 @@ class Grounder:
         self.settings = settings = settings or Settings()
         self.tiling = replace(checkpoint.tiling, max_tiles=settings.max_tiles or checkpoint.tiling.max_tiles)
         decoder = checkpoint.model.config.text_config
-        self.method = pruning.build(settings.method, settings.pruning_options(), decoder.num_hidden_layers)
+        self.method = pruning.build(settings.method, settings.pruning_options(checkpoint), decoder.num_hidden_layers)
         on_cuda = checkpoint.model.device.type == "cuda"
         self._engine = Engine(
             checkpoint,
@@ -347,7 +358,9 @@ def describe(
     """
     chosen = Placement.choose(device, dtype).dtype
     weights = checkpoints.identify(model, revision)
-    return {"weights": weights, "dtype": str(chosen).removeprefix("torch."), **settings.deciding()}
+    prior = calibration.digest(settings.prior) if settings.prior else None
+    dtype = str(chosen).removeprefix("torch.")
+    return {"weights": weights, "dtype": dtype, **settings.deciding(), "prior": prior}
 
 
 def _as_request(row: Request | BadRequest | Mapping[str, object], index: int) -> Request | BadRequest:

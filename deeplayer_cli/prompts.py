@@ -47,6 +47,12 @@ class GroundingPrompt:
             raise ValueError(f"a prompt needs one {IMAGE_CONTEXT} and, after it, one {EXPRESSION}: {text!r}")
         return cls(before_image, after_image, after_expression)
 
+    def with_question(self, question: str) -> GroundingPrompt:
+        """The same chat around another question, which names no expression."""
+        before, _, after = QUESTION.partition(EXPRESSION)
+        after_image = self.after_image.removesuffix(before) + question
+        return GroundingPrompt(self.before_image, after_image, self.after_expression.removeprefix(after))
+
 
 def internvl2_5(system_message: str = INTERNVL2_5_SYSTEM) -> GroundingPrompt:
     """The ``internvl2_5`` conversation template (InternVL 2.5 and 3) around the grounding question."""

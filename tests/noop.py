@@ -52,6 +52,7 @@ class Settings:
     keep_tokens: int | None = None
     layer: int | None = None
     query: str = "last"
+    prior: Path | None = None
     max_tiles: int | None = None
     max_pixels: int | None = None
     exif_transpose: bool = False

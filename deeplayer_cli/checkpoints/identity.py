@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
+import torch
+
 from deeplayer_cli.checkpoints import random_weights
 from deeplayer_cli.checkpoints.locate import locate
 from deeplayer_cli.errors import DeeplayerError
@@ -12,8 +14,11 @@ from deeplayer_cli.errors import DeeplayerError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from torch import nn
+
 _TEXTS = ("*.json", "*.txt", "*.jinja", "tokenizer.model")
 _SAMPLES, _SAMPLE_BYTES = 64, 4096
+_SAMPLE_WEIGHTS = 64
 
 
 def identify(name: str, revision: str | None) -> str:
@@ -40,6 +45,15 @@ def identify(name: str, revision: str | None) -> str:
             _sample(path, digest)
     except OSError as error:
         raise DeeplayerError(f"{error.filename} cannot be read: {error.strerror}") from error
+    return digest.hexdigest()
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Digest of a loaded model's weights: the beginning of each, rounded to bfloat16, so that no dtype changes it."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, weight in model.named_parameters():
+        beginning = weight.detach().flatten()[:_SAMPLE_WEIGHTS].bfloat16().view(torch.int16).cpu()
+        digest.update(name.encode() + beginning.numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -31,7 +31,8 @@ def methods(json: options.Json = False) -> None:
     from rich.table import Table
 
     table = Table(box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
-    for heading in ("method", "keeps", "after layer", "source"):
+    table.add_column("method", no_wrap=True)
+    for heading in ("keeps", "after layer", "source"):
         table.add_column(heading)
     for row in rows:
         table.add_row(*(escape(value or "-") for value in row.values()))

@@ -76,6 +76,10 @@ QueryRows = Annotated[
         rich_help_panel=PRUNING,
     ),
 ]
+Prior = Annotated[
+    Path | None,
+    option("--prior", help="Attention by place, from `deeplayer calibrate`, for d2pruner.", rich_help_panel=PRUNING),
+]
 Seed = Annotated[int, option("--seed", help="Seed of methods that draw at random.", rich_help_panel=PRUNING)]
 MaxTiles = Annotated[
     int | None,

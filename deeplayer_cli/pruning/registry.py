@@ -13,6 +13,7 @@ from deeplayer_cli.pruning.base import Budget, Method, QueryRows, Scorer, Select
 from deeplayer_cli.pruning.independent_set import IndependentSet
 from deeplayer_cli.pruning.max_min import MaxMin, NoScore
 from deeplayer_cli.pruning.random import RandomScorer
+from deeplayer_cli.pruning.relative import Prior, RelativeScorer
 from deeplayer_cli.pruning.topk import GridAndTopK, TopK
 from deeplayer_cli.pruning.uniform import UniformScorer
 
@@ -32,11 +33,13 @@ class Options:
         budget: the visual tokens that stay at the end.
         layer: 1-based decoder layer to drop after, or None for the method's own.
         query: the prompt rows whose attention scores, for methods that read attention.
+        prior: attention by place, for methods that are calibrated.
     """
 
     budget: Budget
     layer: int | None = None
     query: QueryRows = "last"
+    prior: Prior | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class Entry:
         selector: turns scores into tokens.
         layer: the 1-based layer that it drops after, unless the user says otherwise; None for the paper's layer 12 of
             32, carried over to the model's depth.
+        is_calibrated: it needs a prior, and drops after the prior's layer.
         drops: instead of ``selector`` and ``layer``, for a method that drops elsewhere or more than once.
     """
 
@@ -79,6 +83,7 @@ class Entry:
     scorer: Callable[[Options], Scorer] | None = None
     selector: Selector = _TOP_K
     layer: int | None = None
+    is_calibrated: bool = False
     drops: tuple[Drop, ...] = ()
 
     @property
@@ -86,8 +91,9 @@ class Entry:
         """The layers that it drops after, in words."""
         if self.scorer is None:
             return None
-        layers = ", ".join(str(drop.layer) for drop in self.drops or (Drop(12),))
-        return f"{layers} of 32" if self.layer is None else str(self.layer)
+        if self.layer is not None:
+            return f"{self.layer}, calibrated" if self.is_calibrated else str(self.layer)
+        return ", ".join(str(drop.layer) for drop in self.drops or (Drop(12),)) + " of 32"
 
     def build(self, name: str, options: Options, n_layers: int) -> Method:
         """The method for a model of ``n_layers`` decoder layers.
@@ -102,7 +108,8 @@ class Entry:
         if options.layer is not None and len(drops) > 1:
             raise DeeplayerError(f"--layer {options.layer}: {name} drops after layers {layers} of {n_layers}, not one")
         if len(drops) == 1:
-            layers = [given for given in (options.layer, self.layer, layers[0]) if given is not None][:1]
+            calibrated = options.prior.layer if self.is_calibrated and options.prior else None
+            layers = [given for given in (options.layer, calibrated, self.layer, *layers) if given is not None][:1]
         return Method(
             name,
             tuple(
@@ -110,6 +117,16 @@ class Entry:
                 for layer, drop in zip(layers, drops, strict=True)
             ),
         )
+
+
+def _relative(options: Options) -> Scorer:
+    if options.prior is None:
+        raise DeeplayerError("d2pruner needs --prior FILE, which `deeplayer calibrate` makes from images")
+    if options.layer not in (None, options.prior.layer):
+        raise DeeplayerError(
+            f"--layer {options.layer}: the prior is of layer {options.prior.layer}, and every layer has its own"
+        )
+    return RelativeScorer(options.prior)
 
 
 _DEEP_LAYER = "Deep-Layer Attention Pruning (clawRxiv 2604.00591)"
@@ -128,7 +145,7 @@ _OWN = {
         IndependentSet(),
     ),
     "primed": Entry(
-        "the most attended by the drafted answer's last token, about to write the box",
+        "the most attended by the answer's draft, about to write the box",
         "this project's own",
         lambda _: AttentionScorer("drafted"),
     ),
@@ -138,8 +155,16 @@ _OWN = {
         lambda options: AttentionScorer(options.query),
         layer=2,
     ),
+    "d2pruner": Entry(
+        "the most attended compared with a prior; pivots, then tokens unlike them (S_spat is ours)",
+        "D2Pruner (arXiv:2512.19443)",
+        _relative,
+        IndependentSet(),
+        layer=2,
+        is_calibrated=True,
+    ),
     "pyramiddrop": Entry(
-        "half, a quarter, an eighth: the most attended at a quarter, half, three quarters of the depth",
+        "the most attended, in three steps",
         "PyramidDrop (arXiv:2410.17247), position ids kept",
         lambda options: AttentionScorer(options.query),
         drops=(Drop(8, 1 / 3, reads_next=True), Drop(16, 2 / 3, reads_next=True), Drop(24, reads_next=True)),
@@ -152,15 +177,15 @@ _OWN = {
         drops=(Drop(2, 0.394), Drop(6, 0.639), Drop(15)),
     ),
     "feather": Entry(
-        "a grid and the most attended without RoPE, then the most attended without RoPE",
+        "a grid and the most attended without RoPE; of these again the most attended",
         "FEATHER (arXiv:2412.13180)",
         lambda options: AttentionScorer(options.query, rotary=False),
         # 30% and a ninth of the rest, then 9% of these
         drops=(Drop(8, 0.288, GridAndTopK()), Drop(16)),
     ),
     "vscan": Entry(
-        "the most attended without RoPE, half way: the second stage alone",
-        "VScan (arXiv:2505.22654)",
+        "the most attended without RoPE",
+        "VScan (arXiv:2505.22654), the second of its stages",
         lambda options: AttentionScorer(options.query, rotary=False),
         drops=(Drop(16),),
     ),
@@ -213,11 +238,16 @@ def build(name: str, options: Options, n_layers: int) -> Method:
     require_known(name)
     method = methods()[name].build(name, options, n_layers)
     for stage in method.stages:
-        _check_layer(stage, n_layers)
+        check_layer(stage, n_layers)
     return method
 
 
-def _check_layer(stage: Stage, n_layers: int) -> None:
+def check_layer(stage: Stage, n_layers: int) -> None:
+    """Refuse a layer that is not there, has nothing behind it, or comes before the attention that the stage reads.
+
+    Raises:
+        DeeplayerError: it says which layers there are.
+    """
     first = 0 if stage.scorer.rows is None else 1
     if not first <= stage.drop_after_layer < n_layers:
         raise DeeplayerError(

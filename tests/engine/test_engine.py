@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 from deeplayer_cli.engine import Engine, Row
 from deeplayer_cli.engine.draft import no_draft
 from deeplayer_cli.engine.vision import normalize
-from deeplayer_cli.pruning import Budget, Evidence, Options, build, methods, token_places
+from deeplayer_cli.pruning import Budget, Evidence, Options, Prior, build, methods, token_places
 from tests.engine.reference import PlainModel
 from tests.tiny import FAMILIES, tiny_checkpoint
 
@@ -35,7 +35,8 @@ def tiles():
 
 
 def make_engine(checkpoint, method="deep-layer", *, compiled=False, draft=no_draft, **options):
-    options = Options(**{"budget": Budget(0.3), **options})
+    prior = Prior(torch.linspace(1, 2, 4), torch.ones(4), layer=2) if methods()[method].is_calibrated else None
+    options = Options(**{"budget": Budget(0.3), "prior": prior, **options})
     n_layers = checkpoint.model.config.text_config.num_hidden_layers
     return Engine(checkpoint, build(method, options, n_layers), draft=draft, compiled=compiled)
 

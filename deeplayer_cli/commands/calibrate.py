@@ -1,0 +1,68 @@
+"""``deeplayer calibrate``."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deeplayer_cli.commands import options
+from deeplayer_cli.commands.options import INPUT, option
+from deeplayer_cli.errors import DeeplayerError, RowError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from PIL import Image
+
+logger = logging.getLogger("deeplayer")
+
+
+def calibrate(
+    images: Annotated[Path, typer.Argument(help="An image, or a folder of images.", show_default=False)],
+    output: Annotated[Path, option("--output", "-o", help="Write the prior here, as safetensors.")],
+    overwrite: options.Overwrite = False,
+    layer: Annotated[int, option("--layer", help="Decoder layer, counted from 1, whose attention it is.")] = 2,
+    limit: Annotated[
+        int | None, option("--limit", min=1, help="The first N images only.", rich_help_panel=INPUT)
+    ] = None,
+    model: options.Model = "OpenGVLab/InternVL2_5-8B",
+    revision: options.Revision = None,
+    dtype: options.Dtype = "auto",
+    device: options.Device = "auto",
+    max_tiles: options.MaxTiles = None,
+) -> None:
+    """Average a model's attention by place over images: the prior that `--method d2pruner --prior FILE` needs."""
+    from itertools import islice
+
+    from tqdm import tqdm
+
+    from deeplayer_cli import calibration, checkpoints
+    from deeplayer_cli.imaging import open_image
+    from deeplayer_cli.sources.images import Images
+
+    if output.exists() and not overwrite:
+        raise DeeplayerError(f"{output} exists: --overwrite replaces it")
+    paths = list(islice(Images(images, ()).files(), limit))
+    checkpoint = checkpoints.load(model, revision=revision, dtype=dtype, device=device)
+    if max_tiles is not None:
+        checkpoint = replace(checkpoint, tiling=replace(checkpoint.tiling, max_tiles=max_tiles))
+    used = 0
+
+    def opened() -> Iterator[Image.Image]:
+        nonlocal used
+        for path in tqdm(paths, unit="image", disable=None, leave=False):
+            try:
+                image = open_image(path)
+            except RowError as error:
+                logger.warning("left out: %s", error.message)
+                continue
+            used += 1
+            yield image
+
+    prior = calibration.calibrate(checkpoint, opened(), layer)
+    calibration.save(prior, output, checkpoint, used)
+    logger.info("%s: attention of layer %d over %d images", output, layer, used)
