@@ -18,6 +18,7 @@ from deeplayer_cli import boxes, calibration, checkpoints, pruning
 from deeplayer_cli.checkpoints.placement import Placement
 from deeplayer_cli.engine import Engine, Row, TemplateDraft
 from deeplayer_cli.engine.failures import is_device_lost, is_out_of_memory
+from deeplayer_cli.engine.stopwatch import Stopwatch
 from deeplayer_cli.errors import DeeplayerError, RowError
 from deeplayer_cli.imaging import MAX_PIXELS, open_image
 from deeplayer_cli.pipeline import Job, TiledImage, read_ahead
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("deeplayer")
 
 
-_SPEED = frozenset({"batch_size", "compiled", "workers"})
+_SPEED = frozenset({"batch_size", "compiled", "profile", "workers"})
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Settings:
         batch_size: prompts, and images, in one forward pass.
         compiled: run the selection path through ``torch.compile``; None for yes on CUDA.
         workers: threads that read and tile images; None for one a core, at most 8.
+        profile: wait for the device at every change of phase, so that `Grounder.watch` tells a GPU's phases apart.
 
     Raises:
         DeeplayerError: a value that no model could run with.
@@ -76,6 +78,7 @@ class Settings:
     batch_size: int = 8
     compiled: bool | None = None
     workers: int | None = None
+    profile: bool = False
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "max_new_tokens", "max_pixels", "max_tiles", "workers"):
@@ -136,12 +139,14 @@ class Grounder:
         self.tiling = replace(checkpoint.tiling, max_tiles=settings.max_tiles or checkpoint.tiling.max_tiles)
         decoder = checkpoint.model.config.text_config
         self.method = pruning.build(settings.method, settings.pruning_options(checkpoint), decoder.num_hidden_layers)
+        self.watch = Stopwatch(checkpoint.model.device if settings.profile else None)
         on_cuda = checkpoint.model.device.type == "cuda"
         self._engine = Engine(
             checkpoint,
             self.method,
             draft=TemplateDraft.of(checkpoint.tokenizer),
             compiled=on_cuda if settings.compiled is None else settings.compiled,
+            watch=self.watch,
         )
         self._max_positions: int = decoder.max_position_embeddings
         self._shared = _Shared()
@@ -208,7 +213,11 @@ class Grounder:
             exif_transpose=self.settings.exif_transpose,
         )
         jobs = read_ahead(requests, self.tiling, read=read, workers=workers, ahead=window + workers)
-        while not stopped() and (chunk := list(islice(jobs, window))):
+        while not stopped():
+            with self.watch.timing("wait for images"):
+                chunk = list(islice(jobs, window))
+            if not chunk:
+                return
             yield from self._ground_window(chunk, stopped)
 
     def _ground_window(self, jobs: Sequence[Job], stopped: Callable[[], bool]) -> Iterator[Prediction]:

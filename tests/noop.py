@@ -62,6 +62,7 @@ class Settings:
     batch_size: int = 8
     compiled: bool | None = None
     workers: int | None = None
+    profile: bool = False
 
 
 class Grounder:
@@ -101,7 +102,7 @@ class Grounder:
 
 
 def describe(model: str, settings: Settings, **_: Any) -> dict[str, object]:
-    changeless = ("batch_size", "compiled", "workers")
+    changeless = ("batch_size", "compiled", "profile", "workers")
     return {"weights": model, **{key: value for key, value in asdict(settings).items() if key not in changeless}}
 
 

@@ -15,6 +15,7 @@ from deeplayer_cli import __version__
 from deeplayer_cli.commands import options
 from deeplayer_cli.commands.failure_limit import FailureLimit
 from deeplayer_cli.commands.options import INPUT, OUTPUT, Kernel, Query, option
+from deeplayer_cli.commands.profile import spent, told
 from deeplayer_cli.commands.stopping import stoppable
 from deeplayer_cli.errors import DeeplayerError
 
@@ -111,6 +112,9 @@ def ground(
     batch_size: options.BatchSize = 8,
     compile_: options.Compile = None,
     workers: options.Workers = None,
+    profile: Annotated[
+        bool, option("--profile", help="Tell at the end where the time went.", rich_help_panel=options.SPEED)
+    ] = False,
 ) -> None:
     """Ground every row of SOURCE: one JSON line out for each row in, in the same order."""
     from deeplayer_cli import sources
@@ -149,6 +153,7 @@ def ground(
         batch_size=batch_size,
         compiled=compile_,
         workers=workers,
+        profile=profile,
     )
     record = RunRecord(
         settings=describe(model, settings, revision=revision, dtype=dtype, device=device),
@@ -176,11 +181,14 @@ def ground(
     if isinstance(sink, PredictionFile):
         totals = Totals.of(read_predictions(sink.path), grounder.mean_keep)
     logger.info(totals.summary(progress.seconds))
+    phases = spent(grounder, progress.seconds) if profile else None
+    if phases:
+        logger.info("where the time went: %s", told(phases, totals.rows))
     if stop.requested:
         logger.info("stopped%s", f": the same command with --resume continues {output}" if output else "")
         raise typer.Exit(stop.exit_code)
     if isinstance(sink, PredictionFile):
-        _finish(sink, totals.counts, n_rows)
+        _finish(sink, totals.counts, n_rows, phases)
     if totals.errors:
         raise typer.Exit(FINISHED_WITH_ERRORS)
 
@@ -206,8 +214,10 @@ def _saying_how_to_go_on(output: Path | None) -> Iterator[None]:
         raise DeeplayerError(f"{error} (then continue {output} with --resume)") from error
 
 
-def _finish(sink: PredictionFile, counts: dict[str, int], n_rows: int | None) -> None:
+def _finish(
+    sink: PredictionFile, counts: dict[str, int], n_rows: int | None, profile: dict[str, float] | None = None
+) -> None:
     """Note in the record how many rows the finished file has; say so if they are not those of the input."""
-    replace(sink.record, counts=counts).save(sink.path)
+    replace(sink.record, counts=counts, profile=profile or sink.record.profile).save(sink.path)
     if n_rows is not None and counts["rows"] != n_rows:
         logger.warning("%s holds %d rows, the input %d: the input has changed", sink.path, counts["rows"], n_rows)

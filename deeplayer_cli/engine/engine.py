@@ -24,6 +24,7 @@ from deeplayer_cli.engine.draft import no_draft
 from deeplayer_cli.engine.language import Language
 from deeplayer_cli.engine.late import finish
 from deeplayer_cli.engine.selection import selection
+from deeplayer_cli.engine.stopwatch import Stopwatch, phase
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
     from deeplayer_cli.engine.answer import Answer
     from deeplayer_cli.engine.decoder import Rotation
     from deeplayer_cli.engine.draft import Draft
-    from deeplayer_cli.pruning import Method
+    from deeplayer_cli.engine.selection import Select
+    from deeplayer_cli.pruning import Evidence, Method
 
 
 @dataclass(frozen=True)
@@ -112,17 +114,25 @@ class Engine:
         method: what to drop and where.
         draft: guesses at answers; they spare passes and change nothing.
         compiled: run the selection path through ``torch.compile``.
+        watch: told of every phase.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, method: Method, *, draft: Draft = no_draft, compiled: bool = False
+        self,
+        checkpoint: Checkpoint,
+        method: Method,
+        *,
+        draft: Draft = no_draft,
+        compiled: bool = False,
+        watch: Stopwatch | None = None,
     ) -> None:
         tokenizer, prompt = checkpoint.tokenizer, checkpoint.prompt
         self._model = checkpoint.model
         self._eos_id = checkpoint.eos_id
         self.method = method
         self._draft = draft
-        self._selects = [selection(stage, compiled=compiled) for stage in method.stages]
+        self.watch = watch or Stopwatch()
+        self._selects = [self._timed(selection(stage, compiled=compiled)) for stage in method.stages]
         self._language = Language(checkpoint.model, tokenizer.encode(prompt.before_image))
         self._after_image = torch.tensor([tokenizer.encode_piece(prompt.after_image)], device=self._language.device)
         self._closing = tokenizer.encode_piece(prompt.after_expression)
@@ -137,11 +147,13 @@ class Engine:
         """Tokens of a prompt besides its visual tokens and its expression."""
         return self._language.n_p0 + self._after_image.shape[1] + len(self._closing)
 
+    @phase("vision")
     @torch.inference_mode()
     def encode(self, tiles: Tensor) -> Tensor:
         """Visual tokens of images of equal tile count: (N, tiles, 3, S, S) uint8 -> (N, n_visual, C)."""
         return vision.encode(self._model, tiles)
 
+    @phase("prefix")
     @torch.inference_mode()
     def prefix(self, features: Tensor, places: Tensor | None = None) -> Prefix:
         """Run P0, the visual tokens and P1 through layers 1..K, once for each image.
@@ -185,6 +197,7 @@ class Engine:
                 answers[number] = replace(answer, as_drafted=False)
         return answers
 
+    @phase("suffix")
     @torch.inference_mode()
     def prefill(self, prefix: Prefix, rows: Sequence[Row], max_new_tokens: int, *, drafted: bool = True) -> Prefilled:
         """Read each row's expression, drop what the method drops, and leave room for ``max_new_tokens``.
@@ -220,6 +233,7 @@ class Engine:
         last = hidden.take_along_dim(asked.clamp(max=n_own - 1)[..., None], dim=1)
         return Prefilled(rows, drafts, self._language.logits(last), caches, own_lengths, prefix.n_shared, kept)
 
+    @phase("decode")
     @torch.inference_mode()
     def decode(self, prompts: Prefilled, max_new_tokens: int) -> list[Answer]:
         """Answer greedily until ``<|im_end|>`` or ``max_new_tokens``; the first token is never ``<|im_end|>``.
@@ -248,6 +262,13 @@ class Engine:
             ]
             logits = self._pass(fed, lengths, prompts).float()
             lengths = [length + bool(tokens) for length, tokens in zip(lengths, fed, strict=True)]
+
+    def _timed(self, select: Select) -> Select:
+        def timed(evidence: Evidence, n_keep: int) -> Tensor:
+            with self.watch.timing("select"):
+                return select(evidence, n_keep)
+
+        return timed
 
     def _split(self, n_visual: int) -> tuple[int, bool]:
         """How many layers an image's tokens share, and whether the last of them is left open."""

@@ -27,11 +27,13 @@ class RunRecord:
         settings: what an answer depends on besides its row and image; a resumed run must have the same.
         circumstances: what it does not depend on: the input's name, the device, batch sizes, the version.
         counts: rows by status, once the run has finished.
+        profile: where the time of the last run went, if it was asked.
     """
 
     settings: Mapping[str, object]
     circumstances: Mapping[str, object]
     counts: Mapping[str, int] | None = None
+    profile: Mapping[str, float] | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -74,7 +76,9 @@ def load_record(output: Path) -> RunRecord | None:
     path = record_path(output)
     try:
         content = orjson.loads(path.read_bytes())
-        return RunRecord(dict(content["settings"]), dict(content["circumstances"]), content["counts"])
+        return RunRecord(
+            dict(content["settings"]), dict(content["circumstances"]), content["counts"], content.get("profile")
+        )
     except FileNotFoundError:
         return None
     except OSError as error:
