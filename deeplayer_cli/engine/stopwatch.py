@@ -5,15 +5,14 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from functools import wraps
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
+_Method = TypeVar("_Method", bound="Callable[..., Any]")
 
 
 class Stopwatch:
@@ -51,24 +50,15 @@ class Stopwatch:
         self._since = now
 
 
-class Watched(Protocol):
-    """Something whose phases are timed."""
+def phase(name: str) -> Callable[[_Method], _Method]:
+    """Make a method count as a phase of its object's stopwatch, ``self.watch``."""
 
-    watch: Stopwatch
-
-
-_W = TypeVar("_W", bound=Watched)
-
-
-def phase(name: str) -> Callable[[Callable[Concatenate[_W, _P], _R]], Callable[Concatenate[_W, _P], _R]]:
-    """Make a method count as a phase of its object's stopwatch."""
-
-    def decorate(method: Callable[Concatenate[_W, _P], _R]) -> Callable[Concatenate[_W, _P], _R]:
+    def decorate(method: _Method) -> _Method:
         @wraps(method)
-        def timed(self: _W, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        def timed(self: Any, *args: Any, **kwargs: Any) -> Any:
             with self.watch.timing(name):
                 return method(self, *args, **kwargs)
 
-        return timed
+        return cast("_Method", timed)
 
     return decorate
