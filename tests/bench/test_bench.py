@@ -1,0 +1,73 @@
+"""The benchmark's honesty: what is timed is checked, and a wrong answer gets no speed."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from unittest.mock import patch
+
+import orjson
+import pytest
+import torch
+
+from deeplayer_cli.bench import SUITES, Plan, measure
+from deeplayer_cli.bench.subject import KnownDraft, Subject
+from deeplayer_cli.bench.timing import Case
+from tests.test_cli import refusal, run
+from tests.tiny import tiny_checkpoint
+
+PLAN = Plan(tiles=(3,), keeps=(0.3,), expressions=(1, 2), n_new=12)
+
+
+@pytest.fixture(scope="module")
+def checkpoint():
+    return tiny_checkpoint()
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_every_case_says_what_transformers_says(checkpoint, suite):
+    cases = list(SUITES[suite](checkpoint, PLAN))
+    results = list(measure(cases, 1, torch.device("cpu")))
+    assert [result.case for result in results] == cases
+    assert len(cases) > 3 and all(result.speed is not None for result in results)
+    asked = [case for case in cases if case.expected()]
+    assert asked == cases  # nothing is compared with nothing
+
+
+def test_a_wrong_answer_gets_no_speed():
+    cases = [Case("g", "right", lambda _: 1, lambda: 1), Case("g", "wrong", lambda _: 1, lambda: 2)]
+    right, wrong = measure(cases, 2, torch.device("cpu"))
+    assert right.speed is not None and wrong.speed is None
+
+
+def test_cases_take_turns_and_are_compared_round_by_round():
+    order, clock = [], itertools.accumulate([0, 4, 0, 1, 0, 2, 0, 2])  # seconds: 4 and 1, then 2 and 2
+    cases = [
+        Case("g", name, lambda name: order.append(name) or 1, lambda: 1, times=times, prepare=lambda name=name: name)
+        for name, times in (("a", 1), ("b", 2))
+    ]
+    with patch.object(time, "perf_counter", clock.__next__):
+        first, second = measure(cases, 2, torch.device("cpu"))
+    assert order == ["a", "b", "a", "b", "a", "b"]  # warm-up, then two rounds
+    assert (first.seconds.least, first.seconds.most, second.seconds.median) == (2, 4, 3)
+    assert second.speed is not None and (second.speed.least, second.speed.most) == (0.5, 2)
+
+
+@pytest.mark.parametrize(("share", "accepted"), [(0.0, 0.0), (1.0, 1.0)])
+def test_known_drafts_are_right_as_often_as_told(checkpoint, share, accepted):
+    subject = Subject(checkpoint, 2)
+    (answer,) = subject.reference("none", 1.0, 12)
+    draft = KnownDraft({tuple(subject.rows[0].expression_ids): answer}, opening=4, share=share)
+    (told,) = subject.answers(subject.engine("none", 1.0, draft), 12)
+    assert told.token_ids == answer
+    assert told.n_drafted > 0 and told.n_accepted == accepted * told.n_drafted
+
+
+def test_command_line():
+    arguments = ("bench", "prefill", "--model", "demo", "--tiles", "1", "--rounds", "1")
+    told = orjson.loads(run(*arguments, "--json").stdout)
+    assert [case["same_answers"] for case in told["cases"]] == [True] * 3
+    assert told["model"] == "demo" and told["rounds"] == 1
+    assert "transformers" in run(*arguments).stdout.decode()
+    refused = run("bench", "prefill", "--model", "demo", "--tiles", "many")
+    assert "--tiles is numbers separated by commas, not 'many'" in refusal(refused)
