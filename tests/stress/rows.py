@@ -1,7 +1,7 @@
 """A million rows through an engine that does nothing: ``python -m tests.stress.rows [COUNT]``.
 
 Prints rows per second of every tenth, and the peak memory. Last run, of 2026-11-23, on two shared cores: 1,000,000
-rows, 389,861,302 bytes, peak 73 MiB (54 MiB for 50,000 rows; ids take 16 bytes a row), 7,200 to 8,500 rows/s throughout.
+rows, 389,861,302 bytes, peak 73 MiB (54 for 50,000 rows; ids take 16 bytes a row), 7,200 to 8,500 rows/s throughout.
 """
 
 from __future__ import annotations
