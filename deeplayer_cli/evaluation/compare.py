@@ -143,6 +143,10 @@ def paired_difference(right: Sequence[bool], other: Sequence[bool], images: Sequ
     Normal interval and test with the cluster-robust variance ``G / (G - 1) * sum_g (sum_i (d_gi - d))^2 / n^2`` over
     images g (Miller 2024, "Adding Error Bars to Evals", arXiv:2411.00640, for paired differences).
 
+    Where every image has the same difference, or there is one image, that variance is 0 and says nothing: a difference
+    in two rows would be certain. Then the rows of an image count as one, and half a pair is added to each of the four
+    outcomes of a pair (Agresti and Min 2005, Statistics in Medicine 24, 729-740).
+
     Args:
         right: of the one method, per row.
         other: of the other method.
@@ -150,12 +154,17 @@ def paired_difference(right: Sequence[bool], other: Sequence[bool], images: Sequ
     """
     index = {image: number for number, image in enumerate(dict.fromkeys(images))}
     d = np.asarray(right, dtype=np.float64) - np.asarray(other, dtype=np.float64)
-    sums = np.bincount([index[image] for image in images], weights=d - d.mean())
-    groups = len(index)
-    variance = float((sums**2).sum()) / len(d) ** 2 * groups / max(1, groups - 1)
-    value, error = float(d.mean()), variance**0.5
-    p = 2 * NormalDist().cdf(-abs(value) / error) if error else float(value == 0)
-    return Difference(value, value - _Z * error, value + _Z * error, p)
+    value, groups = float(d.mean()), len(index)
+    sums = np.bincount([index[image] for image in images], weights=d - value)
+    if np.allclose(sums, 0):
+        pairs, net = groups + 2, groups * value
+        centre = net / pairs
+        error = (groups * float((d**2).mean()) + 1 - net**2 / pairs) ** 0.5 / pairs
+    else:
+        centre = value
+        error = (float((sums**2).sum()) / len(d) ** 2 * groups / (groups - 1)) ** 0.5
+    p = 2 * NormalDist().cdf(-abs(centre) / error)
+    return Difference(value, max(-1.0, centre - _Z * error), min(1.0, centre + _Z * error), p)
 
 
 def _line(run: Run, reference: Run) -> Line:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import bootstrap, chi2
 
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.evaluation.compare import compare, gather, paired_difference
@@ -23,16 +24,45 @@ def outcomes(seed: int, images: int = 150, rows: int = 4) -> tuple[list[bool], l
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_interval_is_that_of_resampled_images(seed: int) -> None:
+def test_the_interval_is_scipys_bootstrap_over_images(seed: int) -> None:
     first, second, images = outcomes(seed)
     found = paired_difference(first, second, images)
-    d = np.subtract(first, second, dtype=float).reshape(150, 4)
-    rng = np.random.default_rng(1)
-    means = d[rng.integers(0, 150, (4000, 150))].mean((1, 2))
-    low, high = np.quantile(means, (0.025, 0.975))
+    d = np.subtract(first, second, dtype=float).reshape(150, 4).mean(1)  # images of equal size: their means
+    resampled = bootstrap((d,), np.mean, n_resamples=4000, method="percentile", rng=np.random.default_rng(1))
+    low, high = resampled.confidence_interval
     assert found.value == pytest.approx(d.mean())
     assert found.low == pytest.approx(low, abs=0.006) and found.high == pytest.approx(high, abs=0.006)
     assert (found.p < 0.05) == (found.low > 0 or found.high < 0)
+
+
+@pytest.mark.parametrize(("better", "worse"), [(30, 12), (12, 30), (20, 20), (9, 3)])
+def test_one_row_an_image_is_nearly_mcnemars_test(better: int, worse: int) -> None:
+    first = [True] * better + [False] * worse + [True] * 200
+    second = [False] * better + [True] * worse + [True] * 200
+    found = paired_difference(first, second, range(len(first)))
+    mcnemar = chi2.sf((better - worse) ** 2 / (better + worse), df=1)
+    assert found.p == pytest.approx(mcnemar, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "images"),
+    [
+        ([True], [False], [1]),
+        ([True, True], [False, False], [1, 2]),
+        ([True] * 9, [False] * 5 + [True] * 4, [1] * 9),  # one image
+        ([True, False] * 2, [False, False] * 2, [1, 1, 2, 2]),  # two images that differ alike
+        ([True] * 3, [True] * 3, [1, 2, 3]),
+    ],
+)
+def test_a_handful_proves_nothing(first: list[bool], second: list[bool], images: list[int]) -> None:
+    found = paired_difference(first, second, images)
+    assert found.low < 0 < found.high and found.low <= found.value <= found.high
+    assert found.p > 0.05
+
+
+def test_always_better_on_many_images_is_a_difference() -> None:
+    found = paired_difference([True] * 20, [False] * 20, range(20))
+    assert found.value == found.high == 1.0 and found.low > 0.7 and found.p < 1e-6
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 3)), min_size=1, max_size=30))
@@ -46,7 +76,8 @@ def test_a_difference_has_a_sign(rows: list[tuple[bool, bool, int]]) -> None:
 def test_nothing_differs_from_itself() -> None:
     first, _, images = outcomes(0)
     found = paired_difference(first, first, images)
-    assert (found.value, found.low, found.high, found.p) == (0.0, 0.0, 0.0, 1.0)
+    assert (found.value, found.p) == (0.0, 1.0)
+    assert found.low == -found.high == pytest.approx(-0.013, abs=0.001)  # 150 images: about two of them at most
 
 
 def row(number: int, iou: float | None, **changes: object) -> Prediction:
