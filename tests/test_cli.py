@@ -49,7 +49,7 @@ def refusal(finished):
     return finished.stderr.decode()
 
 
-@pytest.mark.parametrize("command", [[], ["ground"], ["score"], ["verify"], ["demo"], ["demo", "scenes"]])
+@pytest.mark.parametrize("command", [[], ["ground"], ["score"], ["compare"], ["verify"], ["demo"], ["demo", "scenes"]])
 def test_help_needs_no_torch(command):
     program = "import sys; from deeplayer_cli.app import app\ntry: app()\nfinally: print('torch' in sys.modules)"
     arguments = [sys.executable, "-c", program, *command, "--help"]
@@ -254,25 +254,10 @@ def test_verify(model, images):
     assert b"1 of 1 equal" in half.stdout
 
 
-def test_compare_runs_every_method_on_the_same_rows():
-    arguments = [
-        "compare",
-        "sample_data/requests.jsonl",
-        "--model",
-        "demo",
-        "--limit",
-        "8",
-        "--methods",
-        "random,fastv",
-    ]
-    finished = run(*arguments, "--keep", "0.1,0.5", "--json")
-    assert finished.returncode == 0, finished.stderr.decode()
-    lines = orjson.loads(finished.stdout)
-    expected = [("none", 1.0), ("random", 0.1), ("random", 0.5), ("fastv", 0.1), ("fastv", 0.5)]
-    assert [(line["method"], line["keep"]) for line in lines] == expected
-    assert all(line["n"] == 8 for line in lines)
-    shares = [1, (3 + 5 * 14 / 144) / 8, 5.5 / 8, (2 + 6 * 14 / 144) / 8, 5 / 8]
-    assert [line["mean_keep"] for line in lines] == pytest.approx(shares)
-    table = run(*arguments, COLUMNS="80").stdout.decode()
+def test_compare_prints_a_table_that_fits():
+    arguments = ["compare", "sample_data/requests.jsonl", "--model", "demo", "--limit", "4", "--methods", "random"]
+    finished = run(*arguments, COLUMNS="80")
+    table = finished.stdout.decode()
+    assert finished.returncode == 0 and finished.stderr == b""
     assert "random" in table and max(map(len, table.splitlines())) <= 80
-    assert "'x'" in refusal(run("compare", "sample_data/requests.jsonl", "--model", "demo", "--keep", "x"))
+    assert "'x'" in refusal(run(*arguments, "--keep", "x"))

@@ -1,8 +1,21 @@
 """How good the predictions are."""
 
 from deeplayer_cli.evaluation.agreement import disagreements
-from deeplayer_cli.evaluation.compare import compare
+from deeplayer_cli.evaluation.compare import compare, line_called
 from deeplayer_cli.evaluation.reading import read_gold, read_predictions
+from deeplayer_cli.evaluation.results import read_runs, result_files
 from deeplayer_cli.evaluation.score import Rate, Report, Summary, score
 
-__all__ = ["Rate", "Report", "Summary", "compare", "disagreements", "read_gold", "read_predictions", "score"]
+__all__ = [
+    "Rate",
+    "Report",
+    "Summary",
+    "compare",
+    "disagreements",
+    "line_called",
+    "read_gold",
+    "read_predictions",
+    "read_runs",
+    "result_files",
+    "score",
+]

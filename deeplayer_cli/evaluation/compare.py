@@ -30,25 +30,70 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
+class Cost:
+    """What rows cost, each as if it were alone: one expression about one image.
+
+    Attributes:
+        rows: their number; those in error before they were asked cost nothing and are not counted.
+        visual_tokens: of all rows together.
+        seen_tokens: the visual tokens that a layer sees, averaged over layers, of all rows together.
+        total_gflops: vision tower, projector and the prompt's pass, without the answer, of all rows together; see
+            `deeplayer_cli.engine.flops` for what is counted.
+        total_kv_bytes: keys and values of the prompts at their end, of all rows together.
+    """
+
+    rows: int
+    visual_tokens: int
+    seen_tokens: float
+    total_gflops: float
+    total_kv_bytes: float
+
+    @property
+    def mean_keep(self) -> float:
+        """Share of the visual tokens that is seen, averaged over layers."""
+        return self.seen_tokens / self.visual_tokens
+
+    @property
+    def gflops(self) -> float:
+        """Of one row, on average."""
+        return self.total_gflops / self.rows
+
+    @property
+    def kv_bytes(self) -> float:
+        """Of one row, on average."""
+        return self.total_kv_bytes / self.rows
+
+    def plus(self, other: Cost) -> Cost:
+        """Of the rows of both."""
+        return Cost(
+            self.rows + other.rows,
+            self.visual_tokens + other.visual_tokens,
+            self.seen_tokens + other.seen_tokens,
+            self.total_gflops + other.total_gflops,
+            self.total_kv_bytes + other.total_kv_bytes,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """What one method did with all rows.
 
     Attributes:
-        method: its name.
-        keep: the share of visual tokens that was asked for.
-        layer: the layer that it drops after.
-        ids: of the rows with a gold box, in order.
+        label: what it is called, see `label_for`.
+        keep: the share of visual tokens that was asked for; 1.0 where nothing is pruned, None for a number of tokens.
+        layer: the layer that it first drops after; None where nothing is pruned.
+        ids: of the rows with a gold box.
         images: theirs.
         right: whether their IoU is large enough.
         n_no_box: rows without a box, among all rows.
         n_error: rows in error, among all rows.
         kept: share of the visual tokens that was kept.
-        mean_keep: the share that was seen, averaged over layers.
-        seconds: how long it took.
+        cost: of all rows, if known.
+        seconds: how long it took, if it was timed whole.
     """
 
-    method: str
-    keep: float
+    label: str
+    keep: float | None
     layer: int | None
     ids: tuple[Id, ...]
     images: tuple[Hashable, ...]
@@ -56,8 +101,8 @@ class Run:
     n_no_box: int
     n_error: int
     kept: float | None
-    mean_keep: float | None
-    seconds: float
+    cost: Cost | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +114,20 @@ class Line:
         accuracy: with an interval clustered by image.
         retained: share of the reference's accuracy; None where that is 0.
         difference: to the reference, paired by row; None for the reference itself.
-        relative_time: seconds over the reference's.
+        relative_time: seconds over the reference's; None if either was not timed.
     """
 
     run: Run
     accuracy: Rate
     retained: float | None
     difference: Difference | None
-    relative_time: float
+    relative_time: float | None
 
     def to_dict(self) -> dict[str, object]:
         """The line as JSON values."""
         run = self.run
         return {
-            "method": run.method,
+            "method": run.label,
             "keep": run.keep,
             "layer": run.layer,
             "n": len(run.right),
@@ -93,37 +138,58 @@ class Line:
             "retained": self.retained,
             "difference": None if self.difference is None else asdict(self.difference),
             "kept": run.kept,
-            "mean_keep": run.mean_keep,
+            "mean_keep": run.cost and run.cost.mean_keep,
+            "gflops": run.cost and run.cost.gflops,
+            "kv_bytes": run.cost and run.cost.kv_bytes,
             "seconds": run.seconds,
             "relative_time": self.relative_time,
         }
 
 
-def gather(predictions: Iterable[Prediction], *, method: str, keep: float, layer: int | None, n_layers: int) -> Run:
-    """Reduce a method's predictions to what a comparison needs; ``seconds`` is for the caller to fill in."""
+def label_for(method: object, *, layer: object = None, max_tiles: object = None, query: object = "last") -> str:
+    """What a line is called: its method, and whatever of it is not as usual."""
+    unusual = {"layer": layer, "max-tiles": max_tiles, "query": None if query == "last" else query}
+    return "".join([str(method), *(f"@{name}={value}" for name, value in unusual.items() if value is not None)])
+
+
+def gather(predictions: Iterable[Prediction], *, label: str, keep: float | None) -> Run:
+    """Reduce a method's predictions to what a comparison needs; cost and time are for the caller to add."""
     ids: list[Id] = []
     images: list[Hashable] = []
     right: list[bool] = []
     n_no_box = n_error = visual = kept = 0
-    seen = 0.0
+    layer = None
     for row in predictions:
+        layer = row.layer
         n_no_box += row.status == "no_box"
         n_error += row.status == "error"
         if row.iou is not None:
             ids.append(row.id)
-            images.append(row.image)
+            images.append(("image", row.image) if row.image is not None else ("row", row.id))
             right.append(row.iou >= CORRECT_IOU)
         if row.visual_tokens is not None and row.kept_tokens is not None:
-            before = n_layers if row.layer is None else row.layer
             visual += row.visual_tokens
             kept += row.kept_tokens
-            seen += (before * row.visual_tokens + (n_layers - before) * row.kept_tokens) / n_layers
     return Run(
-        *(method, keep, layer, tuple(ids), tuple(images), tuple(right), n_no_box, n_error),
+        *(label, 1.0 if layer is None else keep, layer, tuple(ids), tuple(images), tuple(right), n_no_box, n_error),
         kept=kept / visual if visual else None,
-        mean_keep=seen / visual if visual else None,
-        seconds=0.0,
     )
+
+
+def line_called(name: str, labels: Sequence[str]) -> int:
+    """Which of the lines is labelled ``name``, or else the one whose method is called so.
+
+    Raises:
+        DeeplayerError: none is, or more than one.
+    """
+    found = [place for place, one in enumerate(labels) if one == name]
+    found = found or [place for place, one in enumerate(labels) if one.split("@")[0] == name]
+    if not found:
+        raise DeeplayerError(f"--reference {name} is none of the lines: {', '.join(labels)}")
+    if len(found) > 1:
+        lines = ", ".join(labels[place] for place in found)
+        raise DeeplayerError(f"--reference {name} is more than one line ({lines}): give one --keep, or the whole name")
+    return found[0]
 
 
 def compare(runs: Sequence[Run], reference: Run) -> list[Line]:
@@ -168,13 +234,19 @@ def paired_difference(right: Sequence[bool], other: Sequence[bool], images: Sequ
 
 
 def _line(run: Run, reference: Run) -> Line:
-    if run.ids != reference.ids:
-        raise DeeplayerError(f"{run.method} and {reference.method} did not answer the same rows")
+    theirs = dict(zip(reference.ids, reference.right, strict=True))
+    if set(run.ids) != theirs.keys():
+        both = len(theirs.keys() & set(run.ids))
+        raise DeeplayerError(
+            f"{run.label} and {reference.label} did not answer the same rows: of {len(run.ids)} and {len(theirs)} with "
+            f"gold, {both} are in both; finish both runs on the same input"
+        )
     accuracy, whole = (sum(one.right) / len(one.right) for one in (run, reference))
+    seconds, whole_seconds = run.seconds, reference.seconds
     return Line(
         run,
         Rate(accuracy, *clustered_interval(run.right, run.images)),
         accuracy / whole if whole else None,
-        None if run is reference else paired_difference(run.right, reference.right, run.images),
-        run.seconds / reference.seconds,
+        None if run is reference else paired_difference(run.right, [theirs[row_id] for row_id in run.ids], run.images),
+        None if seconds is None or whole_seconds is None else seconds / whole_seconds,
     )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import bootstrap, chi2
 
 from deeplayer_cli.errors import DeeplayerError
-from deeplayer_cli.evaluation.compare import compare, gather, paired_difference
+from deeplayer_cli.evaluation.compare import Run, compare, gather, label_for, line_called, paired_difference
 from deeplayer_cli.schema import Prediction
 
 
@@ -85,20 +85,55 @@ def row(number: int, iou: float | None, **changes: object) -> Prediction:
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 
-def test_costs_are_gathered() -> None:
-    rows = [row(1, 0.6), row(2, 0.4), row(3, None), row(4, 0.0, status="error", visual_tokens=None, kept_tokens=None)]
-    run = gather(rows, method="m", keep=0.1, layer=2, n_layers=8)
+def run_of(*rows: Prediction, name: str = "m") -> Run:
+    return gather(rows, label=name, keep=0.1)
+
+
+def test_rows_are_gathered() -> None:
+    run = run_of(
+        *(row(1, 0.6), row(2, 0.4), row(3, None)), row(4, 0.0, status="error", visual_tokens=None, kept_tokens=None)
+    )
     assert run.right == (True, False, False) and run.ids == (1, 2, 4) and run.n_error == 1
-    assert run.kept == pytest.approx(0.1) and run.mean_keep == pytest.approx((2 + 6 * 0.1) / 8)
+    assert run.kept == pytest.approx(0.1) and (run.keep, run.layer) == (0.1, 2)
+    assert run_of(row(1, 0.6, layer=None)).keep == 1.0
+
+
+def test_rows_are_paired_by_id_whatever_their_order() -> None:
+    rows = [row(n, iou, image=str(n)) for n, iou in enumerate([0.9, 0.1, 0.9, 0.1])]
+    line = compare([run_of(*reversed(rows))], run_of(*rows))[0]
+    assert line.difference is not None and line.difference.value == 0.0 and line.difference.p == 1.0
 
 
 def test_runs_over_other_rows_are_not_compared() -> None:
-    one, other, nothing = (
-        replace(gather(rows, method="m", keep=1, layer=None, n_layers=8), seconds=1.0)
-        for rows in ([row(1, 0.6)], [row(2, 0.6)], [row(1, None)])
-    )
+    one, other, nothing = (run_of(row(1, 0.6)), run_of(row(2, 0.6)), run_of(row(1, None)))
     assert compare([one], one)[0].retained == 1.0
-    with pytest.raises(DeeplayerError, match="not answer the same rows"):
+    with pytest.raises(DeeplayerError, match="of 1 and 1 with gold, 0 are in both"):
         compare([one, other], one)
     with pytest.raises(DeeplayerError, match="no row has a gold box"):
         compare([nothing], nothing)
+
+
+def test_time_is_compared_only_where_both_were_timed() -> None:
+    run = run_of(row(1, 0.6))
+    timed = replace(run, seconds=2.0)
+    assert compare([run, replace(run, seconds=3.0)], timed)[0].relative_time is None
+    assert compare([run, replace(run, seconds=3.0)], timed)[1].relative_time == 1.5
+
+
+LABELS = ["none", "none@max-tiles=1", "fastv@layer=4", "random", "random"]
+
+
+@pytest.mark.parametrize(("name", "place"), [("none", 0), ("none@max-tiles=1", 1), ("fastv", 2), ("fastv@layer=4", 2)])
+def test_a_line_is_found_by_its_label_or_method(name: str, place: int) -> None:
+    assert line_called(name, LABELS) == place
+
+
+@pytest.mark.parametrize(("name", "reason"), [("divprune", "none of the lines"), ("random", "more than one line")])
+def test_a_line_that_is_not_one_line(name: str, reason: str) -> None:
+    with pytest.raises(DeeplayerError, match=reason):
+        line_called(name, LABELS)
+
+
+def test_a_label_says_what_is_unusual() -> None:
+    assert label_for("fastv") == "fastv"
+    assert label_for("fastv", layer=4, max_tiles=1, query="text") == "fastv@layer=4@max-tiles=1@query=text"

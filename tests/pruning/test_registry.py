@@ -34,6 +34,17 @@ def run(package: Path, *arguments: object) -> subprocess.CompletedProcess[bytes]
     return subprocess.run(command, capture_output=True, timeout=200, cwd=ROOT, env=environment)
 
 
+def test_a_packages_method_is_compared(package: Path) -> None:
+    finished = run(
+        *(package, "compare", "sample_data/requests.jsonl", "--model", "demo", "--limit", 3, "--json"),
+        *("--methods", "deep-layer,key-norm,key-norm@layer=2", "--keep", "0.25", "--match", "mean-keep"),
+    )
+    lines = {line["method"]: line for line in orjson.loads(finished.stdout)}
+    assert list(lines) == ["none", "deep-layer", "key-norm", "key-norm@layer=2"]
+    assert lines["key-norm"]["keep"] == lines["deep-layer"]["keep"] < lines["key-norm@layer=2"]["keep"]
+    assert [line["layer"] for line in lines.values()] == [None, 3, 3, 2]
+
+
 def test_a_package_brings_a_method(package: Path) -> None:
     listed = orjson.loads(run(package, "methods", "--json").stdout)
     assert listed[-1]["name"] == "key-norm" and listed[-1]["keeps"] == "the shortest keys"

@@ -1,0 +1,138 @@
+"""A comparison's rows on disk: a folder with one prediction file for each of its settings."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter, defaultdict
+from dataclasses import asdict, fields, replace
+from functools import reduce
+from typing import TYPE_CHECKING, get_args
+
+from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.evaluation.compare import Cost, gather, label_for
+from deeplayer_cli.evaluation.reading import read_predictions
+from deeplayer_cli.schema import Status
+from deeplayer_cli.schema.values import show
+from deeplayer_cli.sinks.run_record import load_record, record_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from deeplayer_cli.evaluation.compare import Run
+    from deeplayer_cli.schema import Id, Prediction
+    from deeplayer_cli.sinks import RunRecord
+
+logger = logging.getLogger("deeplayer")
+
+_COMPARED = ("method", "keep", "keep_tokens", "layer", "query", "prior", "max_tiles")
+"""The settings that may differ between the lines of a comparison."""
+
+
+def result_path(folder: Path, record: RunRecord) -> Path:
+    """Where the rows of a run with these settings lie: another run with the same ones finds them again."""
+    name = re.sub(r"[^\w.-]", "_", str(record.settings["method"]))
+    return folder / f"{name}-{record.fingerprint}.jsonl"
+
+
+def with_outcome(record: RunRecord, statuses: Counter[Status], cost: Cost | None) -> RunRecord:
+    """The record of a run that has finished: its rows by status, and what they cost."""
+    counts = {"rows": statuses.total(), **{status: statuses[status] for status in get_args(Status)}}
+    circumstances = {**record.circumstances, "cost": None if cost is None else asdict(cost)}
+    return replace(record, circumstances=circumstances, counts=counts)
+
+
+def result_files(folders: Sequence[Path]) -> list[Path]:
+    """The prediction files in some folders.
+
+    Raises:
+        DeeplayerError: a folder has none.
+    """
+    found: list[Path] = []
+    for folder in folders:
+        files = sorted(folder.glob("*.jsonl"))
+        if not files:
+            raise DeeplayerError(f"{folder} holds no prediction files: name a folder that compare --results has filled")
+        found += files
+    return found
+
+
+def read_runs(folders: Sequence[Path]) -> list[Run]:
+    """The runs in some folders, without the model: those that prune nothing first, then by name and keep.
+
+    Prediction files of the same settings are one run; of an id that several answer, the first file's answer counts.
+
+    Raises:
+        DeeplayerError: there is no prediction file, one has no record, or two cannot be compared: they differ in more
+            than their methods.
+    """
+    records = {path: _record(path) for path in result_files(folders)}
+    _refuse_strangers(records)
+    same: defaultdict[str, list[Path]] = defaultdict(list)
+    for path, record in records.items():
+        same[record.fingerprint].append(path)
+    runs = [_read([(path, records[path]) for path in alike]) for alike in same.values()]
+    return sorted(runs, key=lambda run: (run.layer is not None, run.label, run.keep or 0.0))
+
+
+def _record(path: Path) -> RunRecord:
+    record = load_record(path)
+    if record is None:
+        raise DeeplayerError(
+            f"{path} cannot be compared: without {record_path(path).name} nobody knows its settings; move it elsewhere"
+        )
+    return record
+
+
+def _refuse_strangers(records: Mapping[Path, RunRecord]) -> None:
+    first, *others = records
+    for other in others:
+        ours, theirs = records[first].settings, records[other].settings
+        for name in sorted((ours.keys() | theirs.keys()) - set(_COMPARED)):
+            if ours.get(name) != theirs.get(name):
+                raise DeeplayerError(
+                    f"{first} and {other} cannot be compared: {name} is {show(ours.get(name))} in the one and "
+                    f"{show(theirs.get(name))} in the other; compare runs that differ in their method only"
+                )
+
+
+def _read(files: Sequence[tuple[Path, RunRecord]]) -> Run:
+    settings = files[0][1].settings
+    costs = [_cost(record) for _, record in files]
+    run = gather(
+        _once([path for path, _ in files]),
+        label=label_for(
+            settings["method"],
+            **{name: settings[name] for name in ("layer", "max_tiles", "query") if name in settings},
+        ),
+        keep=None if settings.get("keep_tokens") else float(str(settings["keep"])),
+    )
+    return replace(run, cost=reduce(_plus, costs))
+
+
+def _cost(record: RunRecord) -> Cost | None:
+    """What finished rows cost; `ground` does not note it."""
+    found = record.circumstances.get("cost")
+    return Cost(**found) if isinstance(found, dict) and found.keys() == {part.name for part in fields(Cost)} else None
+
+
+def _plus(one: Cost | None, other: Cost | None) -> Cost | None:
+    return None if one is None or other is None else one.plus(other)
+
+
+def _once(paths: Sequence[Path]) -> Iterator[Prediction]:
+    """The rows of files of the same settings, each id once; says so if they do not answer alike."""
+    answers: dict[Id, str | None] = {}
+    n_unlike = 0
+    for path in paths:
+        for row in read_predictions(path):
+            if row.id in answers:
+                n_unlike += row.answer != answers[row.id]
+            else:
+                answers[row.id] = row.answer
+                yield row
+    if n_unlike:
+        logger.warning(
+            "%d rows are answered differently in %s: the first answer counts", n_unlike, " and ".join(map(str, paths))
+        )

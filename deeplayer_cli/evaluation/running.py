@@ -1,0 +1,117 @@
+"""Running the lines of a comparison: one loaded model, the same rows under several settings."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from deeplayer_cli import pruning
+from deeplayer_cli.evaluation.compare import gather
+from deeplayer_cli.evaluation.cost import CostModel
+from deeplayer_cli.evaluation.matching import label_of
+from deeplayer_cli.evaluation.reading import read_predictions
+from deeplayer_cli.evaluation.results import result_path, with_outcome
+from deeplayer_cli.grounder import Grounder
+from deeplayer_cli.sinks import PredictionFile, Start
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from deeplayer_cli.checkpoints import Checkpoint
+    from deeplayer_cli.evaluation.compare import Cost, Run
+    from deeplayer_cli.evaluation.cost import Workload
+    from deeplayer_cli.grounder import Settings
+    from deeplayer_cli.imaging import Tiling
+    from deeplayer_cli.pruning import Method
+    from deeplayer_cli.schema import Id, Prediction
+    from deeplayer_cli.sinks import RunRecord
+    from deeplayer_cli.sources import Requests
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Asks rows under any settings, each into a prediction file of its own.
+
+    Attributes:
+        checkpoint: the model.
+        requests: rows that can be read again.
+        folder: of the prediction files; what they hold already is not asked again.
+        record: of a run with some settings.
+    """
+
+    checkpoint: Checkpoint
+    requests: Requests
+    folder: Path
+    record: Callable[[Settings], RunRecord]
+
+    def method(self, settings: Settings) -> Method:
+        """The method that settings name.
+
+        Raises:
+            DeeplayerError: the model cannot run it.
+        """
+        n_layers: int = self.checkpoint.model.config.text_config.num_hidden_layers
+        return pruning.build(settings.method, settings.pruning_options(self.checkpoint), n_layers)
+
+    def tiling(self, settings: Settings) -> Tiling:
+        """How settings have images cut."""
+        tiling = self.checkpoint.tiling
+        return replace(tiling, max_tiles=settings.max_tiles or tiling.max_tiles)
+
+    def mean_keep(self, settings: Settings) -> Callable[[int], float]:
+        """Share of an image's so many visual tokens that is seen under settings, averaged over layers."""
+        method, n_layers = self.method(settings), self.checkpoint.model.config.text_config.num_hidden_layers
+        return lambda n_visual: method.mean_keep(n_visual, n_layers)
+
+    def answer(self, settings: Settings) -> Iterator[Prediction]:
+        """Ask the rows that have no answer yet, yielding each when it has been written.
+
+        Raises:
+            DeeplayerError: the file holds an answer to another question under some id, or cannot be written.
+        """
+        record = self.record(settings)
+        with PredictionFile(result_path(self.folder, record), record, Start.RESUME) as sink:
+            unanswered = (row for row in self.requests if sink.unanswered(row))
+            for prediction in Grounder(self.checkpoint, settings).ground(unanswered):
+                sink.write(prediction)
+                yield prediction
+
+    def finish(self, settings: Settings) -> Run:
+        """What the answers to the rows come to; notes in the file's record that it is whole."""
+        record = self.record(settings)
+        path = result_path(self.folder, record)
+        statuses = Counter(row.status for row in read_predictions(path))
+        whole = CostModel(self.checkpoint).workload(read_predictions(path))
+        with_outcome(record, statuses, self.cost(settings, whole) if whole else None).save(path)
+        run = gather(self._rows(settings), label=label_of(settings), keep=settings.keep)
+        workload = self.workload(settings)
+        return replace(run, cost=self.cost(settings, workload) if workload else None)
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows there are."""
+        return len(self._ids)
+
+    def workload(self, settings: Settings) -> Workload:
+        """What the rows asked, once they are answered under settings."""
+        return CostModel(self.checkpoint).workload(self._rows(settings))
+
+    def cost(self, settings: Settings, workload: Workload) -> Cost:
+        """What a workload of at least one row costs under settings."""
+        return CostModel(self.checkpoint).cost(self.method(settings), workload, self.tiling(settings))
+
+    def largest(self, settings: Settings, workload: Workload) -> int:
+        """Visual tokens of the largest image of a workload."""
+        return CostModel(self.checkpoint).largest(workload, self.tiling(settings))
+
+    def _rows(self, settings: Settings) -> Iterator[Prediction]:
+        """The answers to the rows: the file may hold more."""
+        path = result_path(self.folder, self.record(settings))
+        return (row for row in read_predictions(path) if row.id in self._ids)
+
+    @cached_property
+    def _ids(self) -> frozenset[Id]:
+        return frozenset(row.id for row in self.requests)

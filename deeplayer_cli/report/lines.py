@@ -1,0 +1,39 @@
+"""The lines of a comparison as comma-separated values."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+from deeplayer_cli.evaluation.compare import Difference
+from deeplayer_cli.sinks.writing import writing
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from deeplayer_cli.evaluation.compare import Line
+
+
+def write_csv(lines: Sequence[Line], path: Path) -> None:
+    """Write one row a line: the columns of its JSON, with an interval or a difference as a column for each number.
+
+    Raises:
+        DeeplayerError: the system refuses.
+    """
+    rows = [_flat(line) for line in lines]
+    with writing(str(path)), path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _flat(line: Line) -> dict[str, object]:
+    row = line.to_dict()
+    del row["difference"], row["acc@0.5_ci95"]
+    row |= {"acc@0.5_low": line.accuracy.low, "acc@0.5_high": line.accuracy.high}
+    return row | {
+        f"difference_{part.name}": None if line.difference is None else getattr(line.difference, part.name)
+        for part in fields(Difference)
+    }

@@ -1,0 +1,69 @@
+"""Accuracy against cost, as a picture."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.sinks.writing import writing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from deeplayer_cli.evaluation.compare import Cost, Line
+    from deeplayer_cli.evaluation.score import Rate
+
+_AXES: dict[str, Callable[[Cost], float]] = {
+    "GFLOPs of vision and prompt, one expression an image": lambda cost: cost.gflops,
+    "share of visual tokens seen, mean over layers": lambda cost: cost.mean_keep,
+}
+_FORMATS = (".pdf", ".png", ".svg")
+
+
+def require_plot(path: Path) -> None:
+    """Refuse, before any work, a picture that could not be drawn.
+
+    Raises:
+        DeeplayerError: matplotlib is missing, or the name ends in no format that it is drawn in.
+    """
+    if path.suffix.lower() not in _FORMATS:
+        raise DeeplayerError(f"{path} cannot be drawn: name a file that ends in {', '.join(_FORMATS)}")
+    try:
+        import matplotlib as mpl
+    except ImportError as error:
+        raise DeeplayerError(f"{path} needs matplotlib to be drawn: pip install 'deeplayer[plot]'") from error
+    del mpl
+
+
+def plot(lines: Sequence[Line], path: Path) -> None:
+    """Draw accuracy with its 95% interval against FLOPs, and against mean keep; lines of unknown cost are left out.
+
+    Raises:
+        DeeplayerError: no line has a cost, or the system refuses to write the file.
+    """
+    from matplotlib.figure import Figure
+
+    curves: defaultdict[str, list[tuple[Cost, Rate]]] = defaultdict(list)
+    known = [(line.run.cost, line) for line in lines if line.run.cost is not None]
+    for cost, line in sorted(known, key=lambda one: one[0].gflops):
+        curves[line.run.label].append((cost, line.accuracy))
+    if not curves:
+        raise DeeplayerError(f"{path} cannot be drawn: what the methods cost is not known")
+    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    both = figure.subplots(1, 2, sharey=True)
+    for axes, (title, cost_of) in zip(both, _AXES.items(), strict=True):
+        for name, points in curves.items():
+            costs = [cost_of(cost) for cost, _ in points]
+            # At 0 and 1 an interval ends at its value, but for rounding.
+            below = [max(0.0, rate.value - rate.low) for _, rate in points]
+            above = [max(0.0, rate.high - rate.value) for _, rate in points]
+            axes.errorbar(costs, [rate.value for _, rate in points], (below, above), marker="o", capsize=3, label=name)
+        axes.set(xlabel=title, ylim=(0, 1))
+        axes.set_xlim(left=0)
+        axes.grid(alpha=0.3)
+    both[0].set_ylabel("Acc@0.5")
+    both[1].legend()
+    with writing(str(path)):
+        figure.savefig(path)

@@ -1,0 +1,109 @@
+"""``deeplayer compare`` in this process, on the demo model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import orjson
+import pytest
+from typer.testing import CliRunner
+
+from deeplayer_cli.app import app
+from deeplayer_cli.errors import DeeplayerError
+
+SAMPLES = str(Path(__file__).parents[2] / "sample_data" / "requests.jsonl")
+COMPARE = ["compare", SAMPLES, "--model", "demo"]
+
+
+def run(*arguments):
+    """What a run printed."""
+    finished = CliRunner().invoke(app, [*map(str, arguments)], env={"COLUMNS": "80"})
+    if finished.exception is not None:
+        raise finished.exception
+    return finished.stdout
+
+
+def compared(*arguments):
+    """The lines of a comparison, as JSON."""
+    return orjson.loads(run(*arguments, "--json"))
+
+
+def test_every_method_runs_on_the_same_rows():
+    lines = compared(*COMPARE, "--limit", "8", "--methods", "random,fastv", "--keep", "0.1,0.5")
+    expected = [("none", 1.0), ("random", 0.1), ("random", 0.5), ("fastv", 0.1), ("fastv", 0.5)]
+    assert [(line["method"], line["keep"]) for line in lines] == expected
+    assert all(line["n"] == 8 for line in lines)
+    shares = [1, (3 + 5 * 14 / 144) / 8, 5.5 / 8, (2 + 6 * 14 / 144) / 8, 5 / 8]
+    assert [line["mean_keep"] for line in lines] == pytest.approx(shares)
+    costs = [line["gflops"] for line in lines]
+    assert costs[0] > costs[2] > costs[4] > costs[1] > costs[3] > 0
+
+
+def test_fewer_tiles_are_a_line_of_their_own(reference_dir, tmp_path):
+    rows = [{"image": name, "expression": "the dog", "box": [1, 2, 30, 40]} for name in ("a_square_224.png", "d.png")]
+    (tmp_path / "rows.jsonl").write_bytes(b"\n".join(map(orjson.dumps, rows)))
+    arguments = ["--model", reference_dir / "checkpoint", "--image-root", reference_dir / "images"]
+    whole, fewer = compared("compare", tmp_path / "rows.jsonl", *arguments, "--methods", "none@max-tiles=1")
+    assert (whole["method"], fewer["method"], fewer["n"], fewer["n_error"]) == ("none", "none@max-tiles=1", 2, 1)
+    assert whole["kept"] == fewer["kept"] == fewer["mean_keep"] == 1.0
+    assert fewer["gflops"] < whole["gflops"] and fewer["kv_bytes"] < whole["kv_bytes"]
+
+
+def test_others_cost_what_the_first_does():
+    methods = "deep-layer,fastv,deep-layer@layer=7,none@max-tiles=1"
+    lines = compared(*COMPARE, "--limit", "4", "--methods", methods, "--match", "flops", "--keep", "0.25")
+    names = ["none", "deep-layer", "fastv", "none@max-tiles=1", "deep-layer@layer=7"]
+    assert [line["method"] for line in lines] == names
+    assert lines[2]["keep"] > lines[1]["keep"] == 0.25
+    assert lines[2]["gflops"] == pytest.approx(lines[1]["gflops"], rel=0.01)
+    assert lines[4]["unreachable"]["target"] == lines[1]["gflops"] < lines[4]["unreachable"]["reach"][0]
+    arguments = ["--limit", "2", "--methods", "divprune,fastv", "--match", "mean-keep"]
+    table = run(*COMPARE, *arguments)
+    assert "fastv cannot reach 9.7% mean keep" in " ".join(table.split())
+
+
+def test_a_comparison_goes_on_where_it_was_stopped(tmp_path):
+    kept = [*COMPARE, "--methods", "fastv", "--results", tmp_path / "kept"]
+    compared(*kept, "--limit", "2", "--methods", "random")
+    first = compared(*kept, "--limit", "3")
+    assert all(line["seconds"] for line in first if line["method"] == "fastv") and first[0]["seconds"] is None
+    again = compared(*kept, "--limit", "6", "--csv", tmp_path / "lines.csv")
+    assert [line["seconds"] for line in again] == [None, None]
+    whole = compared(*COMPARE, "--methods", "fastv", "--limit", "6")
+    ignored = {"seconds": None, "relative_time": None}
+    assert [line | ignored for line in again] == [line | ignored for line in whole]
+    assert len((tmp_path / "lines.csv").read_text().splitlines()) == 3
+    for path in (tmp_path / "kept").glob("*.jsonl"):
+        ids = [orjson.loads(line)["id"] for line in path.read_bytes().splitlines()]
+        assert len(ids) == len(set(ids)) == (2 if path.name.startswith("random") else 6)
+
+    for path in (tmp_path / "kept").glob("random*"):
+        path.unlink()
+    read = compared("compare", "--from", tmp_path / "kept", "--reference", "fastv")
+    assert [(line["method"], line["gflops"]) for line in read] == [(line["method"], line["gflops"]) for line in whole]
+    assert read[0]["difference"]["value"] == -whole[1]["difference"]["value"] and read[1]["difference"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ([*COMPARE, "--keep", "x"], "'x'"),
+        ([*COMPARE, "--methods", "fastv@tiles=2"], "layer=K or max-tiles=N, not 'tiles=2'"),
+        ([*COMPARE, "--methods", "fastv@layer=9"], "--layer 9 is out of range"),
+        ([*COMPARE, "--reference", "fastv"], "--reference fastv is none of the lines: none, deep-layer, random"),
+        ([*COMPARE, "--keep", "0.1,0.2", "--reference", "random"], "more than one line (random, random)"),
+        ([*COMPARE, "--methods", "none@max-tiles=1", "--match", "mean-keep"], "none@max-tiles=1 prunes nothing"),
+        ([*COMPARE, "--results", Path(SAMPLES).parent], "sample_data holds the requests"),
+        ([*COMPARE, "--methods", "d2pruner"], "method d2pruner needs --prior FILE"),
+        ([*COMPARE, "--csv", "no/lines.csv"], "there is no folder no"),
+        ([*COMPARE, "--from", "."], "give one of the two"),
+        (["compare"], "give one of the two"),
+        (["compare", "--from", ".", "--limit", "2"], "--limit says how to run, and --from runs nothing"),
+        (["compare", "--from", "."], "holds no prediction files"),
+    ],
+)
+def test_what_is_refused(arguments, reason, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DeeplayerError) as refusal:
+        run(*arguments)
+    assert reason in str(refusal.value)

@@ -1,0 +1,71 @@
+"""Folders of prediction files, read without a model."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.evaluation import read_runs
+from deeplayer_cli.evaluation.compare import Cost
+from deeplayer_cli.evaluation.results import result_path, with_outcome
+from deeplayer_cli.schema import Prediction
+from deeplayer_cli.sinks import PredictionFile, RunRecord, Start
+
+SETTINGS = {"method": "fastv", "keep": 0.1, "layer": None, "max_tiles": None, "query": "last", "weights": "w"}
+COST = Cost(rows=2, visual_tokens=200, seen_tokens=50.0, total_gflops=6.0, total_kv_bytes=8.0)
+
+
+def write(folder, ids, *, answer="x", layer=2, **changes):
+    """One prediction file with its record."""
+    record = RunRecord({**SETTINGS, **changes}, {"version": "1"})
+    folder.mkdir(exist_ok=True)
+    path = result_path(folder, record)
+    with PredictionFile(path, record, Start.RESUME) as sink:
+        for row_id in ids:
+            sink.write(Prediction(row_id, "a", "b", "ok", iou=0.6, answer=answer, method="fastv", layer=layer))
+    with_outcome(record, Counter(ok=len(ids)), COST).save(path)
+    return path
+
+
+def test_two_folders_are_one_comparison(tmp_path):
+    write(tmp_path / "a", [1, 2], method="none", layer=None)
+    write(tmp_path / "a", [1, 2], keep=0.5)
+    write(tmp_path / "b", [2, 1], keep=0.25, max_tiles=3)
+    runs = read_runs([tmp_path / "a", tmp_path / "b"])
+    assert [(run.label, run.keep) for run in runs] == [("none", 1.0), ("fastv", 0.5), ("fastv@max-tiles=3", 0.25)]
+    assert all(run.cost == COST for run in runs)
+
+
+def test_shards_of_one_run_are_joined(tmp_path, caplog):
+    write(tmp_path / "a", [1, 2])
+    write(tmp_path / "b", [2, 3], answer="y")
+    (run,) = read_runs([tmp_path / "a", tmp_path / "b"])
+    assert run.ids == (1, 2, 3)
+    assert run.cost is not None and (run.cost.rows, run.cost.gflops, run.cost.mean_keep) == (4, 3.0, 0.25)
+    assert "1 rows are answered differently" in caplog.text
+
+
+def test_what_ground_wrote_has_no_cost(tmp_path):
+    path = write(tmp_path / "a", [1])
+    RunRecord({**SETTINGS, "keep_tokens": 7}, {}).save(path)
+    (run,) = read_runs([tmp_path / "a"])
+    assert run.cost is None and run.keep is None
+
+
+def test_what_cannot_be_compared(tmp_path):
+    with pytest.raises(DeeplayerError, match="holds no prediction files"):
+        read_runs([tmp_path])
+    write(tmp_path, [1])
+    write(tmp_path, [1], weights="v")
+    with pytest.raises(DeeplayerError, match="cannot be compared: weights is"):
+        read_runs([tmp_path])
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    with pytest.raises(DeeplayerError, match="nobody knows its settings"):
+        read_runs([tmp_path])
+
+
+def test_a_method_of_any_name_has_a_file(tmp_path):
+    path = result_path(tmp_path, RunRecord({"method": "../mine 2"}, {}))
+    assert path.parent == tmp_path and path.name.startswith(".._mine_2-")
