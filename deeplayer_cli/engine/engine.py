@@ -191,7 +191,7 @@ class Engine:
         """
         answers = self.decode(self.prefill(prefix, rows, max_new_tokens), max_new_tokens)
         slips = [number for number, answer in enumerate(answers) if not answer.as_drafted]
-        if slips and self.method.reads_draft:
+        if slips and self.method.reads_draft and len(prefix.keys) < self.n_layers:
             prompts = self.prefill(prefix, [rows[number] for number in slips], max_new_tokens, drafted=False)
             for number, answer in zip(slips, self.decode(prompts, max_new_tokens), strict=True):
                 answers[number] = replace(answer, as_drafted=False)
