@@ -10,6 +10,7 @@ import torch
 
 from deeplayer_cli.engine import Engine, Row
 from deeplayer_cli.engine.draft import no_draft
+from deeplayer_cli.engine.flops import PromptLengths, Shape, drops_of, prefill_flops, vision_flops
 from deeplayer_cli.engine.vision import normalize
 from deeplayer_cli.pruning import Budget, Method, Options, build, token_places
 
@@ -43,6 +44,10 @@ class Subject:
         self._places = token_places((n_tiles, 1), n_tiles, self.n_visual)[None]
         texts = [f"the {_WORDS[n % 8]} {_WORDS[n // 8 % 8]} {_WORDS[n // 64 % 8]}" for n in range(n_expressions)]
         self.rows = [Row(0, checkpoint.tokenizer.encode_expression(text), seed) for seed, text in enumerate(texts)]
+        self._shape = Shape.of(checkpoint.model.config)
+        self._vision_flops = vision_flops(self._shape, n_tiles)
+        self._n_p0 = len(checkpoint.tokenizer.encode(checkpoint.prompt.before_image))
+        self._n_p1 = len(self._piece(checkpoint.prompt.after_image))
         self._references: dict[tuple[str, float, int], list[list[int]]] = {}
 
     def engine(self, method: str, keep: float = 1.0, draft: Draft = no_draft, *, compiled: bool = False) -> Engine:
@@ -75,6 +80,20 @@ class Subject:
         )[0, ids.shape[1] :].tolist()
         return [token for token in generated if token != self.checkpoint.eos_id]
 
+    def flops(self, method: str, keep: float) -> int:
+        """Of the engine, pixels to the first token of every answer, by `engine.flops`."""
+        n_own = len(self.rows[0].expression_ids) + len(self._piece(self.checkpoint.prompt.after_expression))
+        lengths = PromptLengths(self._n_p0, self.n_visual, self._n_p1, n_own)
+        drops = drops_of(self.engine(method, keep).method, self.n_visual)
+        return self._vision_flops + prefill_flops(self._shape, lengths, drops, len(self.rows))
+
+    @property
+    def generate_flops(self) -> int:
+        """Of transformers, pixels to the first token of every answer, each prompt from its start."""
+        n_own = len(self.rows[0].expression_ids) + len(self._piece(self.checkpoint.prompt.after_expression))
+        lengths = PromptLengths(0, self.n_visual, self._n_p0 + self._n_p1, n_own)
+        return len(self.rows) * (self._vision_flops + prefill_flops(self._shape, lengths))
+
     def reference(self, method: str, keep: float, n_new: int) -> list[list[int]]:
         """Token ids of all answers, as transformers' ``generate()`` gives them."""
         key = (method, keep, n_new)
@@ -94,6 +113,9 @@ class Subject:
         dropped = [visual[i] for i in sorted(set(range(self.n_visual)) - set(kept))]
         with _unseen(self.checkpoint.model.model.language_model.layers[layer:], dropped):
             return self.generate(row, n_new)
+
+    def _piece(self, text: str) -> list[int]:
+        return self.checkpoint.tokenizer.encode_piece(text)
 
     def _prompt_ids(self, row: Row) -> list[int]:
         tokenizer, prompt = self.checkpoint.tokenizer, self.checkpoint.prompt

@@ -122,6 +122,7 @@ def _generate(subject: Subject, group: str, n_new: int) -> Case:
         lambda _: subject.generate(subject.rows[0], n_new),
         lambda: subject.answers(subject.engine("none"), n_new)[0].token_ids,
         times=n,
+        flops=subject.generate_flops if n_new == 1 else None,
     )
 
 
@@ -133,7 +134,8 @@ def _ask(
     def run(_: object) -> list[list[int]]:
         return [answer.token_ids for answer in subject.answers(engine, n_new)]
 
-    return Case(group, name, run, partial(subject.reference, method, keep, n_new))
+    flops = subject.flops(method, keep) if n_new == 1 else None
+    return Case(group, name, run, partial(subject.reference, method, keep, n_new), flops=flops)
 
 
 def _decode(

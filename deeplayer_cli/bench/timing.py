@@ -24,6 +24,7 @@ class Case:
         expected: what the outcome must be, from an independent way to it; asked once, untimed.
         times: how often the work would have to be done to do what the group's other cases do.
         prepare: makes anew, untimed, what ``run`` uses up.
+        flops: floating-point operations of all ``times``, where they are known.
     """
 
     group: str
@@ -32,6 +33,7 @@ class Case:
     expected: Callable[[], object]
     times: int = 1
     prepare: Callable[[], Any] = lambda: None
+    flops: int | None = None
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,13 @@ class Result:
         case: what was timed.
         seconds: per round.
         speed: times as fast as the group's first case, round by round; None where the outcome was wrong.
+        fewer_flops: FLOPs of the group's first case over this one's: the speed that they alone would explain.
     """
 
     case: Case
     seconds: Spread
     speed: Spread | None
+    fewer_flops: float | None
 
 
 def measure(cases: Sequence[Case], rounds: int, device: torch.device) -> Iterator[Result]:
@@ -76,11 +80,12 @@ def measure(cases: Sequence[Case], rounds: int, device: torch.device) -> Iterato
     for _ in range(rounds):
         for case, taken in zip(cases, seconds, strict=True):
             taken.append(case.times * _time(case, device))
-    first: dict[str, list[float]] = {}
+    first: dict[str, tuple[Case, list[float]]] = {}
     for case, taken, is_right in zip(cases, seconds, right, strict=True):
-        base = first.setdefault(case.group, taken)
-        speed = Spread.of([one / own for one, own in zip(base, taken, strict=True)])
-        yield Result(case, Spread.of(taken), speed if is_right else None)
+        base, base_taken = first.setdefault(case.group, (case, taken))
+        speed = Spread.of([one / own for one, own in zip(base_taken, taken, strict=True)])
+        fewer = base.flops / case.flops if base.flops and case.flops else None
+        yield Result(case, Spread.of(taken), speed if is_right else None, fewer)
 
 
 def _time(case: Case, device: torch.device) -> float:

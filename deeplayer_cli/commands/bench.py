@@ -52,8 +52,9 @@ def bench(
 ) -> None:
     """Time the engine beside transformers' own generate(), and check that both say the same.
 
-    Cases of a group run in turn, round after round, on one image of random pixels. A case whose answers differ from
-    those of generate() - with unseen tokens masked, where the engine dropped them - gets no speed.
+    Cases of a group run in turn, round after round, on one image of random pixels; speed is relative to the first, and
+    FLOPs is the speed that fewer of them would explain. `same`: the answers are those of generate(), with tokens masked
+    where the engine dropped them. A case whose answers differ gets no speed.
     """
     import torch
 
@@ -114,6 +115,7 @@ def _as_json(result: Result) -> dict[str, object]:
         "case": result.case.name,
         "seconds": asdict(result.seconds),
         "speed": result.speed and asdict(result.speed),
+        "fewer_flops": result.fewer_flops,
         "same_answers": result.speed is not None,
     }
 
@@ -124,7 +126,7 @@ def _table(results: list[Result]) -> Table:
 
     table = Table(box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("case")
-    for heading in ("seconds", "least-most", "speed", "least-most", "same answers"):
+    for heading in ("seconds", "least-most", "speed", "least-most", "FLOPs", "same"):
         table.add_column(heading, justify="right", no_wrap=True)
     group = None
     for result in results:
@@ -135,6 +137,7 @@ def _table(results: list[Result]) -> Table:
             f"  {result.case.name}",
             *_spread(result.seconds, ".3g"),
             *(_spread(result.speed, ".2f") if result.speed else ("-", "-")),
+            f"{result.fewer_flops:.2f}" if result.fewer_flops else "-",
             "yes" if result.speed else "NO",
         )
     return table

@@ -66,6 +66,7 @@ def test_known_drafts_are_right_as_often_as_told(checkpoint, share, accepted):
 def test_command_line():
     arguments = ("bench", "prefill", "--model", "demo", "--tiles", "1", "--rounds", "1")
     told = orjson.loads(run(*arguments, "--json").stdout)
+    assert [case["fewer_flops"] > 1 for case in told["cases"]] == [False, True, True]
     assert [case["same_answers"] for case in told["cases"]] == [True] * 3
     assert told["model"] == "demo" and told["rounds"] == 1
     assert "transformers" in run(*arguments).stdout.decode()
