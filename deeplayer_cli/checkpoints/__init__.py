@@ -7,8 +7,9 @@
 Nothing of a checkpoint is ever executed: its files are read as JSON, safetensors, vocabularies and sandboxed templates.
 """
 
-from deeplayer_cli.checkpoints.checkpoint import Checkpoint, load
+from deeplayer_cli.checkpoints.checkpoint import Checkpoint, load, read_layout
 from deeplayer_cli.checkpoints.identity import identify
+from deeplayer_cli.checkpoints.layout import Layout
 from deeplayer_cli.checkpoints.locate import DEFAULT
 
-__all__ = ["DEFAULT", "Checkpoint", "identify", "load"]
+__all__ = ["DEFAULT", "Checkpoint", "Layout", "identify", "load", "read_layout"]

@@ -85,16 +85,13 @@ def load(
     placement = Placement.choose(device, dtype)
     if attention not in _ATTENTIONS:
         raise DeeplayerError(f"unknown attention {attention!r}: choose {' or '.join(_ATTENTIONS)}")
+    layout = read_layout(name, revision)
     if name.startswith(random_weights.PREFIX):
-        if revision is not None:
-            raise DeeplayerError(f"--revision {revision} is for Hugging Face names, not for {name}: leave it out")
-        layout = random_weights.read(name)
         model = empty_model(layout.config, placement.dtype, attention)
         require(name, model.num_parameters(), placement)
         random_weights.fill(model, placement.device)
     else:
         folder = locate(name, revision)
-        layout = _read_layout(folder)
         stored = stored_tensors(folder)
         if "lm_head.weight" in targets(stored, layout.rules):
             # transformers ties by default and would then overwrite the embeddings; a stored head is a head of its own
@@ -109,7 +106,20 @@ def load(
     return Checkpoint(name, model, layout.tokenizer, layout.prompt, layout.tiling, layout.tokenizer.token_id(_END))
 
 
-def _read_layout(folder: Path) -> Layout:
+def read_layout(name: str, revision: str | None = None) -> Layout:
+    """What a model is, apart from its weights; arguments as for ``load``.
+
+    Raises:
+        DeeplayerError: there is no such model, or it is not InternVL.
+    """
+    if not name.startswith(random_weights.PREFIX):
+        return _read_folder(locate(name, revision))
+    if revision is not None:
+        raise DeeplayerError(f"--revision {revision} is for Hugging Face names, not for {name}: leave it out")
+    return random_weights.read(name)
+
+
+def _read_folder(folder: Path) -> Layout:
     path = folder / "config.json"
     config = read_json(path)
     kind = config.get("model_type")

@@ -17,7 +17,7 @@ from deeplayer_cli.errors import DeeplayerError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from deeplayer_cli.bench import Result, Spread
+    from deeplayer_cli.bench import Plan, Result, Spread
     from deeplayer_cli.checkpoints import Checkpoint
 
 
@@ -32,6 +32,7 @@ class Suite(StrEnum):
     DECODE = "decode"
     SELECT = "select"
     E2E = "e2e"
+    ROOFLINE = "roofline"
 
 
 def bench(
@@ -48,6 +49,12 @@ def bench(
     new_tokens: Annotated[int, option("--new-tokens", min=1, help="Tokens of an answer.")] = 24,
     rounds: Annotated[int, option("--rounds", min=1, help="Rounds; every case is timed once in each.")] = 5,
     threads: Annotated[int | None, option("--threads", min=1, help="Threads of torch; by default its own.")] = None,
+    tflops: Annotated[
+        float | None, option("--tflops", min=0.001, help="For roofline: the device's peak, in 10^12 FLOPs a second.")
+    ] = None,
+    bandwidth: Annotated[
+        float | None, option("--bandwidth", min=0.001, help="For roofline: of its memory, in 10^9 bytes a second.")
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Time the engine beside transformers' own generate(), and check that both say the same.
@@ -55,6 +62,8 @@ def bench(
     Cases of a group run in turn, round after round, on one image of random pixels; speed is relative to the first, and
     FLOPs is the speed that fewer of them would explain. `same`: the answers are those of generate(), with tokens masked
     where the engine dropped them. A case whose answers differ gets no speed.
+
+    `roofline` runs nothing: it computes how fast a device of given peak rates could be at best, at 2 bytes a number.
     """
     import torch
 
@@ -67,6 +76,9 @@ def bench(
         _numbers("--expressions", expressions, int),
         new_tokens,
     )
+    if suite == Suite.ROOFLINE:
+        _roofline(model, revision, plan, tflops, bandwidth, json=json)
+        return
     if threads is not None:
         torch.set_num_threads(threads)
     checkpoint = checkpoints.load(model, revision=revision, dtype=dtype, device=device)
@@ -83,6 +95,39 @@ def bench(
     console = Console()
     console.print(_table(results))
     console.print(", ".join(f"{name} {value}" for name, value in circumstances.items()))
+
+
+def _roofline(
+    model: str, revision: str | None, plan: Plan, tflops: float | None, bandwidth: float | None, *, json: bool
+) -> None:
+    from deeplayer_cli import checkpoints
+    from deeplayer_cli.bench import Device, roofline
+
+    if tflops is None or bandwidth is None:
+        raise DeeplayerError("a roofline needs the device's peak rates: give --tflops and --bandwidth")
+    device = Device(tflops * 1e12, bandwidth * 1e9, bytes_per_number=2)
+    limits = list(roofline(checkpoints.read_layout(model, revision), plan, device))
+    if json:
+        typer.echo(orjson.dumps([asdict(limit) for limit in limits], option=orjson.OPT_INDENT_2))
+        return
+
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    for heading in ("visual", "pruning", "vision", "prefill", "decode", "drafted", "KV MB"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for limit in limits:
+        times = (limit.vision, limit.prefill, limit.decode, limit.drafted)
+        milliseconds = [f"{1000 * seconds:.1f}" for seconds in times]
+        table.add_row(str(limit.visual_tokens), limit.name, *milliseconds, f"{limit.kv_bytes / 1e6:.0f}")
+    console = Console()
+    console.print(table)
+    console.print(
+        f"Milliseconds at best, one expression an image, {plan.n_new} answer tokens: one a pass (decode), or all drafts right "
+        "(drafted). visual: tokens."
+    )
 
 
 def _numbers(name: str, text: str, kind: type[_Number]) -> tuple[_Number, ...]:

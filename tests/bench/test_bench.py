@@ -10,9 +10,10 @@ import orjson
 import pytest
 import torch
 
-from deeplayer_cli.bench import SUITES, Plan, measure
+from deeplayer_cli.bench import SUITES, Device, Plan, measure, roofline
 from deeplayer_cli.bench.subject import KnownDraft, Subject
 from deeplayer_cli.bench.timing import Case
+from deeplayer_cli.checkpoints import read_layout
 from tests.test_cli import refusal, run
 from tests.tiny import tiny_checkpoint
 
@@ -72,3 +73,21 @@ def test_command_line():
     assert "transformers" in run(*arguments).stdout.decode()
     refused = run("bench", "prefill", "--model", "demo", "--tiles", "many")
     assert "--tiles is numbers separated by commas, not 'many'" in refusal(refused)
+
+
+def test_roofline_of_the_8b():
+    """Against figures worked out by hand."""
+    plan = Plan(tiles=(7, 13), keeps=(0.1,), n_new=24)
+    device = Device(flops=800e12, bandwidth=3e12, bytes_per_number=2)
+    unpruned, _, _, pruned = roofline(read_layout("random:8b"), plan, device)
+    assert unpruned.visual_tokens == 1792
+    assert unpruned.vision == pytest.approx(6.5e-3, rel=0.03)
+    assert unpruned.prefill == pytest.approx(33.7e-3, rel=0.05)
+    assert pruned.prefill == pytest.approx(26.8e-3, rel=0.02)
+    assert unpruned.decode == pytest.approx(114.7e-3, rel=0.05)
+    assert pruned.drafted == pytest.approx(4 / 23 * pruned.decode)
+    assert unpruned.kv_bytes == pytest.approx(131e3 * 1860, rel=0.02)
+
+
+def test_a_roofline_needs_rates():
+    assert "give --tflops and --bandwidth" in refusal(run("bench", "roofline"))
