@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from deeplayer_cli.bench.photographs import Photographs
 from deeplayer_cli.bench.subject import KnownDraft, SelectionProbe, Subject
 from deeplayer_cli.bench.timing import Case
 from deeplayer_cli.engine import TemplateDraft
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from deeplayer_cli.engine import Draft, Prefilled
 
 _METHOD = "deep-layer"
+_PHOTOGRAPHS = 48
 _RIGHT = (0.0, 0.5, 1.0)  # shares of drafts that are accepted
 
 
@@ -97,12 +100,23 @@ def select(checkpoint: Checkpoint, plan: Plan) -> Iterator[Case]:
             yield _select(subject, group, "independent set", "deep-layer-mis", keep, compiled=False)
 
 
+def pipeline(checkpoint: Checkpoint, plan: Plan) -> Iterator[Case]:
+    """Files to tiles, with as many threads as `ground` would take."""
+    del plan
+    workers = min(8, os.cpu_count() or 1)
+    photographs = Photographs.make(_PHOTOGRAPHS, checkpoint.tiling, workers)
+    group = f"{_PHOTOGRAPHS} JPEGs of 640 x 480, 7 tiles each, {workers} threads"
+    yield Case(group, "Pillow alone", lambda _: photographs.bare(), photographs.delivered)
+    yield Case(group, "the pipeline", lambda _: photographs.delivered(), photographs.bare)
+
+
 SUITES: Mapping[str, Callable[[Checkpoint, Plan], Iterator[Case]]] = {
     "prefill": prefill,
     "share": share,
     "decode": decode,
     "select": select,
     "e2e": e2e,
+    "pipeline": pipeline,
 }
 
 

@@ -32,6 +32,7 @@ class Suite(StrEnum):
     DECODE = "decode"
     SELECT = "select"
     E2E = "e2e"
+    PIPELINE = "pipeline"
     ROOFLINE = "roofline"
 
 
@@ -125,8 +126,8 @@ def _roofline(
     console = Console()
     console.print(table)
     console.print(
-        f"Milliseconds at best, one expression an image, {plan.n_new} answer tokens: one a pass (decode), or all drafts right "
-        "(drafted). visual: tokens."
+        f"Milliseconds at best, one expression an image, {plan.n_new} answer tokens: one a pass (decode), or all "
+        "drafts right (drafted). visual: tokens."
     )
 
 

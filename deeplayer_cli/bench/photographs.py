@@ -1,0 +1,80 @@
+"""Files to tiles with no model to wait for, beside the bare calls of Pillow."""
+
+from __future__ import annotations
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from deeplayer_cli.pipeline import read_ahead
+from deeplayer_cli.schema import Request, parse_request
+
+if TYPE_CHECKING:
+    from deeplayer_cli.imaging import Tiling
+
+_SIZE, _GRID = (640, 480), (3, 2)
+_STRIDE = 97  # every so many numbers are looked at, to tell whether two ways gave the same tiles
+
+Seen = list[tuple[tuple[int, ...], int]]
+"""Shape and a checksum of every image's tiles."""
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """JPEGs of 640 x 480 pixels, which become six tiles and a thumbnail.
+
+    Attributes:
+        folder: of the files; gone with this object.
+        tiling: how they are cut.
+        workers: threads.
+    """
+
+    folder: TemporaryDirectory[str]
+    tiling: Tiling
+    workers: int
+
+    @classmethod
+    def make(cls, count: int, tiling: Tiling, workers: int) -> Photographs:
+        """Write ``count`` of blurred noise."""
+        folder = TemporaryDirectory()
+        rng = random.Random(0)
+        for number in range(count):
+            image = Image.frombytes("RGB", (64, 48), rng.randbytes(64 * 48 * 3)).resize(_SIZE)
+            image.save(Path(folder.name, f"{number}.jpg"), quality=90)
+        return cls(folder, tiling, workers)
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files."""
+        return sorted(Path(self.folder.name).iterdir())
+
+    def bare(self) -> Seen:
+        """Pillow's calls and nothing else."""
+        with ThreadPoolExecutor(self.workers) as pool:
+            return list(pool.map(self._bare, self.paths))
+
+    def delivered(self) -> Seen:
+        """Through the pipeline, as rows of a file would come."""
+        rows = (parse_request({"image": str(p), "expression": "x"}, p.name, p.name, Path()) for p in self.paths)
+        requests = [row for row in rows if isinstance(row, Request)]
+        jobs = read_ahead(requests, self.tiling, workers=self.workers, ahead=32 + self.workers)
+        return [_glance(job.image.tiles) for job in jobs if job.image is not None]
+
+    def _bare(self, path: Path) -> tuple[tuple[int, ...], int]:
+        side, (columns, rows) = self.tiling.tile_size, _GRID
+        image = Image.open(path).convert("RGB")
+        whole = image.resize((columns * side, rows * side), Image.Resampling.BICUBIC)
+        corners = [(column * side, row * side) for row in range(rows) for column in range(columns)]
+        cut = [whole.crop((x, y, x + side, y + side)) for x, y in corners]
+        cut.append(image.resize((side, side), Image.Resampling.BICUBIC))
+        return _glance(np.stack([np.asarray(tile).transpose(2, 0, 1) for tile in cut]))
+
+
+def _glance(tiles: np.ndarray) -> tuple[tuple[int, ...], int]:
+    return tiles.shape, int(tiles.reshape(-1)[::_STRIDE].sum(dtype=np.int64))
