@@ -275,8 +275,7 @@ class Engine:
         if self.method.count(n_visual) == n_visual:
             return self.n_layers, False
         first = self.method.stages[0]
-        needs_output = first.selector.needs_features or first.reads_next
-        return first.drop_after_layer, first.drop_after_layer > 0 and not needs_output
+        return first.drop_after_layer, first.leaves_open
 
     def _open_layer(
         self, index: int, hidden: Tensor, n_visual: int, rotation: Rotation

@@ -46,9 +46,8 @@ def drops_of(method: Method, n_visual: int) -> Drops:
     if method.count(n_visual) == n_visual:
         return ()
     first, *later = method.stages
-    leaves_open = first.drop_after_layer > 0 and not (first.selector.needs_features or first.reads_next)
     return (
-        Drop(first.drop_after_layer, first.count(n_visual), leaves_open, first.reads_next),
+        Drop(first.drop_after_layer, first.count(n_visual), first.leaves_open, first.reads_next),
         *(Drop(s.drop_after_layer, s.count(n_visual), looks_ahead=s.reads_next) for s in later),
     )
 

@@ -115,6 +115,11 @@ class Stage:
     power: float = 1.0
     reads_next: bool = False
 
+    @property
+    def leaves_open(self) -> bool:
+        """Whether, as a method's first, it needs no more of its layer than keys and values: survivors finish it."""
+        return self.drop_after_layer > 0 and not (self.selector.needs_features or self.reads_next)
+
     def count(self, n_visual: int) -> int:
         """How many of an image's ``n_visual`` tokens stay after this stage."""
         end = self.budget.count(n_visual)
