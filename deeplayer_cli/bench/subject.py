@@ -10,7 +10,7 @@ import torch
 
 from deeplayer_cli.engine import Engine, Row
 from deeplayer_cli.engine.draft import no_draft
-from deeplayer_cli.engine.flops import PromptLengths, Shape, drops_of, prefill_flops, vision_flops
+from deeplayer_cli.engine.flops import PromptLengths, Shape, drops_of, head_flops, prefill_flops, vision_flops
 from deeplayer_cli.engine.vision import normalize
 from deeplayer_cli.pruning import Budget, Method, Options, build, token_places
 
@@ -90,9 +90,9 @@ class Subject:
     @property
     def generate_flops(self) -> int:
         """Of transformers, pixels to the first token of every answer, each prompt from its start."""
-        n_own = len(self.rows[0].expression_ids) + len(self._piece(self.checkpoint.prompt.after_expression))
-        lengths = PromptLengths(0, self.n_visual, self._n_p0 + self._n_p1, n_own)
-        return len(self.rows) * (self._vision_flops + prefill_flops(self._shape, lengths))
+        text, length = self._shape.text, len(self._prompt_ids(self.rows[0]))
+        language = text.layers * text.layer_flops(length, length) + head_flops(self._shape)
+        return len(self.rows) * (self._vision_flops + language)
 
     def reference(self, method: str, keep: float, n_new: int) -> list[list[int]]:
         """Token ids of all answers, as transformers' ``generate()`` gives them."""

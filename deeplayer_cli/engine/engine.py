@@ -271,9 +271,12 @@ class Engine:
         return timed
 
     def _split(self, n_visual: int) -> tuple[int, bool]:
-        """How many layers an image's tokens share, and whether the last of them is left open."""
+        """How many layers an image's tokens share, and whether the last of them is left open.
+
+        Nobody reads what the model's own last layer puts out for an image.
+        """
         if self.method.count(n_visual) == n_visual:
-            return self.n_layers, False
+            return self.n_layers, True
         first = self.method.stages[0]
         return first.drop_after_layer, first.leaves_open
 

@@ -199,9 +199,10 @@ def prefill_flops(shape: Shape, prompt: PromptLengths, drops: Drops = (), n_expr
     own = text.layer_flops(prompt.own, prompt.shared + prompt.own)
     n_shared = drops[0].after_layer if drops else text.layers
     once, each = n_shared * shared, n_shared * own
-    if drops and drops[0].leaves_open:
+    if not drops or drops[0].leaves_open:
         finished = text.query_flops(prompt.after_image) + text.attention_flops(prompt.after_image, prompt.shared)
         once += finished + text.key_flops(prompt.image) - shared
+    if drops and drops[0].leaves_open:
         n_keep = drops[0].n_keep
         each += text.query_flops(n_keep) + text.attention_flops(n_keep, prompt.before_image + prompt.visual)
     seen = visual_by_layer(drops, prompt.visual, text.layers)
@@ -214,14 +215,14 @@ def prefill_flops(shape: Shape, prompt: PromptLengths, drops: Drops = (), n_expr
             before = seen[drop.after_layer - 1] if drop.after_layer else prompt.visual
             tokens = prompt.length(before) - prompt.before_image
             each += 2 * tokens * text.hidden * text.queries + text.key_flops(tokens)
-    return once + n_expressions * (each + _head_flops(shape))
+    return once + n_expressions * (each + head_flops(shape))
 
 
 def decode_flops(shape: Shape, prompt: PromptLengths, n_tokens: int, drops: Drops = ()) -> int:
     """The steps after prefill that an answer of ``n_tokens`` takes, one token a step; prefill gives the first token."""
     seen = visual_by_layer(drops, prompt.visual, shape.text.layers)
     return sum(
-        _head_flops(shape) + sum(shape.text.layer_flops(1, prompt.length(n_visual) + step) for n_visual in seen)
+        head_flops(shape) + sum(shape.text.layer_flops(1, prompt.length(n_visual) + step) for n_visual in seen)
         for step in range(1, n_tokens)
     )
 
@@ -240,6 +241,6 @@ def visual_by_layer(drops: Drops, n_visual: int, n_layers: int) -> list[int]:
     return seen
 
 
-def _head_flops(shape: Shape) -> int:
+def head_flops(shape: Shape) -> int:
     """Logits after one token."""
     return 2 * shape.text.hidden * shape.vocabulary
