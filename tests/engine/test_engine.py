@@ -139,6 +139,24 @@ def test_every_drop_of_a_method_is_the_masked_references(checkpoint, tiles, meth
         assert answers[index] == reference.token_ids
 
 
+@pytest.mark.parametrize("keep", [0.05, 0.1, 0.33, 0.5, 0.95, 1.0])
+@pytest.mark.parametrize("method", methods())
+def test_as_many_tokens_stay_as_promised(checkpoint, tiles, method, keep):
+    engine = make_engine(checkpoint, method, budget=Budget(keep))
+    prefix = engine.prefix(engine.encode(tiles), PLACES.expand(len(tiles), -1, -1))
+    prompts = engine.prefill(prefix, make_rows(checkpoint), 1)
+    promised = N_VISUAL if method == "none" else max(1, int(keep * N_VISUAL))
+    for kept in prompts.kept.tolist():
+        assert len(kept) == promised
+        assert kept == sorted(set(kept)) and kept[0] >= 0 and kept[-1] < N_VISUAL
+    # Text is never dropped: every layer holds all of it, and the visual tokens that its stage promises.
+    left = dict(engine.method.schedule(N_VISUAL)) if promised < N_VISUAL else {}
+    n_text, visual = prefix.n_shared - N_VISUAL, N_VISUAL
+    for layer, cache in enumerate(prompts.caches):
+        visual = left.get(layer, visual)
+        assert cache.n_shared == n_text + visual
+
+
 @pytest.mark.parametrize("method", [name for name in methods() if name != "none"])
 def test_keep_everything_is_none(checkpoint, tiles, method):
     rows = make_rows(checkpoint)
