@@ -70,7 +70,7 @@ def _cells(line: Line) -> list[str]:
         "-"
         if difference is None
         else _two(f"{100 * difference.value:+.1f}", f"{100 * difference.low:+.0f} {100 * difference.high:+.0f}"),
-        "-" if difference is None else f"{difference.p:.2g}",
+        "-" if difference is None else "<1e-9" if difference.p < 1e-9 else f"{difference.p:.2g}",
         str(run.n_no_box + run.n_error),
         "-" if line.relative_time is None else f"x{line.relative_time:.2f}",
     ]

@@ -53,6 +53,7 @@ def plot(lines: Sequence[Line], path: Path) -> None:
         raise DeeplayerError(f"{path} cannot be drawn: what the methods cost is not known")
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     both = figure.subplots(1, 2, sharey=True)
+    top = 1.1 * max(rate.high for points in curves.values() for _, rate in points) or 1.0
     for axes, (title, cost_of) in zip(both, _AXES.items(), strict=True):
         for name, points in curves.items():
             costs = [cost_of(cost) for cost, _ in points]
@@ -60,10 +61,10 @@ def plot(lines: Sequence[Line], path: Path) -> None:
             below = [max(0.0, rate.value - rate.low) for _, rate in points]
             above = [max(0.0, rate.high - rate.value) for _, rate in points]
             axes.errorbar(costs, [rate.value for _, rate in points], (below, above), marker="o", capsize=3, label=name)
-        axes.set(xlabel=title, ylim=(0, 1))
+        axes.set(xlabel=title, ylim=(0, top))
         axes.set_xlim(left=0)
         axes.grid(alpha=0.3)
     both[0].set_ylabel("Acc@0.5")
-    both[1].legend()
+    figure.legend(*both[1].get_legend_handles_labels(), loc="outside right")
     with writing(str(path)):
         figure.savefig(path)
