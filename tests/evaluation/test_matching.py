@@ -20,12 +20,12 @@ from tests.tiny import tiny_checkpoint
 
 CHECKPOINT = tiny_checkpoint(dtype=torch.float32)
 MODEL = CostModel(CHECKPOINT)
-WORKLOAD = Counter({((60, 60), 5): 3, ((500, 300), 9): 2, ((300, 700), 4): 1})  # 1, 7 and 7 tiles
-FEWER = replace(CHECKPOINT.tiling, max_tiles=2)
+WORKLOAD = Counter({((60, 60), 5): 3, ((400, 300), 9): 2, ((300, 400), 4): 1})  # 1, 7 and 7 tiles, or 5 of at most 4
+FEWER = replace(CHECKPOINT.tiling, max_tiles=4)
 
 
 def tiling(settings):
-    return FEWER if settings.max_tiles == 2 else CHECKPOINT.tiling
+    return FEWER if settings.max_tiles == 4 else CHECKPOINT.tiling
 
 
 def cost(settings):
@@ -77,16 +77,16 @@ def test_what_cannot_be_reached_is_said_and_not_run():
 
 
 def test_fewer_tiles_can_set_the_cost():
-    fewer = Settings(method="none", max_tiles=2)
+    fewer = Settings(method="none", max_tiles=4)
     first, second = match([fewer, Settings(method="fastv")], [0.1, 0.5], "flops")
-    assert first == fewer and label_of(first) == "none@max-tiles=2"
+    assert first == fewer and label_of(first) == "none@max-tiles=4"
     assert cost(fewer).gflops * 0.95 < cost(second).gflops <= cost(fewer).gflops
-    with pytest.raises(DeeplayerError, match="none@max-tiles=2 prunes nothing"):
+    with pytest.raises(DeeplayerError, match="none@max-tiles=4 prunes nothing"):
         match([fewer, Settings(method="fastv")], [0.1], "mean-keep")
 
 
 def test_at_equal_keep_what_prunes_nothing_is_run_once():
-    found = at_equal_keep([Settings(method="none", max_tiles=2), *wanted("random")], [0.1, 0.5])
+    found = at_equal_keep([Settings(method="none", max_tiles=4), *wanted("random")], [0.1, 0.5])
     assert [(one.method, one.keep) for one in found] == [("none", 0.1), ("random", 0.1), ("random", 0.5)]
 
 
