@@ -25,6 +25,7 @@ from deeplayer_cli.engine.language import Language
 from deeplayer_cli.engine.late import finish
 from deeplayer_cli.engine.selection import selection
 from deeplayer_cli.engine.stopwatch import Stopwatch, phase
+from deeplayer_cli.engine.union import finish_together
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,6 +115,8 @@ class Engine:
         method: what to drop and where.
         draft: guesses at answers; they spare passes and change nothing.
         compiled: run the selection path through ``torch.compile``.
+        union: rows of one image keep the union of what each of them would, see `engine.union`; then those of an image
+            are prefilled together, and no others with them.
         watch: told of every phase.
     """
 
@@ -124,6 +127,7 @@ class Engine:
         *,
         draft: Draft = no_draft,
         compiled: bool = False,
+        union: bool = False,
         watch: Stopwatch | None = None,
     ) -> None:
         tokenizer, prompt = checkpoint.tokenizer, checkpoint.prompt
@@ -132,6 +136,7 @@ class Engine:
         self.method = method
         self._draft = draft
         self.watch = watch or Stopwatch()
+        self._finish = finish_together if union else finish
         self._selects = [self._timed(selection(stage, compiled=compiled)) for stage in method.stages]
         self._language = Language(checkpoint.model, tokenizer.encode(prompt.before_image))
         self._after_image = torch.tensor([tokenizer.encode_piece(prompt.after_image)], device=self._language.device)
@@ -226,7 +231,7 @@ class Engine:
             asking = Asking(expressions, ends, lengths, seeds)
             stages = list(zip(self.method.stages, self._selects, strict=True))
             own = (hidden, queries, caches[-1].upto(n_own)[0] if caches else queries)
-            hidden, kept, late = finish(self._language, stages, prefix, image, own, asking, room)
+            hidden, kept, late = self._finish(self._language, stages, prefix, image, own, asking, room)
             caches += late
         asked = torch.tensor(own_lengths, device=device)[:, None] - 1
         asked = asked + torch.arange(max(map(len, drafts)) + 1, device=device)
@@ -299,16 +304,10 @@ class Engine:
         language, n_own = self._language, ids.shape[1]
         hidden = language.embed(ids)
         queries = hidden.new_empty(len(ids), 1, n_own, 1)
-        positions = torch.arange(prefix.n_shared, prefix.n_shared + n_own, device=language.device)
-        rotation = language.rotation(positions[None])
-        visible = causal_after(prefix.n_shared, n_own, language.device)
+        rotation = language.rotation(prefix.n_shared + torch.arange(n_own, device=language.device)[None])
         caches = []
-        for layer, keys, values in zip(language.layers, prefix.keys, prefix.values, strict=False):
-            cache = LayerCache.empty(len(ids), prefix.n_shared, room, like=keys)
-            cache.write(0, keys[image], values[image])
-            queries, *own = project(layer, hidden, rotation)
-            cache.write(prefix.n_shared, *own)
-            hidden = close(layer, hidden, attend(queries, *cache.upto(n_own), visible))
+        for index, (keys, values) in enumerate(zip(prefix.keys, prefix.values, strict=True)):
+            hidden, queries, cache = language.run_own(index, hidden, rotation, keys[image], values[image], room)
             caches.append(cache)
         return hidden, queries, caches
 

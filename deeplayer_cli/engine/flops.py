@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from transformers import InternVLConfig
 
+    from deeplayer_cli.checkpoints import Checkpoint, Layout
     from deeplayer_cli.pruning import Method
 
 
@@ -155,6 +156,17 @@ class PromptLengths:
     after_image: int
     own: int
 
+    @classmethod
+    def of(cls, checkpoint: Checkpoint | Layout, n_visual: int, n_expression: int) -> PromptLengths:
+        """A checkpoint's prompt with this many visual tokens and an expression of this many tokens."""
+        tokenizer, prompt = checkpoint.tokenizer, checkpoint.prompt
+        return cls(
+            len(tokenizer.encode(prompt.before_image)),
+            n_visual,
+            len(tokenizer.encode_piece(prompt.after_image)),
+            n_expression + len(tokenizer.encode_piece(prompt.after_expression)),
+        )
+
     @property
     def image(self) -> int:
         """Tokens that all expressions of an image share, but other images do not."""
@@ -193,29 +205,55 @@ def prefill_flops(shape: Shape, prompt: PromptLengths, drops: Drops = (), n_expr
         n_expressions: about this image.
     """
     text = shape.text
-    shared = text.key_flops(prompt.image) + text.query_flops(prompt.image)
-    # P0's queries stand in front of the others, so that attention needs no mask: they are attended with again.
-    shared += text.attention_flops(prompt.shared, prompt.shared)
-    own = text.layer_flops(prompt.own, prompt.shared + prompt.own)
-    n_shared = drops[0].after_layer if drops else text.layers
-    once, each = n_shared * shared, n_shared * own
-    if not drops or drops[0].leaves_open:
-        finished = text.query_flops(prompt.after_image) + text.attention_flops(prompt.after_image, prompt.shared)
-        once += finished + text.key_flops(prompt.image) - shared
-    if drops and drops[0].leaves_open:
-        n_keep = drops[0].n_keep
-        each += text.query_flops(n_keep) + text.attention_flops(n_keep, prompt.before_image + prompt.visual)
     seen = visual_by_layer(drops, prompt.visual, text.layers)
-    for n_visual in seen[n_shared:]:
-        length = prompt.length(n_visual)
-        new = length - prompt.before_image
-        each += text.query_flops(new) + text.key_flops(new) + text.attention_flops(length, length)
+    once, each = _until_first_drop(shape, prompt, drops[0] if drops else None)
+    if drops:
+        each += _survivor_flops(text, prompt, drops[0], drops[0].n_keep)
+        for n_visual in seen[drops[0].after_layer :]:
+            each += _behind_p0_flops(text, prompt, prompt.length(n_visual))
     for drop in drops:
         if drop.looks_ahead:
             before = seen[drop.after_layer - 1] if drop.after_layer else prompt.visual
             tokens = prompt.length(before) - prompt.before_image
             each += 2 * tokens * text.hidden * text.queries + text.key_flops(tokens)
     return once + n_expressions * (each + head_flops(shape))
+
+
+def union_flops(shape: Shape, prompt: PromptLengths, drop: Drop, n_union: int, n_expressions: int) -> int:
+    """As `prefill_flops` with one drop, where the expressions keep ``n_union`` visual tokens together."""
+    text, shared = shape.text, prompt.shared - prompt.visual + n_union
+    once, each = _until_first_drop(shape, prompt, drop)
+    late = text.layers - drop.after_layer
+    once += _survivor_flops(text, prompt, drop, n_union) + late * _behind_p0_flops(text, prompt, shared)
+    each += late * text.layer_flops(prompt.own, shared + prompt.own)
+    return once + n_expressions * (each + head_flops(shape))
+
+
+def _until_first_drop(shape: Shape, prompt: PromptLengths, drop: Drop | None) -> tuple[int, int]:
+    """Layers 1..K: what the expressions share, and what each of them adds; survivors of an open layer left out."""
+    text = shape.text
+    n_layers = drop.after_layer if drop else text.layers
+    once = n_layers * _behind_p0_flops(text, prompt, prompt.shared)
+    if drop is None or drop.leaves_open:
+        finished = text.query_flops(prompt.after_image) + text.attention_flops(prompt.after_image, prompt.shared)
+        once += finished + text.key_flops(prompt.image) - _behind_p0_flops(text, prompt, prompt.shared)
+    return once, n_layers * text.layer_flops(prompt.own, prompt.shared + prompt.own)
+
+
+def _survivor_flops(text: Transformer, prompt: PromptLengths, drop: Drop, n_survivors: int) -> int:
+    """What the visual tokens that stay still do in a layer that was left open."""
+    if not drop.leaves_open:
+        return 0
+    return text.query_flops(n_survivors) + text.attention_flops(n_survivors, prompt.before_image + prompt.visual)
+
+
+def _behind_p0_flops(text: Transformer, prompt: PromptLengths, length: int) -> int:
+    """One layer over the first ``length`` tokens of a prompt, of which P0's keys and values are known.
+
+    P0's queries stand in front of the others, so that attention needs no mask: they are attended with again.
+    """
+    new = length - prompt.before_image
+    return text.query_flops(new) + text.key_flops(new) + text.attention_flops(length, length)
 
 
 def decode_flops(shape: Shape, prompt: PromptLengths, n_tokens: int, drops: Drops = ()) -> int:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from deeplayer_cli.engine.decoder import attend, close, project
+from deeplayer_cli.engine.cache import LayerCache
+from deeplayer_cli.engine.decoder import attend, causal_after, close, project
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,6 +86,30 @@ class Language:
         queries, keys, values = self.behind_p0(index, *project(layer, hidden, rotation))
         attended = attend(queries, keys, values, None)[:, :, self.n_p0 :]
         return close(layer, hidden, attended), queries, keys, values
+
+    def run_own(
+        self, index: int, hidden: Tensor, rotation: Rotation, keys: Tensor, values: Tensor, room: int
+    ) -> tuple[Tensor, Tensor, LayerCache]:
+        """Run the 0-based layer ``index`` over prompts' own tokens, behind what they share.
+
+        Args:
+            index: of the layer.
+            hidden: (B, T, C).
+            rotation: of their positions.
+            keys: (B or 1, kv_heads, S, head_dim), shared.
+            values: as ``keys``.
+            room: own tokens that the cache shall have room for.
+
+        Returns:
+            Its output (B, T, C), their queries (B, heads, T, head_dim), and keys and values of everything.
+        """
+        layer, n_shared, n_own = self.layers[index], keys.shape[2], hidden.shape[1]
+        cache = LayerCache.empty(len(hidden), n_shared, room, like=keys)
+        cache.write(0, keys, values)
+        queries, *own = project(layer, hidden, rotation)
+        cache.write(n_shared, *own)
+        visible = causal_after(n_shared, n_own, self.device)
+        return close(layer, hidden, attend(queries, *cache.upto(n_own), visible)), queries, cache
 
     @torch.inference_mode()
     def _read_p0(self, before_image: Sequence[int]) -> list[tuple[Tensor, Tensor, Tensor]]:

@@ -50,7 +50,7 @@ class _Late:
 
 
 @dataclass(frozen=True)
-class _Choice:
+class Choice:
     """How B prompts choose among their visual tokens.
 
     Attributes:
@@ -68,7 +68,7 @@ class _Choice:
     def __call__(
         self, by: tuple[Stage, Select], queries: Tensor, keys: Tensor, features: Tensor, kept: Tensor
     ) -> Tensor:
-        """Indices (B, n_keep) into the tokens ``kept`` (B, n) so far; ``features`` are theirs, see `_features`."""
+        """Indices (B, n_keep) into the tokens ``kept`` (B, n) so far; ``features`` are theirs."""
         stage, select = by
         queries = queries[:, :, -self.n_own :]
         if stage.scorer.rows is not None and not stage.scorer.rotary:
@@ -120,13 +120,13 @@ def finish(
     """
     hidden, queries, keys = own
     n_visual, n_own = prefix.visual.shape[1], hidden.shape[1]
-    choose = _Choice(asking, prefix.places[image], language, n_own)
+    choose = Choice(asking, prefix.places[image], language, n_own)
     waiting = list(stages)
     kept = torch.arange(n_visual, device=language.device).expand(len(image), -1)
     if not waiting[0][0].reads_next:
         first = waiting.pop(0)
-        kept = choose(first, queries, keys, _features(first, prefix.visual)[image], kept)
-    visual = _survivors(language, prefix, image, kept)
+        kept = choose(first, queries, keys, wanted_features(first, prefix.visual)[image], kept)
+    visual = survivors(language, prefix, image, kept)
     text_positions = torch.arange(language.n_p0 + n_visual, prefix.n_shared + n_own, device=language.device)
     late = _Late(
         torch.cat([visual, prefix.text[image], hidden], dim=1),
@@ -139,7 +139,7 @@ def finish(
             projected = project(language.layers[index], late.hidden, language.rotation(late.positions))
             queries, keys, _ = language.behind_p0(index, *projected)
             by = waiting.pop(0)
-            late = late.narrowed(choose(by, queries, keys, _features(by, late.visual), late.kept))
+            late = late.narrowed(choose(by, queries, keys, wanted_features(by, late.visual), late.kept))
         hidden, queries, keys, values = language.run_layer(index, late.hidden, language.rotation(late.positions))
         late = replace(late, hidden=hidden)
         cache = LayerCache.empty(len(image), keys.shape[2] - n_own, room, like=keys)
@@ -147,7 +147,7 @@ def finish(
         caches.append(cache)
         if _is_due(waiting, index + 1, reads_next=False):
             by = waiting.pop(0)
-            late = late.narrowed(choose(by, queries, keys, _features(by, late.visual), late.kept))
+            late = late.narrowed(choose(by, queries, keys, wanted_features(by, late.visual), late.kept))
     return late.hidden[:, -n_own:], late.kept, caches
 
 
@@ -158,13 +158,13 @@ def _is_due(waiting: Sequence[tuple[Stage, Select]], layer: int, *, reads_next: 
     return stage.drop_after_layer == layer and stage.reads_next == reads_next
 
 
-def _features(by: tuple[Stage, Select], visual: Tensor) -> Tensor:
+def wanted_features(by: tuple[Stage, Select], visual: Tensor) -> Tensor:
     """Hidden states (B, n, C) as far as the selector wants them: C = 0 where it does not."""
     stage, _ = by
     return visual if stage.selector.needs_features else visual[..., :0]
 
 
-def _survivors(language: Language, prefix: Prefix, image: Tensor, kept: Tensor) -> Tensor:
+def survivors(language: Language, prefix: Prefix, image: Tensor, kept: Tensor) -> Tensor:
     """What layer K puts out for the kept visual tokens, (B, n_keep, C); where it was left open, they finish it now."""
     visual = prefix.visual[image[:, None], kept]
     if not prefix.is_open:

@@ -58,7 +58,7 @@ class CostModel:
         rows = visual = 0
         seen = gflops = held = 0.0
         for (n_tiles, n_expression), n in prompts.items():
-            prompt = self._lengths(n_tiles * shape.tokens_per_tile, n_expression)
+            prompt = PromptLengths.of(self.checkpoint, n_tiles * shape.tokens_per_tile, n_expression)
             drops = drops_of(method, prompt.visual)
             rows += n
             visual += n * prompt.visual
@@ -66,12 +66,3 @@ class CostModel:
             gflops += n * (vision_flops(shape, n_tiles) + prefill_flops(shape, prompt, drops)) / 1e9
             held += n * kv_bytes(shape, prompt, dtype.itemsize, drops)
         return Cost(rows, visual, seen, gflops, held)
-
-    def _lengths(self, n_visual: int, n_expression: int) -> PromptLengths:
-        tokenizer, prompt = self.checkpoint.tokenizer, self.checkpoint.prompt
-        return PromptLengths(
-            len(tokenizer.encode(prompt.before_image)),
-            n_visual,
-            len(tokenizer.encode_piece(prompt.after_image)),
-            n_expression + len(tokenizer.encode_piece(prompt.after_expression)),
-        )

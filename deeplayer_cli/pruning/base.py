@@ -148,6 +148,11 @@ class Method:
         """Whether a drafted answer's row scores."""
         return any(stage.scorer.rows == "drafted" for stage in self.stages)
 
+    @property
+    def drops_once(self) -> bool:
+        """Whether all choosing is done by what layer K sees."""
+        return len(self.stages) <= 1 and not any(stage.reads_next for stage in self.stages)
+
     def count(self, n_visual: int) -> int:
         """How many of an image's ``n_visual`` tokens stay at the end."""
         return self.stages[-1].count(n_visual) if self.stages else n_visual

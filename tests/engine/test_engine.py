@@ -34,11 +34,11 @@ def tiles():
     return torch.randint(0, 256, (2, TILES, 3, 56, 56), dtype=torch.uint8, generator=generator)
 
 
-def make_engine(checkpoint, method="deep-layer", *, compiled=False, draft=no_draft, **options):
+def make_engine(checkpoint, method="deep-layer", *, compiled=False, union=False, draft=no_draft, **options):
     prior = Prior(torch.linspace(1, 2, 4), torch.ones(4), layer=2) if methods()[method].is_calibrated else None
     options = Options(**{"budget": Budget(0.3), "prior": prior, **options})
     n_layers = checkpoint.model.config.text_config.num_hidden_layers
-    return Engine(checkpoint, build(method, options, n_layers), draft=draft, compiled=compiled)
+    return Engine(checkpoint, build(method, options, n_layers), draft=draft, compiled=compiled, union=union)
 
 
 def make_rows(checkpoint, wanted=(0, 1, 2, 3)):
@@ -180,6 +180,35 @@ def test_a_row_does_not_depend_on_its_batch(checkpoint, tiles, method, query):
         assert (logits[0] - together[0][index]).abs().max() < 1e-12
         assert kept[0] == together[1][index]
         assert answers[0] == together[2][index]
+
+
+@pytest.mark.parametrize(
+    ("method", "layer"), [("deep-layer", 3), ("random", 0), ("vscan", 4), ("deep-layer-mis", 3), ("uniform", 3)]
+)
+def test_a_union_is_what_any_of_its_rows_would_keep(checkpoint, tiles, method, layer):
+    """And the answers are those of the masked reference, in whose later layers just the union is seen."""
+    alone, engine = (make_engine(checkpoint, method, layer=layer, union=union) for union in (False, True))
+    rows = [replace(row, image=0) for row in make_rows(checkpoint)]
+    _, choices, _ = run(alone, tiles[:1], rows)
+    logits, kept, answers = run(engine, tiles[:1], rows)
+    union = sorted(set().union(*choices))
+    assert len(union) > len(choices[0]) or method == "uniform"
+    assert kept == [union] * len(rows)
+    plain = PlainModel(checkpoint)
+    features = plain.features(normalize(tiles[0]))
+    for index, expression in enumerate(EXPRESSIONS):
+        reference = plain.answer(plain.prompt_ids(expression, N_VISUAL), features, [(layer, union)], N_NEW)
+        assert (logits[index] - reference.logits).abs().max() < 1e-9
+        assert answers[index] == reference.token_ids
+
+
+@pytest.mark.parametrize("budget", [Budget(0.3), Budget(1.0)])
+def test_a_union_of_one_is_its_own_choice(checkpoint, tiles, budget):
+    row = make_rows(checkpoint, [0])
+    alone, union = (make_engine(checkpoint, budget=budget, union=union) for union in (False, True))
+    expected, found = run(alone, tiles[:1], row), run(union, tiles[:1], row)
+    assert (expected[0] - found[0]).abs().max() < 1e-12
+    assert expected[1:] == found[1:]
 
 
 @pytest.mark.parametrize("layer", [0, 4])

@@ -18,6 +18,7 @@ from deeplayer_cli.engine.flops import (
     drops_of,
     kv_bytes,
     prefill_flops,
+    union_flops,
     vision_flops,
     visual_by_layer,
 )
@@ -42,18 +43,11 @@ def counted(function, *arguments):
     return result, counter.get_total_flops()
 
 
-def lengths_of(checkpoint, n_visual, n_expression):
-    tokenizer, prompt = checkpoint.tokenizer, checkpoint.prompt
-    before, after = tokenizer.encode(prompt.before_image), tokenizer.encode_piece(prompt.after_image)
-    closing = tokenizer.encode_piece(prompt.after_expression)
-    return PromptLengths(len(before), n_visual, len(after), n_expression + len(closing))
-
-
 def prepared(checkpoint, method, n_visual=N_VISUAL):
     """An engine, an image of ``n_visual`` tokens without its tiles, a row, and what the cost model takes."""
     expression = checkpoint.tokenizer.encode_expression("the dog")
     features = torch.zeros(1, n_visual, checkpoint.model.config.text_config.hidden_size)
-    prompt = lengths_of(checkpoint, n_visual, len(expression))
+    prompt = PromptLengths.of(checkpoint, n_visual, len(expression))
     return Engine(checkpoint, method), features, Row(0, expression), prompt, drops_of(method, n_visual)
 
 
@@ -78,6 +72,20 @@ def test_prefill_costs_what_is_counted(checkpoint, keep):
         assert shared + own == pytest.approx(prefill_flops(shape, prompt, drops, n), rel=0.01)
         held = sum(cache.upto(prompt.own)[0][0].nbytes for cache in prefilled.caches)
         assert 2 * held == kv_bytes(shape, prompt, 4, drops)
+
+
+@pytest.mark.parametrize("layer", [0, 3])
+def test_a_union_costs_what_is_counted(checkpoint, layer):
+    method = build("random", Options(Budget(0.1), layer=layer), checkpoint.model.config.text_config.num_hidden_layers)
+    _, features, row, prompt, (drop,) = prepared(checkpoint, method)
+    engine, shape = Engine(checkpoint, method, union=True), Shape.of(checkpoint.model.config)
+    prefix, shared = counted(engine.prefix, features)
+    for n in (1, 3, 7):
+        rows = [Row(0, row.expression_ids, seed) for seed in range(n)]
+        prefilled, own = counted(engine.prefill, prefix, rows, 1)
+        n_union = prefilled.kept.shape[1]
+        assert n_union > 40 or n == 1
+        assert shared + own == pytest.approx(union_flops(shape, prompt, drop, n_union, n), rel=0.01)
 
 
 @pytest.mark.parametrize("name", [*methods(), "random@0"])
