@@ -7,22 +7,24 @@ import logging
 import os
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 
 from deeplayer_cli import boxes, calibration, checkpoints, pruning
+from deeplayer_cli.batching import Batching, affordable_tokens
 from deeplayer_cli.checkpoints.placement import Placement
 from deeplayer_cli.engine import Engine, Row, TemplateDraft
 from deeplayer_cli.engine.failures import is_device_lost, is_out_of_memory
 from deeplayer_cli.engine.stopwatch import Stopwatch
 from deeplayer_cli.errors import DeeplayerError, RowError
 from deeplayer_cli.imaging import MAX_PIXELS, open_image
-from deeplayer_cli.pipeline import Job, TiledImage, read_ahead
+from deeplayer_cli.pipeline import Job, TiledImage, by_image, read_ahead
 from deeplayer_cli.schema import BadRequest, Prediction, Request, parse_request
+from deeplayer_cli.spending import Spending
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,8 +35,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("deeplayer")
 
+Share = Literal["each", "union", "off"]
 
-_SPEED = frozenset({"batch_size", "compiled", "profile", "workers"})
+_SPEED = frozenset({"batch_size", "batch_tokens", "compiled", "profile", "share", "workers"})
+_WINDOW = 4  # batches of most rows, among which those that fit together are looked for
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,10 @@ class Settings:
         max_new_tokens: the longest answer.
         seed: for methods that draw at random.
         with_kept: put the indices of the kept visual tokens into each row.
-        batch_size: prompts, and images, in one forward pass.
+        share: what expressions about one image share: the image's way through layers 1..K (``"each"``), nothing
+            (``"off"``, which changes no answer), or from there on also the ``"union"`` of their kept visual tokens.
+        batch_size: the most prompts, and images, in one forward pass.
+        batch_tokens: the most prompt tokens in one forward pass; None for what free memory allows.
         compiled: run the selection path through ``torch.compile``; None for yes on CUDA.
         workers: threads that read and tile images; None for one a core, at most 8.
         profile: wait for the device at every change of phase, so that `Grounder.watch` tells a GPU's phases apart.
@@ -75,13 +82,15 @@ class Settings:
     max_new_tokens: int = 100
     seed: int = 0
     with_kept: bool = False
-    batch_size: int = 8
+    share: Share = "each"
+    batch_size: int = 32
+    batch_tokens: int | None = None
     compiled: bool | None = None
     workers: int | None = None
     profile: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "max_new_tokens", "max_pixels", "max_tiles", "workers"):
+        for name in ("batch_size", "batch_tokens", "max_new_tokens", "max_pixels", "max_tiles", "workers"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise DeeplayerError(f"--{name.replace('_', '-')} must be at least 1; it was {value}")
@@ -94,7 +103,8 @@ class Settings:
 
     def deciding(self) -> dict[str, object]:
         """Those that an answer depends on; the others change only how long it takes."""
-        return {name: value for name, value in asdict(self).items() if name not in _SPEED}
+        settings = {name: value for name, value in asdict(self).items() if name not in _SPEED}
+        return settings | {"union": self.share == "union"}
 
     def pruning_options(self, checkpoint: Checkpoint) -> pruning.Options:
         """What these settings say about the method.
@@ -139,6 +149,8 @@ class Grounder:
         self.tiling = replace(checkpoint.tiling, max_tiles=settings.max_tiles or checkpoint.tiling.max_tiles)
         decoder = checkpoint.model.config.text_config
         self.method = pruning.build(settings.method, settings.pruning_options(checkpoint), decoder.num_hidden_layers)
+        if settings.share == "union" and not self.method.drops_once:
+            raise DeeplayerError(f"method {settings.method} drops in several steps: it cannot --share a union")
         self.watch = Stopwatch(checkpoint.model.device if settings.profile else None)
         on_cuda = checkpoint.model.device.type == "cuda"
         self._engine = Engine(
@@ -146,11 +158,15 @@ class Grounder:
             self.method,
             draft=TemplateDraft.of(checkpoint.tokenizer),
             compiled=on_cuda if settings.compiled is None else settings.compiled,
+            union=settings.share == "union",
             watch=self.watch,
         )
+        self.spending = Spending(checkpoint, self.method)
         self._max_positions: int = decoder.max_position_embeddings
         self._shared = _Shared()
-        self._batch_size = settings.batch_size
+        model = checkpoint.model
+        tokens = settings.batch_tokens or affordable_tokens(model.config, model.dtype, model.device)
+        self._batching = Batching(settings.batch_size, tokens)
         self._warned_of_words = False
 
     @classmethod
@@ -185,8 +201,11 @@ class Grounder:
         """Decoder layers of the model."""
         return self._engine.n_layers
 
-    def mean_keep(self, n_visual: int) -> float:
-        """Share of an image's ``n_visual`` tokens that is seen, averaged over layers."""
+    def mean_keep(self, n_visual: int, n_kept: int) -> float:
+        """Share of an image's ``n_visual`` tokens that is seen, averaged over layers, where ``n_kept`` stayed."""
+        if self.settings.share == "union" and self.method.layer is not None:
+            early = self.method.layer / self.n_layers
+            return early + (1 - early) * n_kept / n_visual
         return self.method.mean_keep(n_visual, self.n_layers)
 
     def ground(
@@ -194,6 +213,7 @@ class Grounder:
         rows: Iterable[Request | BadRequest | Mapping[str, object]],
         *,
         stopped: Callable[[], bool] = lambda: False,
+        ready: Callable[[], bool] = lambda: True,
     ) -> Iterator[Prediction]:
         """Answer every row, in order, one prediction each; rows and images are streamed.
 
@@ -203,8 +223,11 @@ class Grounder:
         Args:
             rows: requests, or mappings with the fields of one.
             stopped: asked after every batch; once it is true, what is answered is handed over and nothing more asked.
+            ready: whether the next of ``rows`` is there; while it is not, those that are there do not wait for it.
+
+        Raises:
+            DeeplayerError: with ``share="union"``, an image comes up again after others.
         """
-        window = 4 * self.settings.batch_size  # rows among which those that fit together are looked for
         workers = self.settings.workers or min(8, os.cpu_count() or 1)
         requests = (_as_request(row, index) for index, row in enumerate(rows, start=1))
         read = partial(
@@ -212,13 +235,16 @@ class Grounder:
             max_pixels=self.settings.max_pixels or MAX_PIXELS,
             exif_transpose=self.settings.exif_transpose,
         )
-        jobs = read_ahead(requests, self.tiling, read=read, workers=workers, ahead=window + workers)
+        window = _WINDOW * self.settings.batch_size
+        windows = read_ahead(requests, self.tiling, read=read, workers=workers, window=window, ready=ready)
+        if self.settings.share == "union":
+            windows = by_image(chain.from_iterable(windows), lambda job: job.request)
         while not stopped():
             with self.watch.timing("wait for images"):
-                chunk = list(islice(jobs, window))
-            if not chunk:
+                jobs = next(windows, None)
+            if jobs is None:
                 return
-            yield from self._ground_window(chunk, stopped)
+            yield from self._ground_window(jobs, stopped)
 
     def _ground_window(self, jobs: Sequence[Job], stopped: Callable[[], bool]) -> Iterator[Prediction]:
         predictions: dict[int, Prediction] = {}
@@ -228,6 +254,7 @@ class Grounder:
                 tasks.append(self._task(index, job))
             except RowError as error:
                 predictions[index] = self._failed(job.request, error)
+        self._count(tasks)
         batches = self._answer(tasks)
         for index in range(len(jobs)):
             while index not in predictions:
@@ -235,6 +262,13 @@ class Grounder:
                     return
                 predictions |= next(batches)
             yield predictions.pop(index)
+
+    def _count(self, tasks: Sequence[_Task]) -> None:
+        by_image: dict[TiledImage, list[int]] = {}
+        for task in tasks:
+            by_image.setdefault(task.image, []).append(len(task.expression_ids))
+        for image, expressions in by_image.items():
+            self.spending.add(len(image.tiles) * self.checkpoint.tokens_per_tile, expressions)
 
     def _task(self, index: int, job: Job) -> _Task:
         if job.error is not None:
@@ -259,34 +293,36 @@ class Grounder:
                 f"{job.request.where}: the prompt and its answer need {needed} positions ({len(ids)} of expression, "
                 f"{n_visual} for the image), and this model has {self._max_positions}",
             )
-        return _Task(index, job.request, job.image, ids)
+        image = replace(job.image) if self.settings.share == "off" else job.image  # a copy is another image
+        return _Task(index, job.request, image, ids)
 
     def _answer(self, tasks: Sequence[_Task]) -> Iterator[dict[int, Prediction]]:
-        """Answer tasks, a batch at a time, in an order of their own: images of equal tile count go together.
+        """Answer tasks, a batch at a time: the first that is left, and those that go with it.
 
         Where memory runs short, this and every later batch is smaller; a task that does not fit alone has failed.
         """
-        tasks = sorted(tasks, key=lambda task: (task.image not in self._shared.images, len(task.image.tiles)))
         while tasks:
+            tasks = sorted(tasks, key=lambda task: task.image not in self._shared.images)
             try:
                 answered = self._answer_batch(self._next_batch(tasks))
             except Exception as error:
-                answered = self._retreat(tasks[0], error)
+                answered = self._retreat(tasks, error)
             yield answered
             tasks = [task for task in tasks if task.index not in answered]
 
     def _next_batch(self, tasks: Sequence[_Task]) -> list[_Task]:
         """The next tasks whose images share a prefix, which is computed if the first task's image has none yet."""
         first = tasks[0].image
+        most = len(tasks) if self.settings.share == "union" else self._batching.count(self._prompt_tokens(first))
         if first not in self._shared.images:
             self._shared = _Shared()  # the old one makes room first
             alike = (task.image for task in tasks if len(task.image.tiles) == len(first.tiles))
-            images = list(dict.fromkeys(alike))[: self._batch_size]
+            images = list(dict.fromkeys(alike))[:most]
             tiles = torch.from_numpy(np.stack([image.tiles for image in images]))
             n_visual = len(first.tiles) * self.checkpoint.tokens_per_tile
             places = torch.stack([pruning.token_places(image.grid, len(first.tiles), n_visual) for image in images])
             self._shared = _Shared(images, self._engine.prefix(self._engine.encode(tiles), places))
-        return [task for task in tasks if task.image in self._shared.images][: self._batch_size]
+        return [task for task in tasks if task.image in self._shared.images][:most]
 
     def _answer_batch(self, batch: Sequence[_Task]) -> dict[int, Prediction]:
         """Answer tasks whose images the current prefix holds."""
@@ -305,8 +341,12 @@ class Grounder:
                 predictions[task.index] = self._failed(task.request, RowError("not_finite", message))
         return predictions
 
-    def _retreat(self, task: _Task, error: Exception) -> dict[int, Prediction]:
-        """After a batch that failed for lack of memory, make the next one smaller; ``task`` was its first."""
+    def _prompt_tokens(self, image: TiledImage) -> int:
+        """Tokens of a prompt about an image, but for its expression."""
+        return self._engine.n_prompt_text + len(image.tiles) * self.checkpoint.tokens_per_tile
+
+    def _retreat(self, tasks: Sequence[_Task], error: Exception) -> dict[int, Prediction]:
+        """After the first batch of ``tasks`` failed for lack of memory, make the next one smaller."""
         if is_device_lost(error):
             raise DeeplayerError(f"the device has failed ({_first_line(error)}): rows until here are safe") from error
         if not is_out_of_memory(error):
@@ -314,12 +354,23 @@ class Grounder:
         self._shared = _Shared()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        if self._batch_size > 1:
-            logger.warning("out of memory with %d at once: going on with %d", self._batch_size, self._batch_size // 2)
-            self._batch_size //= 2
-            return {}
-        message = f"{task.request.where}: out of memory, even alone: use a smaller --max-tiles or --max-new-tokens"
-        return {task.index: self._failed(task.request, RowError("out_of_memory", message))}
+        if self.settings.share == "union" and len(tasks) > 1:
+            return self._out_of_memory(tasks, "with all expressions about its image: use --share each")
+        prompt_tokens = self._prompt_tokens(tasks[0].image)
+        most = self._batching.count(prompt_tokens)
+        if most == 1:
+            return self._out_of_memory(tasks[:1], "even alone: use a smaller --max-tiles or --max-new-tokens")
+        logger.warning("out of memory with %d prompts at once: going on with %d", most, most // 2)
+        self._batching = self._batching.halved(prompt_tokens)
+        return {}
+
+    def _out_of_memory(self, tasks: Sequence[_Task], said: str) -> dict[int, Prediction]:
+        return {
+            task.index: self._failed(
+                task.request, RowError("out_of_memory", f"{task.request.where}: out of memory, {said}")
+            )
+            for task in tasks
+        }
 
     def _failed(self, request: Request | BadRequest, error: RowError) -> Prediction:
         return Prediction.failed(request, error, method=self.method.name, layer=self.method.layer)
@@ -337,6 +388,7 @@ class Grounder:
             layer=self.method.layer,
             kept=answer.kept if self.settings.with_kept else None,
             fallback=None if answer.as_drafted or not self.method.reads_draft else True,
+            share="union" if self.settings.share == "union" else None,
         )
 
     def _score(self, answer: Answer, text: str) -> float | None:

@@ -6,10 +6,11 @@ from collections import OrderedDict, deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from deeplayer_cli.errors import RowError
+from deeplayer_cli.errors import DeeplayerError, RowError
 from deeplayer_cli.imaging import open_image, tile_grid, tile_image
+from deeplayer_cli.known import Ids
 from deeplayer_cli.schema import BadRequest, Request, check_gold, check_resolution
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from deeplayer_cli.imaging import Tiling
+
+
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,9 +56,10 @@ def read_ahead(
     *,
     read: Callable[[Path], Image.Image] = open_image,
     workers: int,
-    ahead: int,
-) -> Iterator[Job]:
-    """Yield one job a row, in order, with up to ``ahead`` rows being prepared by ``workers`` threads.
+    window: int,
+    ready: Callable[[], bool] = lambda: True,
+) -> Iterator[list[Job]]:
+    """Yield one job a row, in order, a window of them at a time, while threads prepare the next window.
 
     An image that more rows ask for while it is held is read once.
 
@@ -63,9 +68,11 @@ def read_ahead(
         tiling: how images are cut.
         read: decodes an image file to RGB, or raises a ``RowError``.
         workers: threads.
-        ahead: rows.
+        window: the most jobs to yield at once; fewer when ``rows`` end, or none is ready.
+        ready: whether the next row is there; while it is not, nothing that is there waits for it.
     """
     rows = iter(rows)
+    ahead = window + workers
     images: OrderedDict[Path, Future[TiledImage]] = OrderedDict()
     waiting: deque[tuple[Request | BadRequest, Future[TiledImage] | None]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="deeplayer-image") as pool:
@@ -80,15 +87,56 @@ def read_ahead(
                 images.popitem(last=False)
             return images[row.path]
 
+        def take(most: int) -> None:
+            waiting.extend((row, start(row)) for row in islice(rows, most))
+
+        def take_ready() -> None:
+            while len(waiting) < ahead and ready():
+                held = len(waiting)
+                take(1)
+                if len(waiting) == held:
+                    return
+
         try:
-            for row in islice(rows, ahead):
-                waiting.append((row, start(row)))
-            while waiting:
-                yield _job(*waiting.popleft())
-                for row in islice(rows, 1):
-                    waiting.append((row, start(row)))
+            while True:
+                take_ready()
+                if not waiting:
+                    take(1)
+                if not waiting:
+                    return
+                now = [waiting.popleft() for _ in range(min(window, len(waiting)))]
+                take_ready()
+                yield [_job(*one) for one in now]
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def by_image(items: Iterable[_Item], request_of: Callable[[_Item], Request | BadRequest]) -> Iterator[list[_Item]]:
+    """Lists of neighbouring items about one image; a bad request joins those before it.
+
+    Args:
+        items: in order.
+        request_of: finds an item's request.
+
+    Raises:
+        DeeplayerError: an image comes up again after others.
+    """
+    group: list[_Item] = []
+    path, seen = None, Ids()
+    for item in items:
+        request = request_of(item)
+        if isinstance(request, Request) and request.path != path:
+            if group:
+                yield group
+            group, path = [], request.path
+            if not seen.add(str(path)):
+                raise DeeplayerError(
+                    f"{request.where}: {request.image} came up before, and other images since: --share union takes "
+                    "all rows of an image together, so sort them by image"
+                )
+        group.append(item)
+    if group:
+        yield group
 
 
 def _load(path: Path, tiling: Tiling, read: Callable[[Path], Image.Image]) -> TiledImage:

@@ -59,13 +59,17 @@ class Settings:
     max_new_tokens: int = 100
     seed: int = 0
     with_kept: bool = False
+    share: str = "each"
     batch_size: int = 8
+    batch_tokens: int | None = None
     compiled: bool | None = None
     workers: int | None = None
     profile: bool = False
 
 
 class Grounder:
+    spending = types.SimpleNamespace(advice=None)
+
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._answered = 0
@@ -75,8 +79,13 @@ class Grounder:
         return cls(settings)
 
     def ground(
-        self, rows: Iterable[Request | BadRequest], *, stopped: Callable[[], bool] = lambda: False
+        self,
+        rows: Iterable[Request | BadRequest],
+        *,
+        stopped: Callable[[], bool] = lambda: False,
+        ready: Callable[[], bool] = lambda: True,
     ) -> Iterator[Prediction]:
+        del ready
         rows = iter(rows)
         while not stopped() and (batch := list(islice(rows, self.settings.batch_size))):
             if delay := os.environ.get("NOOP_DELAY"):
@@ -87,8 +96,8 @@ class Grounder:
                 yield self._one(row)
 
     @staticmethod
-    def mean_keep(n_visual: int) -> float:
-        del n_visual
+    def mean_keep(n_visual: int, n_kept: int) -> float:
+        del n_visual, n_kept
         return 0.625
 
     @staticmethod
@@ -102,7 +111,7 @@ class Grounder:
 
 
 def describe(model: str, settings: Settings, **_: Any) -> dict[str, object]:
-    changeless = ("batch_size", "compiled", "profile", "workers")
+    changeless = ("batch_size", "batch_tokens", "compiled", "profile", "workers")
     return {"weights": model, **{key: value for key, value in asdict(settings).items() if key not in changeless}}
 
 

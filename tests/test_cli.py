@@ -142,6 +142,51 @@ def test_output_file(images, model, tmp_path):
     assert output.read_bytes() == written
 
 
+def test_a_writer_may_wait_for_its_answers(images, model):
+    """A row from a pipe is answered when it is there, not when the next batch is full."""
+    arguments = [*COMMAND, "ground", "-", "--model", str(model), "--max-new-tokens", "2", "--image-root", str(images)]
+    row = b'{"id": %d, "image": "a_square_224.png", "expression": "dog"}\n'
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        for number in range(3):
+            process.stdin.write(row % number)
+            process.stdin.flush()
+            assert orjson.loads(process.stdout.readline())["id"] == number
+        process.stdin.close()
+        assert process.stdout.read() == b""
+    assert process.returncode == 0
+
+
+def test_a_union_is_asked_whole_also_on_resuming(images, model, tmp_path):
+    rows, output = images / "rows.jsonl", tmp_path / "out.jsonl"
+    lines = [
+        b'{"id": "%s-%s", "image": "%s", "expression": "the %s"}\n' % (image[:1], word, image, word)
+        for image in (b"a_square_224.png", b"b_wide_320x120.png")
+        for word in (b"dog", b"man", b"red")
+    ]
+    rows.write_bytes(b"".join(lines))
+    arguments = ["ground", rows, "--model", model, "--max-new-tokens", 2, "--share", "union", "-o", output]
+    assert run(*arguments).returncode == 0
+    whole = output.read_bytes()
+    assert all(row["share"] == "union" and row["kept_tokens"] >= 2 for row in map(orjson.loads, whole.splitlines()))
+    output.write_bytes(b"".join(whole.splitlines(keepends=True)[:2]))
+    assert run(*arguments, "--resume").returncode == 0
+    assert output.read_bytes() == whole
+    assert "union was true and is now false" in refusal(run(*arguments[:-4], "-o", output, "--resume"))
+    rows.write_bytes(b"".join(lines[::2] + lines[1::2]))
+    assert "sort them by image" in refusal(run(*arguments, "--overwrite"))
+    assert output.read_bytes() == whole
+    assert "--shard and --limit" in refusal(run(*arguments, "--limit", 3))
+
+
+def test_it_says_when_pruning_does_not_pay(images, model):
+    asked = [part for number in range(12) for part in ("-e", f"thing {number}")]
+    finished = run("ground", images, *asked, "--model", model, "--max-new-tokens", 1, "--keep", 0.9)
+    assert finished.returncode == 0
+    assert b"make pruning dearer than not pruning: --method none" in finished.stderr
+    finished = run("ground", images, *asked[:2], "--model", model, "--max-new-tokens", 1)
+    assert b"dearer" not in finished.stderr
+
+
 def test_a_reader_that_leaves(images, model):
     arguments = [
         *COMMAND,

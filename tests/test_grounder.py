@@ -81,6 +81,72 @@ def test_an_image_is_encoded_once_for_all_its_expressions(checkpoint, requests, 
     assert sum(encoded) == len(SIZES)
 
 
+def test_sharing_nothing_changes_nothing(checkpoint, requests, monkeypatch):
+    encoded = []
+    plain = Engine.encode
+    monkeypatch.setattr(Engine, "encode", lambda self, tiles: encoded.append(len(tiles)) or plain(self, tiles))
+    each, off = (ground(checkpoint, requests, share=share) for share in ("each", "off"))
+    assert sum(encoded) == len(SIZES) + len(requests)
+    assert [replace(row, score=None) for row in each.values()] == [replace(row, score=None) for row in off.values()]
+
+
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_rows_of_an_image_keep_the_union(checkpoint, requests, batch_size):
+    each = ground(checkpoint, requests)
+    for row_id, row in ground(checkpoint, requests, share="union", batch_size=batch_size).items():
+        together = set().union(*(other.kept for other in each.values() if other.image == row.image))
+        assert row.kept == sorted(together)
+        assert (row.share, each[row_id].share) == ("union", None)
+
+
+def test_a_union_needs_all_rows_of_an_image_and_one_drop(checkpoint, requests):
+    shuffled = [requests[0], requests[3], requests[1]]
+    with pytest.raises(DeeplayerError, match=r"rows.jsonl:2: square.png came up before.* sort them by image"):
+        ground(checkpoint, shuffled, share="union")
+    with pytest.raises(DeeplayerError, match="method pyramiddrop drops in several steps: it cannot --share a union"):
+        ground(checkpoint, requests, share="union", method="pyramiddrop")
+
+
+def test_a_union_without_the_memory_for_it_fails_whole(checkpoint, requests):
+    grounder = Grounder(checkpoint, replace(SETTINGS, share="union"))
+    with patch.object(grounder._engine, "prefill", LittleMemory(grounder._engine.prefill, 2)):
+        answers = list(grounder.ground(requests))
+    assert [row.error["type"] for row in answers] == ["out_of_memory"] * len(requests)
+    assert "with all expressions about its image: use --share each" in answers[0].error["message"]
+
+
+def test_batches_hold_as_many_tokens_as_allowed(checkpoint, requests, monkeypatch):
+    sizes = []
+    plain = Engine.prefill
+
+    def counting(self, prefix, rows, n_new, **options):
+        sizes.append((prefix.n_shared, len(rows)))
+        return plain(self, prefix, rows, n_new, **options)
+
+    monkeypatch.setattr(Engine, "prefill", counting)
+    together = ground(checkpoint, requests)
+    assert max(rows for _, rows in sizes) == 6  # all about the two images of one tile
+    sizes.clear()
+    few = ground(checkpoint, requests, batch_tokens=130)
+    assert few == together or [row.answer for row in few.values()] == [row.answer for row in together.values()]
+    assert all(rows == 1 or rows * shared <= 130 for shared, rows in sizes)
+    assert max(rows for _, rows in sizes) > 1
+
+
+def test_a_run_knows_what_not_pruning_would_cost(checkpoint, requests):
+    costs = []
+    for rows in (requests, requests[::3]):
+        grounder = Grounder(checkpoint, replace(SETTINGS, keep=0.5))
+        list(grounder.ground(rows))
+        costs.append(grounder.spending)
+    assert costs[0].unpruned / costs[0].pruned < costs[1].unpruned / costs[1].pruned
+    prompts = [(row, len(row.expression)) for row in requests[::3]]
+    assert len(prompts) == 4
+    alone = Grounder(checkpoint, replace(SETTINGS, method="none"))
+    list(alone.ground(requests[::3]))
+    assert alone.spending.pruned == alone.spending.unpruned == costs[1].unpruned
+
+
 def test_rows_say_what_was_kept(checkpoint, requests):
     for method, layer in (("none", None), ("deep-layer", 3)):
         for row in ground(checkpoint, requests, method=method).values():

@@ -204,7 +204,7 @@ def test_key_order() -> None:
     assert json.loads(failed.to_json())["error"] == {"type": "image_missing", "message": "a.jpg does not exist"}
     kept = Prediction.answered(asked(ROW), "", (1, 1), kept=[0, 5])
     assert list(json.loads(kept.to_json())) == [*KEYS, "kept"]
-    assert [item.name for item in fields(Prediction)] == [*KEYS, "error", "kept", "fallback"]
+    assert [item.name for item in fields(Prediction)] == [*KEYS, "error", "kept", "fallback", "share"]
 
 
 @pytest.mark.parametrize(

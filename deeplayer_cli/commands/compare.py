@@ -114,7 +114,7 @@ def compare(
     device: options.Device = "auto",
     max_tiles: options.MaxTiles = None,
     seed: options.Seed = 0,
-    batch_size: options.BatchSize = 8,
+    batch_size: options.BatchSize = 32,
     json: options.Json = False,
 ) -> None:
     """Run several methods on the same rows with one loaded model, and compare each with one of them, row by row."""

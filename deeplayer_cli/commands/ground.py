@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections import deque
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import typer
 from deeplayer_cli import __version__
 from deeplayer_cli.commands import options
 from deeplayer_cli.commands.failure_limit import FailureLimit
-from deeplayer_cli.commands.options import INPUT, OUTPUT, Kernel, Query, option
+from deeplayer_cli.commands.options import INPUT, OUTPUT, Kernel, Query, Sharing, option
 from deeplayer_cli.commands.profile import spent, told
 from deeplayer_cli.commands.stopping import stoppable
 from deeplayer_cli.errors import DeeplayerError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from deeplayer_cli.schema import BadRequest, Request
     from deeplayer_cli.sinks import PredictionFile, Start
+    from deeplayer_cli.sinks.stream import Stream
 
 logger = logging.getLogger("deeplayer")
 
@@ -109,7 +111,9 @@ def ground(
     query: options.QueryRows = Query.LAST,
     prior: options.Prior = None,
     seed: options.Seed = 0,
-    batch_size: options.BatchSize = 8,
+    share: options.Share = Sharing.EACH,
+    batch_size: options.BatchSize = 32,
+    batch_tokens: options.BatchTokens = None,
     compile_: options.Compile = None,
     workers: options.Workers = None,
     profile: Annotated[
@@ -120,8 +124,11 @@ def ground(
     from deeplayer_cli import sources
     from deeplayer_cli.commands.progress import Progress, Totals
     from deeplayer_cli.evaluation import read_predictions
+    from deeplayer_cli.pipeline import by_image
     from deeplayer_cli.sinks import PredictionFile, RunRecord, open_sink, refuse_same_file
 
+    if share is Sharing.UNION and (shard is not None or limit is not None):
+        raise DeeplayerError("--share union takes all rows of an image: --shard and --limit would take some of them")
     start = _start(overwrite=overwrite, resume=resume, retry_errors=retry_errors)
     failures = FailureLimit(rows=0) if strict else FailureLimit.parse(max_failures)
     refuse_same_file(output, source)
@@ -150,7 +157,9 @@ def ground(
         max_new_tokens=max_new_tokens,
         seed=seed,
         with_kept=with_kept,
+        share=share.value,
         batch_size=batch_size,
+        batch_tokens=batch_tokens,
         compiled=compile_,
         workers=workers,
         profile=profile,
@@ -159,6 +168,8 @@ def ground(
         settings=describe(model, settings, revision=revision, dtype=dtype, device=device),
         circumstances={"version": __version__, "source": source, "model": model, "revision": revision},
     )
+    if share is Sharing.UNION and requests.repeatable:
+        deque(by_image(requests, lambda row: row), maxlen=0)  # what it refuses, it refuses before any work
     with stoppable() as stop, open_sink(output, record, start) as sink:
         rows: Iterable[Request | BadRequest] = requests
         n_rows = n_left = None
@@ -166,21 +177,25 @@ def ground(
             n_rows, n_left = sources.count_rows(requests, sink.unanswered)
             if isinstance(sink, PredictionFile) and n_rows and not n_left:
                 logger.info("nothing left to do: %s answers all %d rows", output, n_rows)
-                _finish(sink, Totals.of(read_predictions(sink.path), lambda _: 1.0).counts, n_rows)
+                _finish(sink, Totals.of(read_predictions(sink.path), lambda *_: 1.0).counts, n_rows)
                 return
         else:
             rows = sources.fail_repeated(requests)
-        rows = (row for row in rows if sink.unanswered(row))
+        rows = _rows_to_ask(rows, sink, together=share is Sharing.UNION)
         grounder = Grounder.load(model, revision=revision, dtype=dtype, device=device, settings=settings)
         totals = Totals(grounder.mean_keep)
         with Progress(totals, n_left) as progress, attention_kernel(attention), _saying_how_to_go_on(output):
-            for prediction in grounder.ground(rows, stopped=lambda: stop.requested):
+            for prediction in grounder.ground(rows, stopped=lambda: stop.requested, ready=requests.ready):
+                if not sink.lacks(prediction.id):
+                    continue  # asked again for the sake of its image's other rows
                 sink.write(prediction)
                 progress.advance(prediction)
                 failures.refuse(totals.rows, totals.errors)
     if isinstance(sink, PredictionFile):
         totals = Totals.of(read_predictions(sink.path), grounder.mean_keep)
     logger.info(totals.summary(progress.seconds))
+    if share is Sharing.EACH and (advice := grounder.spending.advice):
+        logger.info(advice)
     phases = spent(grounder, progress.seconds) if profile else None
     if phases:
         logger.info("where the time went: %s", told(phases, totals.rows))
@@ -191,6 +206,19 @@ def ground(
         _finish(sink, totals.counts, n_rows, phases)
     if totals.errors:
         raise typer.Exit(FINISHED_WITH_ERRORS)
+
+
+def _rows_to_ask(
+    rows: Iterable[Request | BadRequest], sink: PredictionFile | Stream, *, together: bool
+) -> Iterator[Request | BadRequest]:
+    """The rows without an answer; where those of an image go ``together``, all rows of their images."""
+    from deeplayer_cli.pipeline import by_image
+
+    groups = by_image(rows, lambda row: row) if together else ([row] for row in rows)
+    for group in groups:
+        wanted = [sink.unanswered(row) for row in group]  # all of them: asking checks a row
+        if any(wanted):
+            yield from group
 
 
 def _start(*, overwrite: bool, resume: bool, retry_errors: bool) -> Start:

@@ -16,6 +16,14 @@ class Query(StrEnum):
     TEXT = "text"
 
 
+class Sharing(StrEnum):
+    """What expressions about one image share."""
+
+    EACH = "each"
+    UNION = "union"
+    OFF = "off"
+
+
 class Kernel(StrEnum):
     """Implementations of scaled dot-product attention."""
 
@@ -90,7 +98,27 @@ MaxTiles = Annotated[
     ),
 ]
 MaxNewTokens = Annotated[int, option("--max-new-tokens", help="Longest answer, in tokens.", rich_help_panel=MODEL)]
-BatchSize = Annotated[int, option("--batch-size", max=4096, help="Prompts in one forward pass.", rich_help_panel=SPEED)]
+Share = Annotated[
+    Sharing,
+    option(
+        "--share",
+        help="Layers until the drop run once an image. Later layers run for `each` expression, or once for the `union` "
+        "of what they keep, which changes answers. `off`: each expression starts anew.",
+        rich_help_panel=SPEED,
+    ),
+]
+BatchSize = Annotated[
+    int, option("--batch-size", max=4096, help="The most prompts in one forward pass.", rich_help_panel=SPEED)
+]
+BatchTokens = Annotated[
+    int | None,
+    option(
+        "--batch-tokens",
+        help="The most prompt tokens in one forward pass; by default what free memory allows.",
+        rich_help_panel=SPEED,
+        show_default=False,
+    ),
+]
 Compile = Annotated[
     bool | None,
     option(

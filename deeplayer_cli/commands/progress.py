@@ -23,10 +23,11 @@ class Totals:
     """Counts over a run's predictions.
 
     Args:
-        mean_keep: share of an image's so many visual tokens that is seen, averaged over layers.
+        mean_keep: share of an image's visual tokens that is seen, averaged over layers, by their number and how many
+            of them were kept.
     """
 
-    mean_keep: Callable[[int], float]
+    mean_keep: Callable[[int, int], float]
     rows: int = 0
     no_box: int = 0
     errors: int = 0
@@ -37,7 +38,7 @@ class Totals:
     seen: float = 0.0
 
     @classmethod
-    def of(cls, predictions: Iterable[Prediction], mean_keep: Callable[[int], float]) -> Totals:
+    def of(cls, predictions: Iterable[Prediction], mean_keep: Callable[[int, int], float]) -> Totals:
         """Count all of some predictions."""
         totals = cls(mean_keep)
         for prediction in predictions:
@@ -55,7 +56,8 @@ class Totals:
         if prediction.visual_tokens is not None and prediction.kept_tokens is not None:
             self.visual += prediction.visual_tokens
             self.kept += prediction.kept_tokens
-            self.seen += self.mean_keep(prediction.visual_tokens) * prediction.visual_tokens
+            mean_keep = self.mean_keep(prediction.visual_tokens, prediction.kept_tokens)
+            self.seen += mean_keep * prediction.visual_tokens
 
     @property
     def counts(self) -> dict[str, int]:

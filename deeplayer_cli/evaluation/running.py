@@ -61,10 +61,10 @@ class Runner:
         tiling = self.checkpoint.tiling
         return replace(tiling, max_tiles=settings.max_tiles or tiling.max_tiles)
 
-    def mean_keep(self, settings: Settings) -> Callable[[int], float]:
+    def mean_keep(self, settings: Settings) -> Callable[[int, int], float]:
         """Share of an image's so many visual tokens that is seen under settings, averaged over layers."""
         method, n_layers = self.method(settings), self.checkpoint.model.config.text_config.num_hidden_layers
-        return lambda n_visual: method.mean_keep(n_visual, n_layers)
+        return lambda n_visual, _: method.mean_keep(n_visual, n_layers)
 
     def answer(self, settings: Settings) -> Iterator[Prediction]:
         """Ask the rows that have no answer yet, yielding each when it has been written.

@@ -24,6 +24,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "error": dict,
     "kept": list,
     "fallback": bool,
+    "share": str,
 }
 _CALLED: dict[type | tuple[type, ...], str] = {
     str: "a string",
@@ -34,7 +35,7 @@ _CALLED: dict[type | tuple[type, ...], str] = {
     bool: "true or false",
 }
 
-_OPTIONAL_FIELDS = frozenset({"error", "kept", "fallback"})
+_OPTIONAL_FIELDS = frozenset({"error", "kept", "fallback", "share"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,8 @@ class Prediction:
         kept: indices of the kept visual tokens, where they were asked for.
         fallback: true where the method scores with a drafted answer and the model's own began otherwise: then the last
             prompt token scored.
+        share: ``"union"`` where the rows of an image kept the union of their choices, so that this answer depends on
+            all of them.
     """
 
     id: Id
@@ -85,6 +88,7 @@ class Prediction:
     error: dict[str, str] | None = None
     kept: list[int] | None = None
     fallback: bool | None = None
+    share: str | None = None
 
     @classmethod
     def answered(
@@ -100,6 +104,7 @@ class Prediction:
         layer: int | None = None,
         kept: list[int] | None = None,
         fallback: bool | None = None,
+        share: str | None = None,
     ) -> Prediction:
         """The prediction that an answer makes: its boxes by the official rule, and their overlap with the gold box.
 
@@ -114,6 +119,7 @@ class Prediction:
             layer: layer K, counted from 1.
             kept: indices of the kept visual tokens.
             fallback: whether the method could not score as it wanted.
+            share: ``"union"``, or nothing.
         """
         boxes = parse_answer(answer, resolution_wh)
         box = boxes[0] if boxes else None
@@ -137,6 +143,7 @@ class Prediction:
             meta=request.meta,
             kept=kept,
             fallback=fallback,
+            share=share,
         )
 
     @classmethod

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from deeplayer_cli.schema import BadRequest, Request
+    from deeplayer_cli.schema import BadRequest, Id, Request
     from deeplayer_cli.sinks.run_record import RunRecord
 
 SYNC_ROWS, SYNC_SECONDS = 64, 2.0
@@ -113,14 +113,17 @@ class PredictionFile:
             DeeplayerError: the file holds an answer to another question under this row's id.
         """
         known = self.answered.question(row.id)
-        if known is None:
-            return True
-        if known != question_hash(row):
+        if known not in (None, question_hash(row)):
             raise DeeplayerError(
                 f"{row.where}: {self.path} answers id {row.id!r} for another image or expression: "
                 "the input has changed since; write to another file"
             )
-        return self._again is not None and self.answered.failed(row.id)
+        return self.lacks(row.id)
+
+    def lacks(self, row_id: Id) -> bool:
+        """Whether the row with this id is still to be answered."""
+        again = self._again is not None and self.answered.failed(row_id)
+        return again or self.answered.question(row_id) is None
 
     def write(self, prediction: Prediction) -> None:
         """Write one row.

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from deeplayer_cli.schema import BadRequest, Prediction, Request
+    from deeplayer_cli.schema import BadRequest, Id, Prediction, Request
 
 
 class Stream:
@@ -45,6 +45,10 @@ class Stream:
                 self._stream.close()
 
     def unanswered(self, row: Request | BadRequest) -> bool:
+        """Always: what went down a pipe is gone."""
+        return True
+
+    def lacks(self, row_id: Id) -> bool:
         """Always: what went down a pipe is gone."""
         return True
 

@@ -64,6 +64,10 @@ class Images:
         """Always."""
         return True
 
+    def ready(self) -> bool:
+        """Always."""
+        return True
+
     def files(self) -> Iterator[Path]:
         """The images; hidden files and folders are left out, and links to folders not followed."""
         if not self.root.is_dir():

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from itertools import count
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.schema import MAX_ROW_BYTES, BadRequest, Request, parse_request
 from deeplayer_cli.sources.files import reading
+from deeplayer_cli.sources.live import LiveLines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,26 +48,35 @@ class JsonLines:
         """Whether it is a file, not a pipe."""
         return self.path.is_file()
 
+    def ready(self) -> bool:
+        """Always: a file does not pause."""
+        return True
 
-@dataclass(frozen=True, slots=True)
+
 class Stdin:
     """JSON lines from stdin; a row without an id is called by its line number.
 
-    Attributes:
+    Args:
         image_root: the folder that relative image paths start from.
         confined: refuse images outside of ``image_root``.
     """
 
-    image_root: Path
-    confined: bool = False
+    def __init__(self, image_root: Path, confined: bool = False) -> None:
+        self._image_root, self._confined = image_root, confined
+        self._lines: LiveLines | None = None
 
     def rows(self) -> Iterator[Request | BadRequest]:
         """Stream the rows as they arrive."""
         if sys.stdin is None:
             raise DeeplayerError("stdin is closed: pipe JSON lines into it, or name a file")
         with reading("stdin"):
-            for number, line in _numbered_lines(sys.stdin.buffer):
-                yield parse_request(line, f"line {number}", str(number), self.image_root, confined=self.confined)
+            self._lines = LiveLines(sys.stdin.buffer)
+            for number, line in _numbered_lines(self._lines):
+                yield parse_request(line, f"line {number}", str(number), self._image_root, confined=self._confined)
+
+    def ready(self) -> bool:
+        """Whether the next line is there, or the end."""
+        return self._lines is None or self._lines.ready()
 
     @property
     def repeatable(self) -> bool:
@@ -74,7 +84,11 @@ class Stdin:
         return False
 
 
-def _numbered_lines(stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+class _Lines(Protocol):
+    def readline(self, limit: int, /) -> bytes: ...
+
+
+def _numbered_lines(stream: _Lines) -> Iterator[tuple[int, bytes]]:
     """The lines that are not blank, with their numbers from 1; of an over-long line only the beginning is held."""
     for number in count(1):
         line = stream.readline(_LONGEST_LINE)

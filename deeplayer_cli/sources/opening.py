@@ -33,6 +33,9 @@ class Source(Protocol):
     def rows(self) -> Iterator[Request | BadRequest]:
         """Stream the rows, in the source's order."""
 
+    def ready(self) -> bool:
+        """Whether the next row can be read without waiting for whoever writes it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Requests:
@@ -57,6 +60,10 @@ class Requests:
     def repeatable(self) -> bool:
         """Whether they can be read more than once."""
         return all(source.repeatable for source in self.sources)
+
+    def ready(self) -> bool:
+        """Whether the next row can be read without waiting for whoever writes it."""
+        return all(source.ready() for source in self.sources)
 
 
 def open_source(

@@ -3,9 +3,10 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from io import BytesIO, TextIOWrapper
+from io import TextIOWrapper
 from itertools import zip_longest
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 import orjson
 import pytest
@@ -14,6 +15,9 @@ from PIL import Image
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.schema import MAX_ROW_BYTES, BadRequest, Request
 from deeplayer_cli.sources import Expression, count_rows, fail_repeated, open_source, parse_expression, parse_shard
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROW = b'{"image": "a.jpg", "expression": "dog"}'
 
@@ -41,10 +45,10 @@ def ids(*sources: str | Path, **settings: object) -> list[object]:
 
 
 @pytest.fixture
-def stdin(monkeypatch: pytest.MonkeyPatch) -> BytesIO:
-    stream = BytesIO()
-    monkeypatch.setattr(sys, "stdin", TextIOWrapper(stream))
-    return stream
+def stdin(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[BinaryIO]:
+    with (tmp_path / "stdin").open("w+b") as stream:
+        monkeypatch.setattr(sys, "stdin", TextIOWrapper(stream))
+        yield stream
 
 
 def test_lines_are_numbered_and_rows_stay_in_place(tmp_path: Path) -> None:
@@ -88,7 +92,7 @@ def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
         ids(first, first)
 
 
-def test_stdin(stdin: BytesIO) -> None:
+def test_stdin(stdin: BinaryIO) -> None:
     stdin.write(b"\n" + ROW + b"\nnonsense\n")
     stdin.seek(0)
     rows = list(open_source(["-"]))
@@ -97,7 +101,7 @@ def test_stdin(stdin: BytesIO) -> None:
     assert not open_source(["-"]).repeatable
 
 
-def test_empty_stdin(stdin: BytesIO) -> None:
+def test_empty_stdin(stdin: BinaryIO) -> None:
     assert ids("-") == []
 
 
