@@ -63,8 +63,8 @@ class Photographs:
         """Through the pipeline, as rows of a file would come."""
         rows = (parse_request({"image": str(p), "expression": "x"}, p.name, p.name, Path()) for p in self.paths)
         requests = [row for row in rows if isinstance(row, Request)]
-        jobs = read_ahead(requests, self.tiling, workers=self.workers, ahead=32 + self.workers)
-        return [_glance(job.image.tiles) for job in jobs if job.image is not None]
+        windows = read_ahead(requests, self.tiling, workers=self.workers, window=32)
+        return [_glance(job.image.tiles) for jobs in windows for job in jobs if job.image is not None]
 
     def _bare(self, path: Path) -> tuple[tuple[int, ...], int]:
         side, (columns, rows) = self.tiling.tile_size, _GRID

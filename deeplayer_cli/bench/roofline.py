@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from deeplayer_cli.bench.suites import Plan
     from deeplayer_cli.checkpoints import Layout
 
+_EXPRESSION = "the small red circle"  # of all prompts
 _PASSES = 4  # after the prompt's own, where every draft is right: one for each number
 
 
@@ -73,7 +74,7 @@ def roofline(layout: Layout, plan: Plan, device: Device) -> Iterator[Limit]:
     weights = device.bytes_per_number * _parameters(shape)
     for n_tiles in plan.tiles:
         n_visual = n_tiles * shape.tokens_per_tile
-        prompt = _lengths(layout, n_visual)
+        prompt = PromptLengths.of(layout, n_visual, len(layout.tokenizer.encode_expression(_EXPRESSION)))
         for name, method, keep in plan.prunings:
             drops = drops_of(build(method, Options(Budget(keep)), shape.text.layers), n_visual)
             held = kv_bytes(shape, prompt, device.bytes_per_number, drops)
@@ -95,15 +96,3 @@ def _parameters(shape: Shape) -> int:
     text = shape.text
     layer = text.hidden * (2 * text.queries + 2 * text.keys + text.mlp_matrices * text.intermediate)
     return text.layers * layer + text.hidden * shape.vocabulary
-
-
-def _lengths(layout: Layout, n_visual: int) -> PromptLengths:
-    """Of a prompt with an expression of four words."""
-    tokenizer, prompt = layout.tokenizer, layout.prompt
-    closing = tokenizer.encode_piece(prompt.after_expression)
-    return PromptLengths(
-        len(tokenizer.encode(prompt.before_image)),
-        n_visual,
-        len(tokenizer.encode_piece(prompt.after_image)),
-        len(tokenizer.encode_expression("the small red circle")) + len(closing),
-    )

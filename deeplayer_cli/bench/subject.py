@@ -8,9 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from deeplayer_cli.bench import fastv
 from deeplayer_cli.engine import Engine, Row
 from deeplayer_cli.engine.draft import no_draft
-from deeplayer_cli.engine.flops import PromptLengths, Shape, drops_of, head_flops, prefill_flops, vision_flops
+from deeplayer_cli.engine.flops import (
+    PromptLengths,
+    Shape,
+    drops_of,
+    head_flops,
+    prefill_flops,
+    union_flops,
+    vision_flops,
+)
 from deeplayer_cli.engine.vision import normalize
 from deeplayer_cli.pruning import Budget, Method, Options, build, token_places
 
@@ -46,8 +55,6 @@ class Subject:
         self.rows = [Row(0, checkpoint.tokenizer.encode_expression(text), seed) for seed, text in enumerate(texts)]
         self._shape = Shape.of(checkpoint.model.config)
         self._vision_flops = vision_flops(self._shape, n_tiles)
-        self._n_p0 = len(checkpoint.tokenizer.encode(checkpoint.prompt.before_image))
-        self._n_p1 = len(self._piece(checkpoint.prompt.after_image))
         self._references: dict[tuple[str, float, int], list[list[int]]] = {}
 
     def engine(self, method: str, keep: float = 1.0, draft: Draft = no_draft, *, compiled: bool = False) -> Engine:
@@ -80,10 +87,18 @@ class Subject:
         )[0, ids.shape[1] :].tolist()
         return [token for token in generated if token != self.checkpoint.eos_id]
 
+    def fastv_as_written(self, keep: float) -> list[int]:
+        """The first answer token, by `bench.fastv`."""
+        method = self.engine("fastv", keep).method
+        assert method.layer is not None  # noqa: S101 - it prunes
+        ids, n_keep = self._prompt_ids(self.rows[0]), method.count(self.n_visual)
+        tiles = self._tiles[0].to(self.checkpoint.model.device)
+        image_token = self.checkpoint.image_token_id
+        return [fastv.first_token(self.checkpoint.model, ids, tiles, method.layer, n_keep, image_token)]
+
     def flops(self, method: str, keep: float) -> int:
         """Of the engine, pixels to the first token of every answer, by `engine.flops`."""
-        n_own = len(self.rows[0].expression_ids) + len(self._piece(self.checkpoint.prompt.after_expression))
-        lengths = PromptLengths(self._n_p0, self.n_visual, self._n_p1, n_own)
+        lengths = PromptLengths.of(self.checkpoint, self.n_visual, len(self.rows[0].expression_ids))
         drops = drops_of(self.engine(method, keep).method, self.n_visual)
         return self._vision_flops + prefill_flops(self._shape, lengths, drops, len(self.rows))
 
@@ -94,16 +109,32 @@ class Subject:
         language = text.layers * text.layer_flops(length, length) + head_flops(self._shape)
         return len(self.rows) * (self._vision_flops + language)
 
+    def union_engine(self, method: str, keep: float, union: float) -> Engine:
+        """An engine whose rows keep ``union`` of the visual tokens together, whatever their scores."""
+        (stage,) = self.engine(method, keep).method.stages
+        pooled = Method(method, (replace(stage, selector=PoolSelector(int(union * self.n_visual))),))
+        return Engine(self.checkpoint, pooled, union=True)
+
+    def union_flops(self, method: str, keep: float, union: float) -> int:
+        """As `flops`, of a `union_engine`."""
+        lengths = PromptLengths.of(self.checkpoint, self.n_visual, len(self.rows[0].expression_ids))
+        (drop,) = drops_of(self.engine(method, keep).method, self.n_visual)
+        n_union = int(union * self.n_visual)
+        return self._vision_flops + union_flops(self._shape, lengths, drop, n_union, len(self.rows))
+
     def reference(self, method: str, keep: float, n_new: int) -> list[list[int]]:
         """Token ids of all answers, as transformers' ``generate()`` gives them."""
         key = (method, keep, n_new)
         if key not in self._references:
-            engine = self.engine(method, keep)
-            self._references[key] = [
-                self._generate_unseen(row, n_new, engine.method.layer, answer.kept)
-                for row, answer in zip(self.rows, self.answers(engine, 1), strict=True)
-            ]
+            self._references[key] = self.reference_of(self.engine(method, keep), n_new)
         return self._references[key]
+
+    def reference_of(self, engine: Engine, n_new: int) -> list[list[int]]:
+        """Token ids of all answers as ``generate()`` gives them, where it sees only what ``engine`` keeps."""
+        return [
+            self._generate_unseen(row, n_new, engine.method.layer, answer.kept)
+            for row, answer in zip(self.rows, self.answers(engine, 1), strict=True)
+        ]
 
     def _generate_unseen(self, row: Row, n_new: int, layer: int | None, kept: Sequence[int]) -> list[int]:
         """As ``generate``: nothing is dropped, but layers after ``layer`` do not see what was not ``kept``."""
@@ -113,9 +144,6 @@ class Subject:
         dropped = [visual[i] for i in sorted(set(range(self.n_visual)) - set(kept))]
         with _unseen(self.checkpoint.model.model.language_model.layers[layer:], dropped):
             return self.generate(row, n_new)
-
-    def _piece(self, text: str) -> list[int]:
-        return self.checkpoint.tokenizer.encode_piece(text)
 
     def _prompt_ids(self, row: Row) -> list[int]:
         tokenizer, prompt = self.checkpoint.tokenizer, self.checkpoint.prompt
@@ -157,6 +185,26 @@ class KnownDraft:
     def _spoilt(self, guess: list[int], number: int) -> list[int]:
         is_right = int((number + 1) * self.share) > int(number * self.share)
         return guess if is_right else [token ^ 1 for token in guess]
+
+
+@dataclass(frozen=True)
+class PoolSelector:
+    """Forces the size of a union, which with random weights would mean nothing: rows keep overlapping parts of a pool.
+
+    Attributes:
+        n_pool: visual tokens in the pool, spread evenly over all.
+    """
+
+    n_pool: int
+    needs_features = False
+    compilable = True
+
+    def __call__(self, scores: Tensor, evidence: Evidence, n_keep: int) -> Tensor:
+        """See ``Selector``; ``scores`` only tell how many rows and tokens there are."""
+        n_rows, n_visual = scores.shape
+        pool = torch.arange(self.n_pool, device=scores.device) * n_visual // self.n_pool
+        starts = torch.linspace(0, self.n_pool - n_keep, n_rows, device=scores.device).long()
+        return pool[starts[:, None] + torch.arange(n_keep, device=scores.device)]
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from deeplayer_cli.engine import Draft, Prefilled
 
 _METHOD = "deep-layer"
+_UNION = 0.3  # of the visual tokens that all expressions keep together
 _PHOTOGRAPHS = 48
 _RIGHT = (0.0, 0.5, 1.0)  # shares of drafts that are accepted
 
@@ -48,13 +49,16 @@ class Plan:
 
 
 def prefill(checkpoint: Checkpoint, plan: Plan) -> Iterator[Case]:
-    """Pixels to the first token: transformers, the engine unpruned and pruned, and fewer tiles."""
+    """Pixels to the first token: transformers, the engine unpruned and pruned, FastV as published, and fewer tiles."""
     for n_tiles in plan.tiles:
         subject = Subject(checkpoint, n_tiles)
         group = f"{subject.n_visual} visual tokens"
         yield _generate(subject, group, 1)
         for name, method, keep in plan.prunings:
             yield _ask(subject, group, name, method, keep, 1)
+        for keep in plan.keeps:
+            yield _ask(subject, group, f"fastv {keep:g}", "fastv", keep, 1)
+            yield _fastv(subject, group, keep)
         if n_tiles > 1:
             yield _ask(Subject(checkpoint, 1), group, "unpruned, 1 tile", "none", 1.0, 1)
 
@@ -65,6 +69,9 @@ def share(checkpoint: Checkpoint, plan: Plan) -> Iterator[Case]:
         yield _generate(subject, group, 1)
         for name, method, keep in plan.prunings:
             yield _ask(subject, group, name, method, keep, 1)
+        for keep in plan.keeps:
+            if len(subject.rows) > 1 and keep < _UNION < keep * len(subject.rows):
+                yield _unite(subject, group, keep)
 
 
 def e2e(checkpoint: Checkpoint, plan: Plan) -> Iterator[Case]:
@@ -150,6 +157,30 @@ def _ask(
 
     flops = subject.flops(method, keep) if n_new == 1 else None
     return Case(group, name, run, partial(subject.reference, method, keep, n_new), flops=flops)
+
+
+def _fastv(subject: Subject, group: str, keep: float) -> Case:
+    return Case(
+        group,
+        f"fastv {keep:g}, eager as published",
+        lambda _: subject.fastv_as_written(keep),
+        lambda: subject.reference("fastv", keep, 1)[0],
+    )
+
+
+def _unite(subject: Subject, group: str, keep: float) -> Case:
+    engine = subject.union_engine(_METHOD, keep, _UNION)
+
+    def run(_: object) -> list[list[int]]:
+        return [answer.token_ids for answer in subject.answers(engine, 1)]
+
+    return Case(
+        group,
+        f"{_METHOD} {keep:g}, union {_UNION:.0%}",
+        run,
+        partial(subject.reference_of, engine, 1),
+        flops=subject.union_flops(_METHOD, keep, _UNION),
+    )
 
 
 def _decode(

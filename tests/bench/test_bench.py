@@ -19,7 +19,7 @@ from deeplayer_cli.imaging import Tiling
 from tests.test_cli import refusal, run
 from tests.tiny import tiny_checkpoint
 
-PLAN = Plan(tiles=(3,), keeps=(0.3,), expressions=(1, 2), n_new=12)
+PLAN = Plan(tiles=(5,), keeps=(0.2,), expressions=(1, 3), n_new=12)
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +35,7 @@ def test_every_case_says_what_transformers_says(checkpoint, suite):
     assert len(cases) > 3 and all(result.speed is not None for result in results)
     asked = [case for case in cases if case.expected()]
     assert asked == cases  # nothing is compared with nothing
+    assert suite != "share" or any("union" in case.name for case in cases)
 
 
 def test_the_pipeline_delivers_what_pillow_makes():
@@ -76,8 +77,8 @@ def test_known_drafts_are_right_as_often_as_told(checkpoint, share, accepted):
 def test_command_line():
     arguments = ("bench", "prefill", "--model", "demo", "--tiles", "1", "--rounds", "1")
     told = orjson.loads(run(*arguments, "--json").stdout)
-    assert [case["fewer_flops"] > 1 for case in told["cases"]] == [False, True, True]
-    assert [case["same_answers"] for case in told["cases"]] == [True] * 3
+    assert [case["fewer_flops"] > 1 for case in told["cases"] if case["fewer_flops"]] == [False, True, True, True]
+    assert [case["same_answers"] for case in told["cases"]] == [True] * 5
     assert told["model"] == "demo" and told["rounds"] == 1
     assert "transformers" in run(*arguments).stdout.decode()
     refused = run("bench", "prefill", "--model", "demo", "--tiles", "many")
