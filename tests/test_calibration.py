@@ -15,7 +15,7 @@ from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.grounder import Grounder, Settings
 from deeplayer_cli.imaging import tile_image
 from deeplayer_cli.prompts import internvl2_5
-from deeplayer_cli.pruning import Evidence, Options, Prior, build
+from deeplayer_cli.pruning import Options, Prior, build
 from deeplayer_cli.pruning.attention import AttentionScorer
 from deeplayer_cli.pruning.base import Budget
 from deeplayer_cli.pruning.relative import RelativeScorer
@@ -63,7 +63,7 @@ def test_the_prior_is_the_mean_of_eager_attention(checkpoint, images, prior):
 def test_scores_are_attention_over_the_prior_of_the_place():
     evidence = make_evidence(torch.ones(1, 1, 16, dtype=torch.bool))
     places = torch.tensor([[0.5, 0.5, 0], [1.5, 0.5, 0], [2.5, 1.5, 0], [0.5, 0.5, 1], [1.5, 1.5, 1]])
-    evidence = Evidence(*evidence[:5], 5, evidence.features[:, :5], places[None])
+    evidence = evidence._replace(n_visual=5, places=places[None])
     prior = Prior(torch.tensor([1.0, 2.0, 4.0, 8.0]), torch.tensor([16.0, 32.0, 64.0, 128.0]), LAYER)
     expected = AttentionScorer()(evidence) / torch.tensor([1.0, 2.0, 4.0, 16.0, 128.0])
     assert torch.allclose(RelativeScorer(prior)(evidence), expected)

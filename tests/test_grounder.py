@@ -127,10 +127,10 @@ def test_batches_hold_as_many_tokens_as_allowed(checkpoint, requests, monkeypatc
     together = ground(checkpoint, requests)
     assert max(rows for _, rows in sizes) == 6  # all about the two images of one tile
     sizes.clear()
-    few = ground(checkpoint, requests, batch_tokens=130)
+    few = ground(checkpoint, requests, batch_tokens=280)
     assert few == together or [row.answer for row in few.values()] == [row.answer for row in together.values()]
-    assert all(rows == 1 or rows * shared <= 130 for shared, rows in sizes)
-    assert max(rows for _, rows in sizes) > 1
+    assert all(rows == 1 or rows * shared <= 280 for shared, rows in sizes)
+    assert max(rows for _, rows in sizes) == 2
 
 
 def test_a_run_knows_what_not_pruning_would_cost(checkpoint, requests):

@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from deeplayer_cli.pruning import Evidence
-
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from deeplayer_cli.pruning import QueryRows
+    from deeplayer_cli.pruning import Asker
 
 
 @dataclass(frozen=True)
@@ -31,36 +29,26 @@ class Asking:
     drafted: Tensor
     seeds: Tensor
 
-    def evidence(
-        self,
-        rows: QueryRows | None,
-        queries: Tensor,
-        keys: Tensor,
-        *,
-        visual_start: int,
-        features: Tensor,
-        places: Tensor,
-    ) -> Evidence:
-        """What a scorer of these ``rows`` may look at.
+    def pick(self, rows: Asker, queries: Tensor, n_keys: int) -> tuple[Tensor, Tensor]:
+        """The queries of the asking ``rows``, and which keys each of them attends to.
 
         Args:
-            rows: which own tokens ask.
+            rows: who asks; of the own tokens, nobody may.
             queries: (B, heads, n_own, head_dim) of the own tokens.
-            keys: (B, kv_heads, S, head_dim) of everything; the own tokens come last.
-            visual_start: index of the first visual token among the keys.
-            features: (B, n_visual, C).
-            places: (B, n_visual, 3).
+            n_keys: S, of everything; the own tokens come last.
+
+        Returns:
+            (B, heads, R, head_dim), and (B, R, S) bool.
         """
-        n_own, n_keys = queries.shape[2], keys.shape[2]
+        n_own = queries.shape[2]
         asked = self._asked(rows, n_own)
         # The asking rows first, in as few columns as the batch needs.
         order = asked.int().argsort(dim=1, descending=True, stable=True)[:, : int(asked.sum(1).max())]
-        slots = torch.arange(n_keys, device=keys.device)
+        slots = torch.arange(n_keys, device=queries.device)
         visible = (slots <= n_keys - n_own + order[..., None]) & asked.gather(1, order)[..., None]
-        picked = queries.take_along_dim(order[:, None, :, None], dim=2)
-        return Evidence(picked, keys, visible, self.seeds, visual_start, features.shape[1], features, places)
+        return queries.take_along_dim(order[:, None, :, None], dim=2), visible
 
-    def _asked(self, rows: QueryRows | None, n_own: int) -> Tensor:
+    def _asked(self, rows: Asker, n_own: int) -> Tensor:
         """(B, n_own) bool."""
         own = torch.arange(n_own, device=self.prompts.device)
         match rows:
@@ -70,5 +58,5 @@ class Asking:
                 return own < self.expressions[:, None]
             case "drafted":
                 return own == self.drafted[:, None] - 1
-            case None:
+            case "class" | None:
                 return own < own.new_zeros(len(self.prompts), 1)

@@ -24,17 +24,19 @@ class LayerCache:
         keys: (B, kv_heads, capacity, head_dim), after RoPE.
         values: as ``keys``.
         n_shared: tokens in front of each row's own.
+        own_start: position id of each row's first own token; above ``n_shared`` where dropped tokens leave a gap.
     """
 
     keys: Tensor
     values: Tensor
     n_shared: int
+    own_start: int
 
     @classmethod
-    def empty(cls, batch: int, n_shared: int, n_own: int, like: Tensor) -> LayerCache:
+    def empty(cls, batch: int, n_shared: int, n_own: int, like: Tensor, own_start: int) -> LayerCache:
         """Room for ``n_shared + n_own`` tokens a row; heads, dtype and device as in ``like`` (_, heads, _, dim)."""
         shape = (batch, like.shape[1], n_shared + n_own, like.shape[3])
-        return cls(like.new_zeros(shape), like.new_zeros(shape), n_shared)
+        return cls(like.new_zeros(shape), like.new_zeros(shape), n_shared, own_start)
 
     @property
     def n_own(self) -> int:

@@ -4,7 +4,7 @@ A prompt is ``P0 | visual tokens | P1 | expression and closing | draft of the an
 shared: P0 is the same for every prompt, everything up to P1 for every expression of one image. ``Engine.prefix`` runs
 what an image shares through layers 1..K, where K is the layer that tokens are first dropped after; ``Engine.prefill``
 adds each expression, selects and finishes layers K+1..L on what is left; ``Engine.decode`` answers greedily. Position
-ids stay those of the whole prompt.
+ids stay those of the whole prompt, unless the method renumbers.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from deeplayer_cli.engine.late import finish
 from deeplayer_cli.engine.selection import selection
 from deeplayer_cli.engine.stopwatch import Stopwatch, phase
 from deeplayer_cli.engine.union import finish_together
+from deeplayer_cli.engine.vision import Encoded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,6 +66,7 @@ class Prefix:
         text: (N, n_p1, C), what layer K puts out for P1.
         is_open: of layer K there are keys and values only, and the survivors will finish it.
         places: (N, n_visual, 3), where each visual token lies; see ``pruning.token_places``.
+        class_attention: (N, n_visual, heads), see ``vision.Encoded``.
         n_shared: S.
     """
 
@@ -74,6 +76,7 @@ class Prefix:
     text: Tensor
     is_open: bool
     places: Tensor
+    class_attention: Tensor
     n_shared: int
 
 
@@ -87,7 +90,6 @@ class Prefilled:
         logits: (B, D + 1, vocabulary) in the model's dtype, after the prompt and after each of up to D drafted tokens.
         caches: one a decoder layer.
         own_lengths: prompt tokens of each row behind the shared ones.
-        n_shared: S of the prefix, so that a row's next position id is S plus its own length.
         kept: (B, n_keep) sorted indices of the visual tokens that stayed to the end.
     """
 
@@ -96,7 +98,6 @@ class Prefilled:
     logits: Tensor
     caches: list[LayerCache]
     own_lengths: list[int]
-    n_shared: int
     kept: Tensor
 
     def broken_layer(self, row: int) -> int:
@@ -136,7 +137,7 @@ class Engine:
         self.method = method
         self._draft = draft
         self.watch = watch or Stopwatch()
-        self._finish = finish_together if union else finish
+        self._finish = finish_together if union else partial(finish, renumbers=method.renumbers)
         self._selects = [self._timed(selection(stage, compiled=compiled)) for stage in method.stages]
         self._language = Language(checkpoint.model, tokenizer.encode(prompt.before_image))
         self._after_image = torch.tensor([tokenizer.encode_piece(prompt.after_image)], device=self._language.device)
@@ -154,23 +155,26 @@ class Engine:
 
     @phase("vision")
     @torch.inference_mode()
-    def encode(self, tiles: Tensor) -> Tensor:
-        """Visual tokens of images of equal tile count: (N, tiles, 3, S, S) uint8 -> (N, n_visual, C)."""
-        return vision.encode(self._model, tiles)
+    def encode(self, tiles: Tensor) -> Encoded:
+        """Visual tokens of images of equal tile count, (N, tiles, 3, S, S) uint8."""
+        if self.method.reads_class:
+            return vision.encode_with_class_attention(self._model, tiles)
+        features = vision.encode(self._model, tiles)
+        return Encoded(features, features.new_empty(*features.shape[:2], 0))
 
     @phase("prefix")
     @torch.inference_mode()
-    def prefix(self, features: Tensor, places: Tensor | None = None) -> Prefix:
+    def prefix(self, images: Encoded, places: Tensor | None = None) -> Prefix:
         """Run P0, the visual tokens and P1 through layers 1..K, once for each image.
 
         Args:
-            features: (N, n_visual, C), from ``encode``.
+            images: N of them, from ``encode``.
             places: (N, n_visual, 3), from ``pruning.token_places``; only methods that look at places need them.
         """
         language = self._language
-        n_images, n_visual, _ = features.shape
+        n_images, n_visual, _ = images.features.shape
         split, is_open = self._split(n_visual)
-        hidden = torch.cat([features, language.embed(self._after_image).expand(n_images, -1, -1)], dim=1)
+        hidden = torch.cat([images.features, language.embed(self._after_image).expand(n_images, -1, -1)], dim=1)
         n_shared = language.n_p0 + hidden.shape[1]
         rotation = language.rotation(torch.arange(language.n_p0, n_shared, device=language.device)[None])
         keys, values = [], []
@@ -184,7 +188,16 @@ class Engine:
             keys.append(layer_keys)
             values.append(layer_values)
         places = torch.empty(n_images, n_visual, 0) if places is None else places
-        return Prefix(tuple(keys), tuple(values), visual, text, is_open, places.to(hidden.device), n_shared)
+        return Prefix(
+            tuple(keys),
+            tuple(values),
+            visual,
+            text,
+            is_open,
+            places.to(hidden.device),
+            images.class_attention,
+            n_shared,
+        )
 
     def answer(self, prefix: Prefix, rows: Sequence[Row], max_new_tokens: int) -> list[Answer]:
         """Prefill and decode; where a drafted row scored, answers that did not begin as drafted are asked anew without.
@@ -236,7 +249,7 @@ class Engine:
         asked = torch.tensor(own_lengths, device=device)[:, None] - 1
         asked = asked + torch.arange(max(map(len, drafts)) + 1, device=device)
         last = hidden.take_along_dim(asked.clamp(max=n_own - 1)[..., None], dim=1)
-        return Prefilled(rows, drafts, self._language.logits(last), caches, own_lengths, prefix.n_shared, kept)
+        return Prefilled(rows, drafts, self._language.logits(last), caches, own_lengths, kept)
 
     @phase("decode")
     @torch.inference_mode()
@@ -307,7 +320,9 @@ class Engine:
         rotation = language.rotation(prefix.n_shared + torch.arange(n_own, device=language.device)[None])
         caches = []
         for index, (keys, values) in enumerate(zip(prefix.keys, prefix.values, strict=True)):
-            hidden, queries, cache = language.run_own(index, hidden, rotation, keys[image], values[image], room)
+            hidden, queries, cache = language.run_own(
+                index, hidden, rotation, keys[image], values[image], prefix.n_shared, room
+            )
             caches.append(cache)
         return hidden, queries, caches
 
@@ -323,9 +338,10 @@ class Engine:
         own = torch.tensor(lengths, device=language.device)[:, None] + steps
         n_own = max(length + len(tokens) for length, tokens in zip(lengths, fed, strict=True))
         hidden = language.embed(ids)
-        rotation = language.rotation(prompts.n_shared + own)
+        starts = {cache.own_start for cache in prompts.caches}
+        rotations = {start: language.rotation(start + own) for start in starts}
         for layer, cache in zip(language.layers, prompts.caches, strict=True):
-            queries, keys, values = project(layer, hidden, rotation)
+            queries, keys, values = project(layer, hidden, rotations[cache.own_start])
             cache.write_own(own.where(steps < counts[:, None], cache.n_own - 1), keys, values)
             hidden = close(layer, hidden, attend(queries, *cache.upto(n_own), cache.visible(own, n_own)))
         return language.logits(hidden)

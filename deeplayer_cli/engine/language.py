@@ -88,7 +88,7 @@ class Language:
         return close(layer, hidden, attended), queries, keys, values
 
     def run_own(
-        self, index: int, hidden: Tensor, rotation: Rotation, keys: Tensor, values: Tensor, room: int
+        self, index: int, hidden: Tensor, rotation: Rotation, keys: Tensor, values: Tensor, own_start: int, room: int
     ) -> tuple[Tensor, Tensor, LayerCache]:
         """Run the 0-based layer ``index`` over prompts' own tokens, behind what they share.
 
@@ -98,13 +98,14 @@ class Language:
             rotation: of their positions.
             keys: (B or 1, kv_heads, S, head_dim), shared.
             values: as ``keys``.
+            own_start: position id of the first own token.
             room: own tokens that the cache shall have room for.
 
         Returns:
             Its output (B, T, C), their queries (B, heads, T, head_dim), and keys and values of everything.
         """
         layer, n_shared, n_own = self.layers[index], keys.shape[2], hidden.shape[1]
-        cache = LayerCache.empty(len(hidden), n_shared, room, like=keys)
+        cache = LayerCache.empty(len(hidden), n_shared, room, like=keys, own_start=own_start)
         cache.write(0, keys, values)
         queries, *own = project(layer, hidden, rotation)
         cache.write(n_shared, *own)

@@ -9,6 +9,7 @@ import torch
 
 from deeplayer_cli.engine.cache import LayerCache
 from deeplayer_cli.engine.decoder import attend, close, project, project_queries, unrotate
+from deeplayer_cli.pruning import Evidence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from deeplayer_cli.engine.asking import Asking
+    from deeplayer_cli.engine.decoder import Rotation
     from deeplayer_cli.engine.engine import Prefix
     from deeplayer_cli.engine.language import Language
     from deeplayer_cli.engine.selection import Select
@@ -29,24 +31,44 @@ class _Late:
     Attributes:
         hidden: (B, n_kept + n_p1 + n_own, C).
         kept: (B, n_kept) which visual tokens of the image they are.
-        positions: (B, n_kept + n_p1 + n_own) position ids.
     """
 
     hidden: Tensor
     kept: Tensor
-    positions: Tensor
-
-    @property
-    def visual(self) -> Tensor:
-        """(B, n_kept, C)."""
-        return self.hidden[:, : self.kept.shape[1]]
 
     def narrowed(self, chosen: Tensor) -> _Late:
         """Only the ``chosen`` (B, n) of the kept visual tokens, and all text."""
         text = torch.arange(self.kept.shape[1], self.hidden.shape[1], device=chosen.device)
         order = torch.cat([chosen, text.expand(len(chosen), -1)], dim=1)
-        hidden = self.hidden.take_along_dim(order[..., None], dim=1)
-        return _Late(hidden, self.kept.gather(1, chosen), self.positions.gather(1, order))
+        return _Late(self.hidden.take_along_dim(order[..., None], dim=1), self.kept.gather(1, chosen))
+
+
+@dataclass(frozen=True)
+class Numbering:
+    """Position ids of prompts of which some visual tokens are left.
+
+    Attributes:
+        n_p0: tokens before the visual ones.
+        n_visual: visual tokens of the whole image.
+        n_text: tokens behind the visual ones.
+        renumbers: leaves no gaps where tokens were dropped.
+    """
+
+    n_p0: int
+    n_visual: int
+    n_text: int
+    renumbers: bool
+
+    def __call__(self, kept: Tensor) -> Tensor:
+        """(B, n_p0 + n_kept + n_text) ids, where the visual tokens ``kept`` (B, n_kept) are left."""
+        n_kept = kept.shape[1]
+        before, visual, text = (torch.arange(n, device=kept.device) for n in (self.n_p0, n_kept, self.n_text))
+        ids = (before, self.n_p0 + (visual if self.renumbers else kept), self.text_start(n_kept) + text)
+        return torch.cat([part.expand(len(kept), -1) for part in ids], dim=1)
+
+    def text_start(self, n_kept: int) -> int:
+        """Id of the first token behind the visual ones, of which ``n_kept`` are left."""
+        return self.n_p0 + (n_kept if self.renumbers else self.n_visual)
 
 
 @dataclass(frozen=True)
@@ -56,42 +78,64 @@ class Choice:
     Attributes:
         asking: which of the own tokens score.
         places: (B, n_visual, 3) of all visual tokens.
+        class_attention: (B, n_visual, heads) to all visual tokens, see ``Evidence``.
         language: the model.
+        numbering: of the prompts.
         n_own: own tokens of a prompt; they come last.
     """
 
     asking: Asking
     places: Tensor
+    class_attention: Tensor
     language: Language
+    numbering: Numbering
     n_own: int
 
-    def __call__(
-        self, by: tuple[Stage, Select], queries: Tensor, keys: Tensor, features: Tensor, kept: Tensor
+    @classmethod
+    def of(
+        cls, language: Language, prefix: Prefix, image: Tensor, asking: Asking, n_own: int, *, renumbers: bool = False
+    ) -> Choice:
+        """Of prompts with ``n_own`` own tokens, about the images ``image`` (B,) of a prefix."""
+        n_text = prefix.text.shape[1] + n_own
+        numbering = Numbering(language.n_p0, prefix.visual.shape[1], n_text, renumbers)
+        return cls(asking, prefix.places[image], prefix.class_attention[image], language, numbering, n_own)
+
+    @property
+    def everything(self) -> Tensor:
+        """(B, n_visual), what is left before anything is dropped."""
+        return torch.arange(self.numbering.n_visual, device=self.places.device).expand(len(self.places), -1)
+
+    def first(
+        self, by: tuple[Stage, Select], prefix: Prefix, image: Tensor, own: tuple[Tensor, Tensor, Tensor]
     ) -> Tensor:
-        """Indices (B, n_keep) into the tokens ``kept`` (B, n) so far; ``features`` are theirs."""
+        """Indices (B, n_keep) into all visual tokens, by what layer K saw; ``own`` as in `finish`."""
+        hidden, queries, keys = own
+        shared = torch.cat([_features(by, prefix.visual), _features(by, prefix.text)], dim=1)
+        return self(by, queries, keys, torch.cat([shared[image], _features(by, hidden)], dim=1), self.everything)
+
+    def __call__(self, by: tuple[Stage, Select], queries: Tensor, keys: Tensor, hidden: Tensor, kept: Tensor) -> Tensor:
+        """Indices (B, n_keep) into the tokens ``kept`` (B, n) so far; ``hidden`` is of these and the text."""
         stage, select = by
         queries = queries[:, :, -self.n_own :]
         if stage.scorer.rows is not None and not stage.scorer.rotary:
-            cos, sin = self.language.rotation(self._positions(kept, keys.shape[2]))
+            cos, sin = self.language.rotation(self.numbering(kept))
             queries = unrotate(queries, (cos[:, -self.n_own :], sin[:, -self.n_own :]))
             keys = unrotate(keys, (cos, sin))
-        evidence = self.asking.evidence(
-            stage.scorer.rows,
+        queries, visible = self.asking.pick(stage.scorer.rows, queries, keys.shape[2])
+        n_visual = kept.shape[1]
+        evidence = Evidence(
             queries,
             keys,
-            visual_start=self.language.n_p0,
-            features=features,
+            visible,
+            self.asking.seeds,
+            self.language.n_p0,
+            n_visual,
+            features=hidden[:, :n_visual],
+            text_features=hidden[:, n_visual:],
             places=self.places.take_along_dim(kept[..., None], dim=1),
+            class_attention=self.class_attention.take_along_dim(kept[..., None], dim=1),
         )
-        return select(evidence, stage.count(self.places.shape[1]))
-
-    def _positions(self, kept: Tensor, n_keys: int) -> Tensor:
-        """Position ids (B, S) of a prompt whose visual tokens are ``kept`` (B, n)."""
-        n_before, n_visual = self.language.n_p0, self.places.shape[1]
-        before = torch.arange(n_before, device=kept.device).expand(len(kept), -1)
-        n_after = n_keys - n_before - kept.shape[1]
-        after = n_before + n_visual + torch.arange(n_after, device=kept.device).expand(len(kept), -1)
-        return torch.cat([before, n_before + kept, after], dim=1)
+        return select(evidence, stage.count(self.numbering.n_visual))
 
 
 def finish(
@@ -102,6 +146,8 @@ def finish(
     own: tuple[Tensor, Tensor, Tensor],
     asking: Asking,
     room: int,
+    *,
+    renumbers: bool,
 ) -> tuple[Tensor, Tensor, list[LayerCache]]:
     """Drop visual tokens after layer K, and wherever later stages do, and run layers K+1..L.
 
@@ -114,40 +160,39 @@ def finish(
             and the keys (B, kv_heads, S + n_own, head_dim) of the whole prompt.
         asking: which of the own tokens score.
         room: own tokens that the caches shall have room for.
+        renumbers: whether the method does.
 
     Returns:
         The last layer's output for the own tokens (B, n_own, C), the kept visual tokens (B, n_keep), the caches.
     """
-    hidden, queries, keys = own
-    n_visual, n_own = prefix.visual.shape[1], hidden.shape[1]
-    choose = Choice(asking, prefix.places[image], language, n_own)
+    hidden, _, _ = own
+    n_own = hidden.shape[1]
+    choose = Choice.of(language, prefix, image, asking, n_own, renumbers=renumbers)
+    numbering = choose.numbering
     waiting = list(stages)
-    kept = torch.arange(n_visual, device=language.device).expand(len(image), -1)
-    if not waiting[0][0].reads_next:
-        first = waiting.pop(0)
-        kept = choose(first, queries, keys, wanted_features(first, prefix.visual)[image], kept)
+    kept = choose.everything if waiting[0][0].reads_next else choose.first(waiting.pop(0), prefix, image, own)
     visual = survivors(language, prefix, image, kept)
-    text_positions = torch.arange(language.n_p0 + n_visual, prefix.n_shared + n_own, device=language.device)
-    late = _Late(
-        torch.cat([visual, prefix.text[image], hidden], dim=1),
-        kept,
-        torch.cat([language.n_p0 + kept, text_positions.expand(len(kept), -1)], dim=1),
-    )
+    late = _Late(torch.cat([visual, prefix.text[image], hidden], dim=1), kept)
+
+    def rotation(kept: Tensor) -> Rotation:
+        return language.rotation(numbering(kept)[:, language.n_p0 :])
+
     caches = []
     for index in range(len(prefix.keys), len(language.layers)):
         if _is_due(waiting, index, reads_next=True):
-            projected = project(language.layers[index], late.hidden, language.rotation(late.positions))
+            projected = project(language.layers[index], late.hidden, rotation(late.kept))
             queries, keys, _ = language.behind_p0(index, *projected)
             by = waiting.pop(0)
-            late = late.narrowed(choose(by, queries, keys, wanted_features(by, late.visual), late.kept))
-        hidden, queries, keys, values = language.run_layer(index, late.hidden, language.rotation(late.positions))
+            late = late.narrowed(choose(by, queries, keys, _features(by, late.hidden), late.kept))
+        hidden, queries, keys, values = language.run_layer(index, late.hidden, rotation(late.kept))
         late = replace(late, hidden=hidden)
-        cache = LayerCache.empty(len(image), keys.shape[2] - n_own, room, like=keys)
+        own_start = numbering.text_start(late.kept.shape[1]) + prefix.text.shape[1]
+        cache = LayerCache.empty(len(image), keys.shape[2] - n_own, room, like=keys, own_start=own_start)
         cache.write(0, keys, values)
         caches.append(cache)
         if _is_due(waiting, index + 1, reads_next=False):
             by = waiting.pop(0)
-            late = late.narrowed(choose(by, queries, keys, wanted_features(by, late.visual), late.kept))
+            late = late.narrowed(choose(by, queries, keys, _features(by, late.hidden), late.kept))
     return late.hidden[:, -n_own:], late.kept, caches
 
 
@@ -158,10 +203,10 @@ def _is_due(waiting: Sequence[tuple[Stage, Select]], layer: int, *, reads_next: 
     return stage.drop_after_layer == layer and stage.reads_next == reads_next
 
 
-def wanted_features(by: tuple[Stage, Select], visual: Tensor) -> Tensor:
+def _features(by: tuple[Stage, Select], hidden: Tensor) -> Tensor:
     """Hidden states (B, n, C) as far as the selector wants them: C = 0 where it does not."""
     stage, _ = by
-    return visual if stage.selector.needs_features else visual[..., :0]
+    return hidden if stage.selector.needs_features else hidden[..., :0]
 
 
 def survivors(language: Language, prefix: Prefix, image: Tensor, kept: Tensor) -> Tensor:

@@ -24,8 +24,8 @@ def selection(stage: Stage, *, compiled: bool) -> Select:
     """The stage's scorer and selector as one function of (evidence, number to keep), compiled if asked for.
 
     Shapes are dynamic: one compilation serves every tile count, batch and expression length. Without a working compiler
-    on the machine the function warns once and goes on eagerly, with the same indices. A selector whose steps depend on
-    the values of tensors is never compiled.
+    on the machine the function warns once and goes on eagerly, with the same indices. What is not ``compilable``
+    never is.
     """
 
     def select(evidence: Evidence, n_keep: int) -> Tensor:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from deeplayer_cli.engine.late import Choice, survivors, wanted_features
+from deeplayer_cli.engine.late import Choice, survivors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,21 +35,20 @@ def finish_together(
     room: int,
 ) -> tuple[Tensor, Tensor, list[LayerCache]]:
     """As `late.finish`, for one stage and rows of one image, which all keep the union of their choices."""
-    hidden, queries, keys = own
+    hidden, _, _ = own
+    n_own = hidden.shape[1]
     (stage,) = stages
-    n_visual, n_own = prefix.visual.shape[1], hidden.shape[1]
-    everything = torch.arange(n_visual, device=language.device).expand(len(image), -1)
-    choose = Choice(asking, prefix.places[image], language, n_own)
-    chosen = choose(stage, queries, keys, wanted_features(stage, prefix.visual)[image], everything)
-    kept, one = chosen.unique()[None], image[:1]
+    choose = Choice.of(language, prefix, image, asking, n_own)
+    kept, one = choose.first(stage, prefix, image, own).unique()[None], image[:1]
+    positions = choose.numbering(kept)
     shared = torch.cat([survivors(language, prefix, one, kept), prefix.text[one]], dim=1)
-    text = torch.arange(language.n_p0 + n_visual, prefix.n_shared + n_own, device=language.device)[None]
-    own_text = text[:, -n_own:]
-    shared_rotation = language.rotation(torch.cat([language.n_p0 + kept, text[:, :-n_own]], dim=1))
-    own_rotation = language.rotation(own_text)
+    shared_rotation = language.rotation(positions[:, language.n_p0 : -n_own])
+    own_rotation = language.rotation(positions[:, -n_own:])
     caches = []
     for index in range(len(prefix.keys), len(language.layers)):
         shared, _, shared_keys, shared_values = language.run_layer(index, shared, shared_rotation)
-        hidden, _, cache = language.run_own(index, hidden, own_rotation, shared_keys, shared_values, room)
+        hidden, _, cache = language.run_own(
+            index, hidden, own_rotation, shared_keys, shared_values, prefix.n_shared, room
+        )
         caches.append(cache)
     return hidden, kept.expand(len(image), -1), caches

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 QueryRows = Literal["last", "text", "drafted"]
+"""Rows of the prompt."""
+Asker = QueryRows | Literal["class"] | None
+"""Whose attention a scorer reads: the prompt rows', the vision tower's class token's, nobody's."""
 
 
 class Evidence(NamedTuple):
@@ -25,7 +28,10 @@ class Evidence(NamedTuple):
         visual_start: index of the first visual token among the keys.
         n_visual: number of visual tokens; they are consecutive.
         features: (B, n_visual, C), what layer K puts out for each visual token; C = 0 where nobody needs them.
+        text_features: (B, S - visual_start - n_visual, C), the same for the text behind the visual tokens.
         places: (B, n_visual, 3) float32, see ``token_places``.
+        class_attention: (B, n_visual, heads of the vision tower) float32, what the tower's class token pays to each
+            visual token; heads = 0 where nobody needs it.
     """
 
     queries: Tensor
@@ -35,15 +41,17 @@ class Evidence(NamedTuple):
     visual_start: int
     n_visual: int
     features: Tensor
+    text_features: Tensor
     places: Tensor
+    class_attention: Tensor
 
 
 class Scorer(Protocol):
     """Turns evidence into one score per visual token; higher means keep."""
 
     @property
-    def rows(self) -> QueryRows | None:
-        """The prompt rows whose queries it needs, or None where it reads no attention."""
+    def rows(self) -> Asker:
+        """Whose attention it reads."""
 
     @property
     def rotary(self) -> bool:
@@ -58,11 +66,11 @@ class Selector(Protocol):
 
     @property
     def needs_features(self) -> bool:
-        """Whether it looks at ``Evidence.features``."""
+        """Whether it looks at ``Evidence.features`` or ``Evidence.text_features``."""
 
     @property
     def compilable(self) -> bool:
-        """Whether ``torch.compile`` can take it whole: nothing in it depends on the values of tensors."""
+        """Whether to ``torch.compile`` it; then nothing in it may depend on the values of tensors."""
 
     def __call__(self, scores: Tensor, evidence: Evidence, n_keep: int) -> Tensor:
         """Return sorted unique indices of the kept visual tokens, (B, n_keep) int64."""
@@ -133,10 +141,12 @@ class Method:
     Attributes:
         name: as in the registry.
         stages: in the order of their layers, all with the same budget.
+        renumbers: layers after a drop count positions without gaps; otherwise position ids stay the original ones.
     """
 
     name: str
     stages: tuple[Stage, ...] = ()
+    renumbers: bool = False
 
     @property
     def layer(self) -> int | None:
@@ -152,6 +162,11 @@ class Method:
     def drops_once(self) -> bool:
         """Whether all choosing is done by what layer K sees."""
         return len(self.stages) <= 1 and not any(stage.reads_next for stage in self.stages)
+
+    @property
+    def reads_class(self) -> bool:
+        """Whether the vision tower's class token scores."""
+        return any(stage.scorer.rows == "class" for stage in self.stages)
 
     def count(self, n_visual: int) -> int:
         """How many of an image's ``n_visual`` tokens stay at the end."""

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.pruning.attention import AttentionScorer
 from deeplayer_cli.pruning.base import Budget, Method, QueryRows, Scorer, Selector, Stage
+from deeplayer_cli.pruning.class_attention import ClassAttentionScorer
 from deeplayer_cli.pruning.independent_set import IndependentSet
 from deeplayer_cli.pruning.max_min import MaxMin, NoScore
 from deeplayer_cli.pruning.random import RandomScorer
 from deeplayer_cli.pruning.relative import Prior, RelativeScorer
 from deeplayer_cli.pruning.topk import GridAndTopK, TopK
 from deeplayer_cli.pruning.uniform import UniformScorer
+from deeplayer_cli.pruning.unlike_pivots import KeyNormScorer, UnlikePivots
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -76,6 +78,7 @@ class Entry:
             32, carried over to the model's depth.
         is_calibrated: it needs a prior, and drops after the prior's layer.
         drops: instead of ``selector`` and ``layer``, for a method that drops elsewhere or more than once.
+        renumbers: see ``Method``.
     """
 
     summary: str
@@ -85,6 +88,7 @@ class Entry:
     layer: int | None = None
     is_calibrated: bool = False
     drops: tuple[Drop, ...] = ()
+    renumbers: bool = False
 
     @property
     def after(self) -> str | None:
@@ -116,6 +120,7 @@ class Entry:
                 Stage(layer, scorer, drop.selector, options.budget, drop.power, drop.reads_next)
                 for layer, drop in zip(layers, drops, strict=True)
             ),
+            self.renumbers,
         )
 
 
@@ -129,6 +134,7 @@ def _relative(options: Options) -> Scorer:
     return RelativeScorer(options.prior)
 
 
+_PYRAMID = (Drop(8, 1 / 3, reads_next=True), Drop(16, 2 / 3, reads_next=True), Drop(24, reads_next=True))
 _DEEP_LAYER = "Deep-Layer Attention Pruning (clawRxiv 2604.00591)"
 
 _OWN = {
@@ -167,7 +173,14 @@ _OWN = {
         "the most attended, in three steps",
         "PyramidDrop (arXiv:2410.17247), position ids kept",
         lambda options: AttentionScorer(options.query),
-        drops=(Drop(8, 1 / 3, reads_next=True), Drop(16, 2 / 3, reads_next=True), Drop(24, reads_next=True)),
+        drops=_PYRAMID,
+    ),
+    "pyramiddrop-renumbered": Entry(
+        "the same; position ids of later layers are counted anew",
+        "PyramidDrop (arXiv:2410.17247), as published: it shows what renumbering costs",
+        lambda options: AttentionScorer(options.query),
+        drops=_PYRAMID,
+        renumbers=True,
     ),
     "sparsevlm-nomerge": Entry(
         "the most attended by the expression, in three steps; nothing is merged",
@@ -194,6 +207,19 @@ _OWN = {
         "DivPrune (arXiv:2503.02175)",
         lambda _: NoScore(),
         MaxMin(),
+        layer=0,
+    ),
+    "dart": Entry(
+        "a few pivots, then the tokens least like each of them",
+        "DART (arXiv:2502.11494); that pivots take turns by key norm is ours",
+        lambda _: KeyNormScorer(),
+        UnlikePivots(),
+        layer=2,
+    ),
+    "visionzip-nomerge": Entry(
+        "the most attended by the vision tower's class token, before the language model; nothing is merged",
+        "VisionZip (arXiv:2412.04467); that patches are summed and tiles compete is ours",
+        lambda _: ClassAttentionScorer(),
         layer=0,
     ),
 }
@@ -248,7 +274,7 @@ def check_layer(stage: Stage, n_layers: int) -> None:
     Raises:
         DeeplayerError: it says which layers there are.
     """
-    first = 0 if stage.scorer.rows is None else 1
+    first = 0 if stage.scorer.rows in (None, "class") else 1
     if not first <= stage.drop_after_layer < n_layers:
         raise DeeplayerError(
             f"--layer {stage.drop_after_layer} is out of range: this model has {n_layers} decoder layers, "

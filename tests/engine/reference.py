@@ -21,8 +21,9 @@ class Reference:
 class PlainModel:
     """A checkpoint asked in the plainest way."""
 
-    def __init__(self, checkpoint) -> None:
+    def __init__(self, checkpoint, *, renumbers: bool = False) -> None:
         self.checkpoint = checkpoint
+        self.renumbers = renumbers
         self.model = checkpoint.model
         self.decoder = checkpoint.model.model.language_model
 
@@ -50,6 +51,7 @@ class PlainModel:
         """Logits of the last position and every layer's attention (heads, N, N), where it is eager.
 
         ``drops``: after which layer which positions of the prompt are hidden.
+        With ``renumbers``, the layers after a drop count what is not hidden, 0, 1, 2, ...
         """
         ids_tensor = torch.tensor([ids])
         embeds = self.decoder.embed_tokens(ids_tensor)
@@ -63,8 +65,12 @@ class PlainModel:
             pruned[..., dropped] = lowest
             pruned[..., range(len(ids)), range(len(ids))] = 0.0  # a dropped token's own, unseen row must stay finite
 
+            positions = [position - sum(other < position for other in dropped) for position in range(len(ids))]
+
             def mask_columns(module, args, kwargs):
                 kwargs["attention_mask"] = pruned
+                if self.renumbers:
+                    kwargs["position_embeddings"] = self.decoder.rotary_emb(embeds, torch.tensor([positions]))
                 return args, kwargs
 
             return mask_columns
@@ -138,18 +144,19 @@ class PlainModel:
         visual = self.visual_positions(ids)
         return [(layer, [visual[i] for i in range(len(visual)) if i not in set(kept)]) for layer, kept in stages]
 
-    def visual_outputs(self, ids: list[int], features: torch.Tensor, layer: int) -> torch.Tensor:
-        """What 1-based ``layer`` puts out for each visual token; layer 0 is the input."""
-        if layer == 0:
-            return features
-        outputs = []
-        block = self.decoder.layers[layer - 1]
-        hook = block.register_forward_hook(lambda module, args, output: outputs.append(output))
-        try:
-            self.forward(ids, features, [])
-        finally:
-            hook.remove()
-        return outputs[0][0, self.visual_positions(ids)]
+    def outputs(self, ids: list[int], features: torch.Tensor, layer: int) -> torch.Tensor:
+        """What 1-based ``layer`` puts out, (N, C); layer 0 is the input."""
+        return self._read(ids, features).hidden_states[layer][0]
+
+    def keys(self, ids: list[int], features: torch.Tensor, layer: int) -> torch.Tensor:
+        """The keys of 1-based ``layer`` after RoPE, (1, kv_heads, N, head_dim)."""
+        return self._read(ids, features).past_key_values.layers[layer - 1].keys
+
+    @torch.no_grad()
+    def _read(self, ids: list[int], features: torch.Tensor):
+        embeds = self.decoder.embed_tokens(torch.tensor([ids]))
+        embeds[0, self.visual_positions(ids)] = features
+        return self.decoder(inputs_embeds=embeds, use_cache=True, output_hidden_states=True)
 
     def answer(
         self, ids: list[int], features: torch.Tensor, stages: list[tuple[int, list[int]]], n_new: int

@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from deeplayer_cli.engine import Engine, Row
+from deeplayer_cli.engine import Encoded, Engine, Row
 from deeplayer_cli.engine.draft import no_draft
 from deeplayer_cli.engine.vision import normalize
-from deeplayer_cli.pruning import Budget, Evidence, Options, Prior, build, methods, token_places
+from deeplayer_cli.pruning import Budget, Options, Prior, build, methods, token_places
 from tests.engine.reference import PlainModel
+from tests.evidence import evidence_of
 from tests.tiny import FAMILIES, tiny_checkpoint
 
 TILES = 5
@@ -48,7 +49,8 @@ def make_rows(checkpoint, wanted=(0, 1, 2, 3)):
 
 def run(engine, tiles, rows):
     """Logits, kept indices and answers of a batch."""
-    prompts = engine.prefill(engine.prefix(engine.encode(tiles), PLACES.expand(len(tiles), -1, -1)), rows, N_NEW)
+    places = PLACES[: tiles.shape[1] * N_VISUAL // TILES].expand(len(tiles), -1, -1)
+    prompts = engine.prefill(engine.prefix(engine.encode(tiles), places), rows, N_NEW)
     logits = prompts.logits[:, 0].clone()
     return logits, prompts.kept.tolist(), [answer.token_ids for answer in engine.decode(prompts, N_NEW)]
 
@@ -99,9 +101,8 @@ def test_selectors_see_what_layer_k_puts_out(checkpoint, tiles, method, layer):
     for index, expression in enumerate(EXPRESSIONS):
         ids = plain.prompt_ids(expression, N_VISUAL)
         features = plain.features(normalize(tiles[ON_IMAGE[index]]))
-        nothing = torch.empty(1, 1, 0, 4)
-        outputs = plain.visual_outputs(ids, features, layer)[None]
-        evidence = Evidence(nothing, nothing, torch.empty(1, 0, 0), nothing, 0, N_VISUAL, outputs, PLACES[None])
+        outputs = plain.outputs(ids, features, layer)[None, plain.visual_positions(ids)]
+        evidence = evidence_of(outputs, PLACES[None])
         scores = torch.zeros(N_VISUAL) if layer != 3 else plain.scores(ids, features, layer, [len(ids) - 1])
         assert kept[index] == selector(scores[None], evidence, int(0.3 * N_VISUAL))[0].tolist()
         reference = plain.answer(ids, features, [(layer, kept[index])], N_NEW)
@@ -109,13 +110,48 @@ def test_selectors_see_what_layer_k_puts_out(checkpoint, tiles, method, layer):
         assert answers[index] == reference.token_ids
 
 
-@pytest.mark.parametrize("method", ["pyramiddrop", "sparsevlm-nomerge", "feather", "vscan"])
+def test_dart_reads_the_keys_and_the_text_of_layer_2(checkpoint, tiles):
+    engine = make_engine(checkpoint, "dart", budget=Budget(0.6))
+    logits, kept, answers = run(engine, tiles, make_rows(checkpoint))
+    plain, (stage,) = PlainModel(checkpoint), engine.method.stages
+    for index, expression in enumerate(EXPRESSIONS):
+        ids = plain.prompt_ids(expression, N_VISUAL)
+        features = plain.features(normalize(tiles[ON_IMAGE[index]]))
+        visual, outputs = plain.visual_positions(ids), plain.outputs(ids, features, 2)[None]
+        evidence = evidence_of(outputs[:, visual], PLACES[None])._replace(
+            keys=plain.keys(ids, features, 2),
+            visible=torch.ones(1, 1, len(ids), dtype=torch.bool),
+            visual_start=visual[0],
+            text_features=outputs[:, visual[-1] + 1 :],
+        )
+        scores, other = stage.scorer(evidence), evidence._replace(text_features=-evidence.text_features)
+        assert kept[index] == stage.selector(scores, evidence, 12)[0].tolist()
+        assert kept[index] != stage.selector(scores, other, 12)[0].tolist()  # or the text's part would go unseen
+        reference = plain.answer(ids, features, [(2, kept[index])], N_NEW)
+        assert (logits[index] - reference.logits).abs().max() < 1e-9
+        assert answers[index] == reference.token_ids
+
+
+@pytest.mark.parametrize("layer", [0, 5])
+def test_visionzip_asks_the_class_token(checkpoint, tiles, layer):
+    engine = make_engine(checkpoint, "visionzip-nomerge", layer=layer)
+    logits, kept, answers = run(engine, tiles, make_rows(checkpoint))
+    plain, scores = PlainModel(checkpoint), engine.encode(tiles).class_attention.sum(-1)
+    for index, expression in enumerate(EXPRESSIONS):
+        order = scores[ON_IMAGE[index]].argsort(descending=True)
+        assert kept[index] == sorted(order[: int(0.3 * N_VISUAL)].tolist())
+        features = plain.features(normalize(tiles[ON_IMAGE[index]]))
+        reference = plain.answer(plain.prompt_ids(expression, N_VISUAL), features, [(layer, kept[index])], N_NEW)
+        assert (logits[index] - reference.logits).abs().max() < 1e-9
+        assert answers[index] == reference.token_ids
+
+
+@pytest.mark.parametrize("method", ["pyramiddrop", "pyramiddrop-renumbered", "sparsevlm-nomerge", "feather", "vscan"])
 def test_every_drop_of_a_method_is_the_masked_references(checkpoint, tiles, method):
     engine = make_engine(checkpoint, method)
     logits, kept, answers = run(engine, tiles, make_rows(checkpoint))
-    plain, stages = PlainModel(checkpoint), engine.method.stages
+    plain, stages = PlainModel(checkpoint, renumbers=engine.method.renumbers), engine.method.stages
     n_closing = len(checkpoint.tokenizer.encode_piece(checkpoint.prompt.after_expression))
-    nothing = torch.empty(1, 1, 0, 4)
     for index, expression in enumerate(EXPRESSIONS):
         ids = plain.prompt_ids(expression, N_VISUAL)
         features = plain.features(normalize(tiles[ON_IMAGE[index]]))
@@ -128,8 +164,7 @@ def test_every_drop_of_a_method_is_the_masked_references(checkpoint, tiles, meth
                 scores = plain.scores(ids, features, layer, list(rows), done)
             else:
                 scores = plain.scores_without_rope(ids, features, layer, len(ids) - 1, done)
-            places = PLACES[None, left]
-            evidence = Evidence(nothing, nothing, torch.empty(1, 0, 0), nothing, 0, len(left), nothing, places)
+            evidence = evidence_of(torch.empty(1, len(left), 0), PLACES[None, left])
             left = left[stage.selector(scores[None, left], evidence, stage.count(N_VISUAL))[0]]
             done.append((stage.drop_after_layer, left.tolist()))
         assert kept[index] == left.tolist() and len(left) == int(0.3 * N_VISUAL)
@@ -183,7 +218,8 @@ def test_a_row_does_not_depend_on_its_batch(checkpoint, tiles, method, query):
 
 
 @pytest.mark.parametrize(
-    ("method", "layer"), [("deep-layer", 3), ("random", 0), ("vscan", 4), ("deep-layer-mis", 3), ("uniform", 3)]
+    ("method", "layer"),
+    [("deep-layer", 3), ("random", 0), ("vscan", 4), ("deep-layer-mis", 3), ("uniform", 3)],
 )
 def test_a_union_is_what_any_of_its_rows_would_keep(checkpoint, tiles, method, layer):
     """And the answers are those of the masked reference, in whose later layers just the union is seen."""
@@ -223,10 +259,11 @@ def test_random_choice_is_the_seeds_own(checkpoint, tiles, layer):
         assert answers[index] == reference.token_ids
 
 
-def test_compiled_selection_equals_eager(tiles):
+@pytest.mark.parametrize("method", ["deep-layer", "visionzip-nomerge"])
+def test_compiled_selection_equals_eager(tiles, method):
     checkpoint = tiny_checkpoint()
     rows = make_rows(checkpoint)
-    engines = [make_engine(checkpoint, query="text", compiled=compiled) for compiled in (False, True)]
+    engines = [make_engine(checkpoint, method, query="text", compiled=compiled) for compiled in (False, True)]
     for n_tiles in (TILES, 3, 2):
         eager, compiled = (run(engine, tiles[:, :n_tiles], rows[:n_tiles]) for engine in engines)
         assert eager[1:] == compiled[1:]
@@ -248,7 +285,7 @@ def test_no_full_attention_matrix_is_ever_built(tiles):
     checkpoint = tiny_checkpoint(dtype=torch.float32)
     engine = make_engine(checkpoint)
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as trace:
-        prefix = engine.prefix(engine.encode(tiles).repeat(1, 8, 1))
+        prefix = engine.prefix(Encoded(*(part.repeat(1, 8, 1) for part in engine.encode(tiles))))
         engine.decode(engine.prefill(prefix, make_rows(checkpoint), N_NEW), N_NEW)
     n_prompt = prefix.n_shared
     shapes = [shape for event in trace.events() for shape in event.input_shapes or [] if len(shape) >= 2]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from deeplayer_cli.checkpoints import random_weights
-from deeplayer_cli.engine import Engine, Row
+from deeplayer_cli.engine import Encoded, Engine, Row
 from deeplayer_cli.engine.flops import (
     Drop,
     PromptLengths,
@@ -47,8 +47,9 @@ def prepared(checkpoint, method, n_visual=N_VISUAL):
     """An engine, an image of ``n_visual`` tokens without its tiles, a row, and what the cost model takes."""
     expression = checkpoint.tokenizer.encode_expression("the dog")
     features = torch.zeros(1, n_visual, checkpoint.model.config.text_config.hidden_size)
+    image = Encoded(features, torch.zeros(1, n_visual, 1))
     prompt = PromptLengths.of(checkpoint, n_visual, len(expression))
-    return Engine(checkpoint, method), features, Row(0, expression), prompt, drops_of(method, n_visual)
+    return Engine(checkpoint, method), image, Row(0, expression), prompt, drops_of(method, n_visual)
 
 
 def deep_layer(checkpoint, keep):
@@ -56,17 +57,19 @@ def deep_layer(checkpoint, keep):
     return build("none" if keep is None else "deep-layer", Options(Budget(keep or 1.0)), layers)
 
 
-def test_vision_costs_what_is_counted(checkpoint):
-    engine, shape = Engine(checkpoint, deep_layer(checkpoint, None)), Shape.of(checkpoint.model.config)
+@pytest.mark.parametrize("name", ["none", "visionzip-nomerge"])
+def test_vision_costs_what_is_counted(checkpoint, name):
+    method = build(name, Options(Budget(0.1)), checkpoint.model.config.text_config.num_hidden_layers)
+    engine, shape = Engine(checkpoint, method), Shape.of(checkpoint.model.config)
     _, found = counted(engine.encode, torch.zeros(1, 5, 3, 56, 56, dtype=torch.uint8))
     assert found == pytest.approx(vision_flops(shape, 5), rel=0.01)
 
 
 @pytest.mark.parametrize("keep", [None, 0.1, 0.25, 0.33])
 def test_prefill_costs_what_is_counted(checkpoint, keep):
-    engine, features, row, prompt, drops = prepared(checkpoint, deep_layer(checkpoint, keep))
+    engine, image, row, prompt, drops = prepared(checkpoint, deep_layer(checkpoint, keep))
     shape = Shape.of(checkpoint.model.config)
-    prefix, shared = counted(engine.prefix, features)
+    prefix, shared = counted(engine.prefix, image)
     for n in (1, 3, 7, 15):
         prefilled, own = counted(engine.prefill, prefix, [row] * n, 1)
         assert shared + own == pytest.approx(prefill_flops(shape, prompt, drops, n), rel=0.01)
@@ -106,10 +109,10 @@ def test_every_method_costs_what_is_counted(name, monkeypatch):
     checkpoint = tiny_checkpoint(dtype=torch.float32)
     name, _, layer = name.partition("@")
     method = build(name, Options(Budget(0.2), int(layer) if layer else None, prior=PRIOR), 8)
-    engine, features, row, prompt, drops = prepared(checkpoint, method)
+    engine, image, row, prompt, drops = prepared(checkpoint, method)
     places = token_places((10, 10), 100, N_VISUAL)[None]
     with attention_kernel("math"), counter:
-        prefilled = engine.prefill(engine.prefix(features, places), [row] * 2, 1)
+        prefilled = engine.prefill(engine.prefix(image, places), [row] * 2, 1)
     shape = Shape.of(checkpoint.model.config)
     found = counter.get_total_flops() - sum(chosen)
     assert found == pytest.approx(prefill_flops(shape, prompt, drops, 2), rel=0.01)
@@ -119,8 +122,8 @@ def test_every_method_costs_what_is_counted(name, monkeypatch):
 
 @pytest.mark.parametrize("keep", [None, 0.1])
 def test_decode_costs_what_is_counted(checkpoint, keep):
-    engine, features, row, prompt, drops = prepared(checkpoint, deep_layer(checkpoint, keep))
-    prefilled = engine.prefill(engine.prefix(features), [row], 6)
+    engine, image, row, prompt, drops = prepared(checkpoint, deep_layer(checkpoint, keep))
+    prefilled = engine.prefill(engine.prefix(image), [row], 6)
     (answer,), found = counted(engine.decode, prefilled, 6)
     assert len(answer.token_ids) == 6  # or fewer steps were counted
     assert found == pytest.approx(decode_flops(Shape.of(checkpoint.model.config), prompt, 6, drops), rel=0.01)

@@ -20,7 +20,7 @@ def evidence(rng: random.Random, generator: torch.Generator) -> Evidence:
     keys = torch.randn(batch, KV_HEADS, n_keys, DIM, generator=generator)
     visible = torch.ones(batch, rows, n_keys, dtype=torch.bool)
     nothing = torch.empty(batch, n_visual, 0)
-    return Evidence(queries, keys, visible, torch.arange(batch), START, n_visual, nothing, nothing)
+    return Evidence(queries, keys, visible, torch.arange(batch), START, n_visual, nothing, nothing, nothing, nothing)
 
 
 def test_fifty_shapes_take_a_handful_of_compilations() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.pruning import Budget, Evidence, Options, build, methods
 from deeplayer_cli.pruning.attention import AttentionScorer
+from deeplayer_cli.pruning.class_attention import ClassAttentionScorer
 from deeplayer_cli.pruning.random import RandomScorer
 from deeplayer_cli.pruning.topk import topk
 
@@ -24,9 +25,21 @@ def make_evidence(visible: torch.Tensor, seed: int = 0) -> Evidence:
     generator = torch.Generator().manual_seed(seed)
     queries = torch.randn(batch, HEADS, rows, DIM, generator=generator, dtype=torch.float64)
     keys = torch.randn(batch, KV_HEADS, n_keys, DIM, generator=generator, dtype=torch.float64)
-    features = torch.randn(batch, N_VISUAL, 4, generator=generator)
+    features = torch.randn(batch, n_keys - VISUAL_START, 4, generator=generator)
     places = torch.rand(batch, N_VISUAL, 3, generator=generator)
-    return Evidence(queries, keys, visible, torch.arange(batch), VISUAL_START, N_VISUAL, features, places)
+    class_attention = torch.rand(batch, N_VISUAL, 5, generator=generator)
+    return Evidence(
+        queries,
+        keys,
+        visible,
+        torch.arange(batch),
+        VISUAL_START,
+        N_VISUAL,
+        features=features[:, :N_VISUAL],
+        text_features=features[:, N_VISUAL:],
+        places=places,
+        class_attention=class_attention,
+    )
 
 
 def plain_scores(evidence: Evidence) -> list[list[float]]:
@@ -61,6 +74,13 @@ def test_attention_scores_are_float32_and_spend_at_most_one():
     assert scores.dtype == torch.float32
     assert (scores > 0).all()
     assert (scores.sum(-1) < 1).all()  # the text keeps its share: scores are not renormalised over the image
+
+
+def test_class_attention_is_summed_over_heads():
+    evidence = make_evidence(torch.ones(2, 1, 16, dtype=torch.bool))
+    for row in range(2):
+        scores = [sum(heads) for heads in evidence.class_attention[row].tolist()]
+        assert ClassAttentionScorer()(evidence)[row].tolist() == pytest.approx(scores)
 
 
 def test_random_scores_depend_on_seed_and_index_alone():

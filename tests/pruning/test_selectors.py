@@ -14,12 +14,8 @@ from deeplayer_cli.pruning.independent_set import IndependentSet, independent_se
 from deeplayer_cli.pruning.max_min import MaxMin, NoScore
 from deeplayer_cli.pruning.topk import TopK
 from deeplayer_cli.pruning.uniform import UniformScorer
-
-
-def evidence_of(features: torch.Tensor, places: torch.Tensor) -> Evidence:
-    batch, n_visual, _ = places.shape
-    nothing = torch.empty(batch, 1, 0, 4)
-    return Evidence(nothing, nothing, torch.empty(batch, 0, 0), torch.arange(batch), 0, n_visual, features, places)
+from deeplayer_cli.pruning.unlike_pivots import KeyNormScorer, UnlikePivots
+from tests.evidence import START, evidence_of
 
 
 def random_evidence(seed: int, n_visual: int, batch: int = 2) -> tuple[torch.Tensor, Evidence]:
@@ -27,7 +23,7 @@ def random_evidence(seed: int, n_visual: int, batch: int = 2) -> tuple[torch.Ten
     features = torch.randn(batch, n_visual, 3, generator=generator)
     places = torch.randint(0, 4, (batch, n_visual, 3), generator=generator).float()
     places[..., 2] %= 2
-    return torch.rand(batch, n_visual, generator=generator), evidence_of(features, places)
+    return torch.rand(batch, n_visual, generator=generator), evidence_of(features, places, seed)
 
 
 def slow_independent_set(
@@ -99,6 +95,31 @@ def test_max_min_is_the_greedy_one(seed: int, n_keep: int) -> None:
             left = [i for i in range(9) if i not in taken]
             taken.append(max(left, key=lambda i: min(distance[i][j] for j in taken)))
         assert kept[row].tolist() == sorted(taken)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 20))
+@settings(max_examples=80)
+def test_every_pivot_takes_what_is_least_like_it(seed: int, n_keep: int) -> None:
+    _, evidence = random_evidence(seed, 20)
+    kept = UnlikePivots()(KeyNormScorer()(evidence), evidence, n_keep)
+    for row in range(2):
+        norms = [sum(abs(number) for number in key.flatten().tolist()) for key in evidence.keys[row].unbind(1)]
+        falling = sorted(range(len(norms)), key=lambda index: -norms[index])
+        read = [index for index in falling if evidence.visible[row, 0, index]]
+        visual = [index - START for index in read if START <= index < START + 20][: min(4, n_keep)]
+        text = [index - START - 20 for index in read if index >= START + 20][:4]
+        pivots = [evidence.features[row, index] for index in visual]
+        pivots += [evidence.text_features[row, index] for index in text]
+        expected = set(visual)
+        for turn, pivot in enumerate(pivots):
+            cosines = {
+                index: float(pivot @ other) / float(pivot.norm() * other.norm())
+                for index, other in enumerate(evidence.features[row])
+                if index not in expected
+            }
+            each, rest = divmod(n_keep - len(visual), len(pivots))
+            expected |= set(sorted(cosines, key=cosines.__getitem__)[: each + (turn < rest)])
+        assert kept[row].tolist() == sorted(expected)
 
 
 @pytest.mark.parametrize(("n_keep", "step"), [(64, 2), (16, 4), (4, 8), (1, 16)])
