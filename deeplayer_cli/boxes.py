@@ -21,18 +21,6 @@ Resolution = tuple[int, int]
 OFFICIAL_RULE = "internvl"
 
 
-def xyxy_to_xywh(box: Box) -> Box:
-    """Corners to top left corner and size (COCO's convention)."""
-    x1, y1, x2, y2 = box
-    return x1, y1, x2 - x1, y2 - y1
-
-
-def xywh_to_xyxy(box: Box) -> Box:
-    """Top left corner and size (COCO's convention) to corners."""
-    x, y, width, height = box
-    return x, y, x + width, y + height
-
-
 def to_permille(box: Box, resolution_wh: Resolution) -> tuple[int, int, int, int]:
     """Pixels to the integers from 0 to 1000 that an answer holds; what lies outside the image is clipped."""
     width, height = resolution_wh

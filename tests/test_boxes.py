@@ -20,8 +20,6 @@ from deeplayer_cli.boxes import (
     from_permille,
     parse_answer,
     to_permille,
-    xywh_to_xyxy,
-    xyxy_to_xywh,
 )
 
 if TYPE_CHECKING:
@@ -179,11 +177,6 @@ def test_iou_of_degenerate_boxes_is_zero() -> None:
     point, box, flipped = (10.0, 10.0, 10.0, 10.0), (0.0, 0.0, 20.0, 20.0), (20.0, 0.0, 0.0, 20.0)
     assert box_iou(point, point) == box_iou(point, box) == box_iou(flipped, box) == box_iou(flipped, flipped) == 0.0
     assert math.copysign(1, box_iou(flipped, box)) == 1  # the official arithmetic says -0.0
-
-
-@given(boxes())
-def test_corners_to_size_and_back(box: Box) -> None:
-    assert xywh_to_xyxy(xyxy_to_xywh(box)) == box
 
 
 @given(st.integers(1, 20_000), st.integers(1, 20_000), st.data())
