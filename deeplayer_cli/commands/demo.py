@@ -69,11 +69,8 @@ def train(
     output: Annotated[Path, option("--output", "-o", help="Folder for log, checkpoint and, at the end, model/.")],
     vision_steps: Annotated[
         int, option("--vision-steps", min=0, help="Steps of the vision tower alone, before it meets language.")
-    ] = 800,
-    steps: Annotated[int, option("--steps", min=0, help="Steps on questions and answers.")] = 1700,
-    echo_steps: Annotated[
-        int, option("--echo-steps", min=0, help="Steps on answers in the official form alone, at the end.")
-    ] = 180,
+    ] = 2000,
+    steps: Annotated[int, option("--steps", min=0, help="Steps on questions and answers.")] = 3600,
     seed: Annotated[int, option("--seed", min=0, help="Of the first weights and of every draw.")] = 0,
     threads: Annotated[
         int | None, option("--threads", min=1, help="CPU threads; by default as many as torch takes.")
@@ -89,6 +86,6 @@ def train(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    run = run_recipe(output, Recipe(vision_steps, steps, echo_steps, seed=seed), resume=resume)
+    run = run_recipe(output, Recipe(vision_steps, steps, seed=seed), resume=resume)
     export(run.model, run.tokens, output / "model")
     logger.info("trained: try --model %s", output / "model")

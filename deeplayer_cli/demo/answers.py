@@ -1,18 +1,22 @@
 """Questions and answers as token ids, and the loss on the answers.
 
-Two forms of answer are mixed. The official question is answered as InternVL answers it, with the expression echoed
-before the box. A question that ends with "Answer with four integers only." is answered with the numbers at once, so its
+Three forms are mixed. The official question is answered as InternVL answers it, with the expression echoed before the
+box. A question that ends with "Answer with four integers only." is answered with the numbers at once, so its
 last prompt token must already know where to look: a model that only ever echoes first learns to ground in the echo, and
-its prompt's own attention means nothing.
+its prompt's own attention means nothing. And one that ends with "Answer with the object only." is answered with the
+object's size, colour and shape.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from functools import cached_property
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import torch
+from torch.nn import functional
 
 from deeplayer_cli.boxes import to_permille
 from deeplayer_cli.demo import packed, tokenizer
@@ -30,6 +34,14 @@ if TYPE_CHECKING:
     from deeplayer_cli.demo.scenes import Scene
 
 _NO_ANSWER = -1
+
+
+class Form(Enum):
+    """What a question asks for, told by what follows its expression."""
+
+    OFFICIAL = ""
+    NUMBERS = tokenizer.NUMBERS_ONLY
+    NAME = tokenizer.NAME_ONLY
 
 
 @dataclass(frozen=True)
@@ -53,76 +65,87 @@ class Wording:
         """P1."""
         return self.ids(internvl2_5(tokenizer.SYSTEM_MESSAGE).after_image)
 
-    def question(self, expression: str, *, numbers_only: bool) -> list[int]:
+    def question(self, expression: str, form: Form) -> list[int]:
         """From the expression to the end of the prompt."""
         closing = internvl2_5(tokenizer.SYSTEM_MESSAGE).after_expression
-        if numbers_only:
-            closing = closing.replace("</ref>", f"</ref>{tokenizer.NUMBERS_ONLY}", 1)
-        return self.ids(expression + closing)
+        return self.ids(expression + closing.replace("</ref>", f"</ref>{form.value}", 1))
 
-    def answer(self, referral: Referral, *, numbers_only: bool) -> list[int]:
+    def answer(self, referral: Referral, form: Form) -> list[int]:
         """The right answer, up to and including ``<|im_end|>``."""
+        if form is Form.NAME:
+            return self.ids(f" {referral.name}<|im_end|>")
         numbers = ", ".join(map(str, to_permille(referral.box, (SIDE, SIDE))))
-        if numbers_only:
+        if form is Form.NUMBERS:
             return self.ids(f"{numbers}<|im_end|>")
         return self.ids(f"<ref>{referral.expression}</ref><box>[[{numbers}]]</box><|im_end|>")
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Questions with their answers, padded: [images, questions, width] int64, ``wanted`` -1 outside of answers."""
+    """Questions with their answers, padded.
+
+    Attributes:
+        ids: [scenes, questions, width] int64.
+        wanted: the id to answer with after each of ``ids``, -1 outside of answers.
+        forms: of every scene's questions.
+    """
 
     ids: torch.Tensor
     wanted: torch.Tensor
+    forms: tuple[Form, ...]
 
 
-def make_batch(
-    wording: Wording, scenes: Sequence[Scene], count: int, rng: random.Random, *, numbers_only: bool
-) -> Batch:
-    """``count`` questions about each scene, all in one form; a scene with fewer expressions repeats some."""
+@dataclass(frozen=True)
+class Losses:
+    """Next-token losses on a batch's answers: of numbers, of names, and of all other text; 0 where there is none."""
+
+    numbers: torch.Tensor
+    names: torch.Tensor
+    text: torch.Tensor
+
+
+def make_batch(wording: Wording, scenes: Sequence[Scene], forms: tuple[Form, ...], rng: random.Random) -> Batch:
+    """Questions of the given forms about each scene; one with fewer expressions repeats some."""
     rows = []
     for scene in scenes:
         referrals = list(scene.referrals)
         rng.shuffle(referrals)
-        chosen = (referrals * count)[:count]
-        rows.append(
-            [
-                (
-                    wording.question(referral.expression, numbers_only=numbers_only),
-                    wording.answer(referral, numbers_only=numbers_only),
-                )
-                for referral in chosen
-            ]
-        )
+        asked = zip(cycle(referrals), forms)
+        rows.append([(wording.question(one.expression, form), wording.answer(one, form)) for one, form in asked])
     width = max(len(question) + len(answer) for row in rows for question, answer in row)
-    ids = torch.zeros(len(rows), count, width, dtype=torch.long)
+    ids = torch.zeros(len(rows), len(forms), width, dtype=torch.long)
     wanted = torch.full_like(ids, _NO_ANSWER)
     for i, row in enumerate(rows):
         for j, (question, answer) in enumerate(row):
             end = len(question) + len(answer)
             ids[i, j, :end] = torch.tensor(question + answer)
             wanted[i, j, len(question) - 1 : end - 1] = torch.tensor(answer)
-    return Batch(ids, wanted)
+    return Batch(ids, wanted, forms)
 
 
 def losses(
     model: InternVLForConditionalGeneration, wording: Wording, features: torch.Tensor, batch: Batch, sigma: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Next-token losses on the answers: of their numbers, the targets spread over neighbours, and of their text.
+) -> Losses:
+    """Run the model over a batch.
 
     Args:
         model: the whole model.
         wording: its fixed text.
-        features: projected visual tokens, [images, 144, hidden].
+        features: projected visual tokens, [scenes, 144, hidden].
         batch: questions and answers.
         sigma: spread of the number targets, in thousandths of the image.
     """
     asked = batch.wanted != _NO_ANSWER
     logits = model.lm_head(_states(model, wording, features, batch.ids)[asked])
     wanted = batch.wanted[asked]
+    naming = torch.tensor([form is Form.NAME for form in batch.forms])[:, None].expand_as(asked)[asked]
     number = wanted < tokenizer.NUMBERS
-    text = torch.nn.functional.cross_entropy(logits[~number], wanted[~number])
-    return spread_loss(logits[number], wanted[number], sigma), text
+    text = ~naming & ~number
+    return Losses(
+        spread_loss(logits[number], wanted[number], sigma) if number.any() else logits.new_zeros(()),
+        functional.cross_entropy(logits[naming], wanted[naming]) if naming.any() else logits.new_zeros(()),
+        functional.cross_entropy(logits[text], wanted[text]) if text.any() else logits.new_zeros(()),
+    )
 
 
 def answer_logits(

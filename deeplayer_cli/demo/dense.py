@@ -1,9 +1,9 @@
 """What every visual token should know, taught directly before the language model learns: heads that are dropped after.
 
 They sit on the vision side, on the projected visual tokens. They ask in the terms that the language model will use: an
-attribute is compared with the embeddings of its words, a box is read through the number rows of the output head. No
-layer of the language model takes part or is ever taught where to look: its attention is what studies of this model are
-about.
+attribute is the nearest of its words' embeddings, as in CLIP, and a box is read through the number rows of the output
+head; neither embeddings nor rows move. No layer of the language model takes part or is ever taught where to look: its
+attention is what studies of this model are about.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ _REACH = 2.0  # pixels around a box within which a token's centre belongs to it
 _BOX_UNIT = 48.0  # pixels; offsets from the token's centre are learned in this unit
 _SIGMA = 12.0  # thousandths of the image: spread of a coordinate's targets
 _CLASSES = {"shape": SHAPES, "colour": tuple(COLOURS), "size": SIZES}
+_SHARPNESS = 0.2  # of the attribute losses: the lower, the closer a token must come to its words
 _EMPTY = -1
 
 
@@ -45,7 +46,6 @@ class Heads(nn.Module):
         super().__init__()
         self.norm = nn.RMSNorm(hidden)
         self.present = nn.Linear(hidden, 1)
-        self.attributes = nn.ModuleDict({name: nn.Linear(hidden, hidden) for name in _CLASSES})
         self.offsets = nn.Linear(hidden, 4)
         self.numbers = nn.Linear(hidden, 4 * hidden)
         self._words = {
@@ -62,15 +62,15 @@ class Heads(nn.Module):
         states = self.norm(features)
         total = functional.binary_cross_entropy_with_logits(self.present(states)[..., 0], filled.float())
         held = states[filled]
-        words, right = model.model.language_model.embed_tokens.weight, {}
+        words, right = model.model.language_model.embed_tokens.weight.detach(), {}
         for name, wanted in zip(_CLASSES, classes[filled].unbind(-1), strict=True):
-            logits = self.attributes[name](held) @ words[self._words[name]].T
+            logits = _SHARPNESS * held @ words[self._words[name]].T
             total = total + functional.cross_entropy(logits, wanted)
             right[name] = (logits.argmax(-1) == wanted).float().mean().item()
         guessed = self.offsets(held)
         total = total + 2.0 * functional.smooth_l1_loss(guessed, offsets[filled], beta=0.1)
         right["offset_error_px"] = (guessed - offsets[filled]).abs().mean().item() * _BOX_UNIT
-        logits = self.numbers(held).unflatten(-1, (4, -1)) @ model.lm_head.weight[:NUMBERS].T
+        logits = self.numbers(held).unflatten(-1, (4, -1)) @ model.lm_head.weight[:NUMBERS].detach().T
         total = total + 0.5 * spread_loss(logits.flatten(0, 1), boxes[filled].flatten(), _SIGMA)
         right["number_error"] = (logits.argmax(-1) - boxes[filled]).abs().float().mean().item()
         return total, right

@@ -42,11 +42,19 @@ WORDS = tuple(
 
 @dataclass(frozen=True)
 class Referral:
-    """An expression, its kind ("attribute", "place" or "relation") and the box it means, xyxy in pixels."""
+    """An expression and what it means.
+
+    Attributes:
+        expression: true of exactly one object.
+        kind: "attribute", "place" or "relation".
+        box: of that object, xyxy in pixels.
+        name: of that object, by all its attributes; it need not be true of this one only.
+    """
 
     expression: str
     kind: str
     box: tuple[float, float, float, float]
+    name: str
 
 
 @dataclass(frozen=True)
@@ -86,7 +94,7 @@ def _sample(rng: random.Random, things: tuple[Thing, ...], kind: str) -> list[Re
         said = _MAKERS[kind](rng, things)
         if said is not None:
             expression, thing = said
-            found.setdefault(expression, Referral(expression, kind, thing.box))
+            found.setdefault(expression, Referral(expression, kind, thing.box, thing.name))
         if len(found) == _PER_KIND:
             break
     return list(found.values())

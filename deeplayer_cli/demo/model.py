@@ -17,6 +17,7 @@ from deeplayer_cli.demo.tokenizer import NUMBERS
 
 VISUAL_TOKENS = 144
 _PATCH = 8
+_KINSHIP = 2.0  # how much larger than other weights those start by which a query finds keys like itself
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ def build(size: Size, vocabulary: int, image_token: int, end_token: int) -> Inte
         num_attention_heads=size.heads,
         num_key_value_heads=size.kv_heads,
         max_position_embeddings=1024,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},  # InternLM2's: most pairs hardly turn in a prompt
         tie_word_embeddings=False,
         bos_token_id=None,
         eos_token_id=end_token,
@@ -83,20 +85,28 @@ def build(size: Size, vocabulary: int, image_token: int, end_token: int) -> Inte
 
 @torch.no_grad()
 def _initialise(model: InternVLForConditionalGeneration, hidden: int) -> None:
-    """Start where learning is quick: numbers that know their order, patches that know their place."""
+    """Start where learning is quick.
+
+    Numbers know their order, patches their place, and the output head the embeddings. In every decoder layer a query
+    looks for keys like itself (Trockman and Kolter 2023, "Mimetic Initialization of Self-Attention Layers",
+    arXiv:2305.09828): so a word finds what resembles its embedding, for all words alike.
+    """
     for module in model.modules():
         if isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=module.in_features**-0.5 / 2)
     language, vision = model.model.language_model, model.model.vision_tower
+    for layer in language.layers:
+        attention = layer.self_attn
+        attention.k_proj.weight *= _KINSHIP
+        keys = attention.k_proj.weight.unflatten(0, (-1, attention.head_dim))
+        attention.q_proj.weight.copy_(keys.repeat_interleave(attention.num_key_value_groups, 0).flatten(0, 1))
     embeddings = vision.embeddings
     patch = embeddings.patch_embeddings.projection
     nn.init.normal_(patch.weight, std=patch.weight[0].numel() ** -0.5)
     embeddings.position_embeddings[0, 1:] = _sine_2d(SIDE // _PATCH, hidden)
     nn.init.normal_(language.embed_tokens.weight, std=0.5)
-    nn.init.normal_(model.lm_head.weight, std=0.02)
-    numbers = fourier(torch.arange(NUMBERS) / (NUMBERS - 1), hidden)
-    language.embed_tokens.weight[:NUMBERS] = numbers * 0.5
-    model.lm_head.weight[:NUMBERS] = numbers * 0.1
+    language.embed_tokens.weight[:NUMBERS] = 0.5 * fourier(torch.arange(NUMBERS) / (NUMBERS - 1), hidden)
+    model.lm_head.weight.copy_(0.2 * language.embed_tokens.weight)
 
 
 def fourier(values: torch.Tensor, width: int) -> torch.Tensor:

@@ -57,6 +57,11 @@ class Thing:
         """The middle of the box, (x, y) in pixels."""
         return (self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2
 
+    @property
+    def name(self) -> str:
+        """All its attributes in words."""
+        return f"{self.size} {self.colour} {self.shape}"
+
 
 def draw(
     image: Image.Image, rng: random.Random, shape: str, colour: str, place: tuple[int, int, int, int]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SYSTEM_MESSAGE = "Ground what is described."
 NUMBERS_ONLY = " Answer with four integers only."
+NAME_ONLY = " Answer with the object only."
 NUMBERS = 1001  # the integers 0..1000, coordinates in thousandths of the image
 
 UNKNOWN, END = "<unk>", "<|im_end|>"
@@ -48,7 +49,7 @@ CHAT_TEMPLATE = (
 def build() -> PreTrainedTokenizerFast:
     """Build the tokenizer; it needs no training data."""
     words = {f"{space}{word}" for word in WORDS for space in ("", " ")}
-    for text in (SYSTEM_MESSAGE, QUESTION.partition("<ref>")[0], NUMBERS_ONLY):
+    for text in (SYSTEM_MESSAGE, QUESTION.partition("<ref>")[0], NUMBERS_ONLY, NAME_ONLY):
         words.update(piece for piece, _ in pre_tokenizers.Split(_PIECES, "isolated").pre_tokenize_str(text))
     vocabulary = _numbered([*map(str, range(NUMBERS)), UNKNOWN, *_OTHERS, *sorted(words - set(_OTHERS))])
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))

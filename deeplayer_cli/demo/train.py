@@ -1,14 +1,15 @@
 """The training recipe: vision first, then questions and answers.
 
-In the first phase the vision tower and the projector learn from dense heads alone (``dense``). From the second on they
-stand still, and the language model learns from the answers alone; in the third, from answers in the official form only,
-for the sake of the echo. A run is a function of its recipe: it can be stopped at any time and goes on bit for bit from
-its last checkpoint.
+In the first phase the vision tower and the projector learn from dense heads alone (``dense``). In the second they stand
+still, and the language model learns from the answers alone. About every scene it is asked for names as well as boxes,
+first of objects singled out by their attributes, then of all. Names are where words find what they mean: a name can be
+half right, from what is in the picture at all, and gets better by each look at the right place, whereas a number is
+worth nothing before one object is looked at and read. A run is a function of its recipe: it can be stopped at any time
+and goes on bit for bit from its last checkpoint.
 """
 
 from __future__ import annotations
 
-import math
 import random
 import time
 from contextlib import contextmanager
@@ -22,11 +23,12 @@ from tqdm import tqdm
 
 from deeplayer_cli.boxes import box_iou, from_permille
 from deeplayer_cli.demo import answers, dense, tokenizer
+from deeplayer_cli.demo.answers import Form
 from deeplayer_cli.demo.model import Size, build
 from deeplayer_cli.demo.optimise import Optimisers
 from deeplayer_cli.demo.scenes import CURVE_SEEDS, SIDE, TRAIN_SEEDS, Difficulty, pick, scene
+from deeplayer_cli.engine.vision import encode
 from deeplayer_cli.errors import DeeplayerError
-from deeplayer_cli.imaging import IMAGENET_MEAN, IMAGENET_STD
 from deeplayer_cli.prompts import IMAGE_CONTEXT
 
 if TYPE_CHECKING:
@@ -40,12 +42,12 @@ if TYPE_CHECKING:
 
 CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
 
-_SIMPLE = Difficulty(objects=(2, 4), kinds=("attribute",))
-_SIMPLE_SHARE = 0.15  # of the second phase
-_NUMBERS_ONLY = (0.8, 0.6)  # share of the batches, while scenes are simple and afterwards
+_ATTRIBUTES = Difficulty(kinds=("attribute",))
+_ATTRIBUTES_UNTIL = 0.25  # of the second phase
+_NAMED = (2, 4)  # one question of so many asks for a name: while attributes are all there is, and afterwards
+_OFFICIAL = 0.4  # share of the batches afterwards whose boxes are asked for in the official form
 _SIGMAS = (8.0, 4.0)  # spread of the number targets, before and after 60% of the second phase
-_TEXT_WEIGHTS = (0.3, 2.0)  # of the echo and the brackets against the numbers, in the second and in the third phase
-_ECHO_RATE = 0.5  # of the learning rate, at the third phase's height
+_TEXT_WEIGHT = 0.5  # of the echo and the brackets, against the numbers and the names
 _SEEDS_PER_RUN = 100_000_000
 _LOG_EVERY = 25  # steps
 _SAVE_EVERY = 300.0  # seconds
@@ -59,7 +61,6 @@ class Recipe:
     Attributes:
         vision_steps: length of the first phase.
         steps: length of the second phase.
-        echo_steps: length of the third phase.
         scenes: per step.
         questions: per scene.
         judge_every: steps of the second phase between two measurements of accuracy; 0 for none.
@@ -68,11 +69,10 @@ class Recipe:
         seed: of the first weights and of every draw.
     """
 
-    vision_steps: int = 800
-    steps: int = 1700
-    echo_steps: int = 180
+    vision_steps: int = 2000
+    steps: int = 3600
     scenes: int = 8
-    questions: int = 14
+    questions: int = 12
     judge_every: int = 250
     judge_scenes: int = 32
     size: Size = field(default_factory=Size)
@@ -100,26 +100,22 @@ class Run:
         named = list(self.model.named_parameters())
         sight = [(name, p) for name, p in named if "vision_tower" in name or "projector" in name]
         language = [(name, p) for name, p in named if "language_model" in name or "lm_head" in name]
-        words = [(name, p) for name, p in language if "embed_tokens" in name]
         self.optimisers = (
-            Optimisers([*sight, *words, *heads], recipe.vision_steps),
+            Optimisers([*sight, *heads], recipe.vision_steps),
             Optimisers(language, recipe.steps),
-            Optimisers(language, recipe.echo_steps, height=_ECHO_RATE),
         )
         self.step = 0
         self.seconds = 0.0
 
     @property
     def total(self) -> int:
-        """Steps of all phases."""
-        return self.recipe.vision_steps + self.recipe.steps + self.recipe.echo_steps
+        """Steps of both phases."""
+        return self.recipe.vision_steps + self.recipe.steps
 
     @property
     def answered(self) -> int:
         """Answers trained on so far."""
-        done = max(0, self.step - self.recipe.vision_steps)
-        simple = min(done, math.ceil(_SIMPLE_SHARE * self.recipe.steps))
-        return self.recipe.scenes * (simple * (self.recipe.questions // 2) + (done - simple) * self.recipe.questions)
+        return max(0, self.step - self.recipe.vision_steps) * self.recipe.scenes * self.recipe.questions
 
     def advance(self) -> dict[str, float]:
         """One step; returns what the log tells of it.
@@ -128,13 +124,7 @@ class Run:
             DeeplayerError: this seed has no scenes of its own.
         """
         answered = self.step - self.recipe.vision_steps
-        echoed = answered - self.recipe.steps
-        if answered < 0:
-            told = self._see()
-        elif echoed < 0:
-            told = self._answer(answered)
-        else:
-            told = self._echo(echoed)
+        told = self._see() if answered < 0 else self._answer(answered)
         self.step += 1
         return told
 
@@ -146,31 +136,22 @@ class Run:
         return told
 
     def _answer(self, done: int) -> dict[str, float]:
-        simple, late = done < _SIMPLE_SHARE * self.recipe.steps, done >= 0.6 * self.recipe.steps
+        simple, late = done < _ATTRIBUTES_UNTIL * self.recipe.steps, done >= 0.6 * self.recipe.steps
         rng = random.Random(f"{self.recipe.seed} {self.step}")
-        batch = self._draw(_SIMPLE if simple else Difficulty())
-        numbers_only = rng.random() < _NUMBERS_ONLY[not simple]
-        count = self.recipe.questions // 2 if simple else self.recipe.questions  # a simple scene has few
-        asked = answers.make_batch(self.wording, batch, count, rng, numbers_only=numbers_only)
-        loss, told = self._answer_loss(batch, asked, _SIGMAS[late], _TEXT_WEIGHTS[0])
-        self.optimisers[1].step(loss, done)
-        return told
-
-    def _echo(self, done: int) -> dict[str, float]:
-        rng = random.Random(f"{self.recipe.seed} {self.step}")
-        batch = self._draw(Difficulty())
-        asked = answers.make_batch(self.wording, batch, self.recipe.questions, rng, numbers_only=False)
-        loss, told = self._answer_loss(batch, asked, _SIGMAS[-1], _TEXT_WEIGHTS[1])
-        self.optimisers[2].step(loss, done)
-        return told
-
-    def _answer_loss(
-        self, batch: Sequence[Scene], asked: answers.Batch, sigma: float, text_weight: float
-    ) -> tuple[torch.Tensor, dict[str, float]]:
+        batch = self._draw(_ATTRIBUTES if simple else Difficulty())
+        form = Form.OFFICIAL if not simple and rng.random() < _OFFICIAL else Form.NUMBERS
+        names = self.recipe.questions // _NAMED[not simple]
+        forms = (Form.NAME,) * names + (form,) * (self.recipe.questions - names)
+        asked = answers.make_batch(self.wording, batch, forms, rng)
         with torch.no_grad():
             features = visual_tokens(self.model, batch)
-        numbers, text = answers.losses(self.model, self.wording, features, asked, sigma)
-        return numbers + text_weight * text, {"numbers": numbers.item(), "text": text.item()}
+        losses = answers.losses(self.model, self.wording, features, asked, _SIGMAS[late])
+        self.optimisers[1].step(losses.numbers + losses.names + _TEXT_WEIGHT * losses.text, done)
+        return {
+            "names": losses.names.item(),
+            f"{form.name.lower()}": losses.numbers.item(),
+            f"{form.name.lower()}_text": losses.text.item(),
+        }
 
     def _draw(self, difficulty: Difficulty) -> list[Scene]:
         first = self.recipe.seed * _SEEDS_PER_RUN + self.step * self.recipe.scenes
@@ -212,10 +193,8 @@ class Run:
 
 def visual_tokens(model: InternVLForConditionalGeneration, scenes: Sequence[Scene]) -> torch.Tensor:
     """Projected visual tokens of some scenes, [scenes, 144, hidden]."""
-    raw = torch.from_numpy(np.stack([np.asarray(one.image) for one in scenes])).permute(0, 3, 1, 2)
-    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
-    features: torch.Tensor = model.model.get_image_features(pixel_values=(raw.float() / 255 - mean) / std).pooler_output
-    return features
+    tiles = torch.from_numpy(np.stack([np.asarray(one.image) for one in scenes])).permute(0, 3, 1, 2)[:, None]
+    return encode(model, tiles)
 
 
 def train(folder: Path, recipe: Recipe, *, resume: bool = False) -> Run:
@@ -271,23 +250,23 @@ def _judgement(run: Run) -> dict[str, float]:
     if done <= 0 or not every or (done % every and run.step != run.total):
         return {}
     return {
-        "acc@0.5": judge(run, run.recipe.judge_scenes, numbers_only=False),
-        "acc@0.5_numbers_only": judge(run, run.recipe.judge_scenes, numbers_only=True),
+        "acc@0.5": judge(run, run.recipe.judge_scenes, Form.OFFICIAL),
+        "acc@0.5_numbers_only": judge(run, run.recipe.judge_scenes, Form.NUMBERS),
     }
 
 
 @torch.no_grad()
-def judge(run: Run, count: int, *, numbers_only: bool) -> float:
+def judge(run: Run, count: int, form: Form) -> float:
     """Acc@0.5 on ``count`` unseen scenes, for the curve: the answer's text is given, the numbers are the model's."""
     scenes = [scene(seed) for seed in pick(CURVE_SEEDS, 0, count)]
-    right = [hit for one in scenes for hit in _judge_scene(run, one, numbers_only=numbers_only)]
+    right = [hit for one in scenes for hit in _judge_scene(run, one, form)]
     return sum(right) / len(right)
 
 
-def _judge_scene(run: Run, one: Scene, *, numbers_only: bool) -> list[bool]:
+def _judge_scene(run: Run, one: Scene, form: Form) -> list[bool]:
     """Whether each of the scene's first questions is answered by a box of IoU 0.5 or more."""
     referrals = one.referrals[:_JUDGED_QUESTIONS]
-    rows = [_until_numbers(run.wording, referral, numbers_only=numbers_only) for referral in referrals]
+    rows = [_until_numbers(run.wording, referral, form) for referral in referrals]
     comma = run.wording.ids(", ")
     features = visual_tokens(run.model, [one])
     boxes: list[list[int]] = [[] for _ in rows]
@@ -305,11 +284,11 @@ def _judge_scene(run: Run, one: Scene, *, numbers_only: bool) -> list[bool]:
     ]
 
 
-def _until_numbers(wording: answers.Wording, referral: Referral, *, numbers_only: bool) -> list[int]:
+def _until_numbers(wording: answers.Wording, referral: Referral, form: Form) -> list[int]:
     """The question and the answer up to its first number."""
-    answer = wording.answer(referral, numbers_only=numbers_only)
+    answer = wording.answer(referral, form)
     first = next(index for index, token in enumerate(answer) if token < tokenizer.NUMBERS)
-    return wording.question(referral.expression, numbers_only=numbers_only) + answer[:first]
+    return wording.question(referral.expression, form) + answer[:first]
 
 
 def _log(path: Path, line: dict[str, float]) -> None:

@@ -13,6 +13,7 @@ from deeplayer_cli.app import app
 from deeplayer_cli.checkpoints import load
 from deeplayer_cli.commands import demo
 from deeplayer_cli.demo import scenes
+from deeplayer_cli.demo.answers import Form
 from deeplayer_cli.demo.export import export
 from deeplayer_cli.demo.train import Recipe, Run
 from deeplayer_cli.imaging import Tiling
@@ -52,7 +53,7 @@ def test_the_loaders_prompts_are_those_trained_on(run: Run, folder: Path) -> Non
     for seed in range(20):
         for referral in scenes.scene(seed).referrals:
             asked = tokenizer.encode_expression(referral.expression) + after
-            assert asked == wording.question(referral.expression, numbers_only=False)
+            assert asked == wording.question(referral.expression, Form.OFFICIAL)
 
 
 def test_one_tile_and_the_right_end(run: Run, folder: Path) -> None:
@@ -76,8 +77,7 @@ def test_the_commands_defaults_are_the_recipe() -> None:
 
 
 def test_training_and_evaluating_from_the_command_line(tmp_path: Path) -> None:
-    nothing = ["--vision-steps", "0", "--steps", "0", "--echo-steps", "0"]
-    trained = CliRunner().invoke(app, ["demo", "train", "-o", str(tmp_path), *nothing])
+    trained = CliRunner().invoke(app, ["demo", "train", "-o", str(tmp_path), "--vision-steps", "0", "--steps", "0"])
     assert trained.exit_code == 0, trained.output
     model = str(tmp_path / "model")
     evaluated = CliRunner().invoke(app, ["demo", "evaluate", "--count", "2", "--model", model, "--json"])

@@ -76,6 +76,7 @@ def test_every_expression_is_true_of_exactly_one_object() -> None:
         for referral in scene.referrals:
             kind, things = meant(referral.expression, scene.objects)
             assert (kind, [thing.box for thing in things]) == (referral.kind, [referral.box]), referral
+            assert referral.name.split() == [things[0].size, things[0].colour, things[0].shape]
             kinds.add(kind)
         assert len({referral.expression for referral in scene.referrals}) == len(scene.referrals)
     assert kinds == {"attribute", "place", "relation"}

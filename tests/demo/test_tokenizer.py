@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from deeplayer_cli.demo import scenes, tokenizer
-from deeplayer_cli.demo.answers import Wording
+from deeplayer_cli.demo.answers import Form, Wording
 
 TOKENS = tokenizer.build()
 WORDING = Wording(TOKENS)
@@ -14,9 +14,9 @@ def texts() -> list[str]:
     referrals = [referral for seed in range(40) for referral in scenes.scene(seed).referrals]
     ids = [WORDING.before_image, WORDING.after_image]
     for referral in referrals:
-        for numbers_only in (False, True):
-            ids.append(WORDING.question(referral.expression, numbers_only=numbers_only))
-            ids.append(WORDING.answer(referral, numbers_only=numbers_only))
+        for form in Form:
+            ids.append(WORDING.question(referral.expression, form))
+            ids.append(WORDING.answer(referral, form))
     assert TOKENS.unk_token_id not in {token for row in ids for token in row}
     return [*map(TOKENS.decode, ids), *(referral.expression for referral in referrals)]
 
@@ -25,6 +25,15 @@ def test_round_trips_lose_nothing() -> None:
     for text in texts():
         assert TOKENS.decode(WORDING.ids(text)) == text
     assert TOKENS.decode(WORDING.before_image).endswith("<|im_start|>user\n<img>")
+
+
+def test_every_form_asks_in_its_own_words() -> None:
+    referral = scenes.scene(0).referrals[0]
+    asked = {form: TOKENS.decode(WORDING.question(referral.expression, form)) for form in Form}
+    closing = "<|im_end|>\n<|im_start|>assistant\n"
+    assert asked[Form.OFFICIAL] == f"{referral.expression}</ref>{closing}"
+    assert asked[Form.NAME] == f"{referral.expression}</ref> Answer with the object only.{closing}"
+    assert TOKENS.decode(WORDING.answer(referral, Form.NAME)) == f" {referral.name}<|im_end|>"
 
 
 def test_integers_are_tokens() -> None:
