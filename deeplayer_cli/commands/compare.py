@@ -18,10 +18,11 @@ import typer
 from deeplayer_cli import __version__
 from deeplayer_cli.commands import comparison_table, options
 from deeplayer_cli.commands.options import INPUT, OUTPUT, PRUNING, option
+from deeplayer_cli.commands.stopping import stoppable
 from deeplayer_cli.errors import DeeplayerError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from deeplayer_cli.evaluation.compare import Run
     from deeplayer_cli.evaluation.matching import Unreachable
@@ -128,6 +129,7 @@ def compare(
         _refuse_options_of_a_run(context)
         runs = _recorded(from_)
     else:
+        from deeplayer_cli.evaluation.running import Stopped
         from deeplayer_cli.grounder import Settings
 
         base = Settings(method="none", max_tiles=max_tiles, seed=seed, batch_size=batch_size)
@@ -138,8 +140,13 @@ def compare(
         requests = _requests(source, image_root, limit)
         weights = {"revision": revision, "dtype": dtype, "device": device}
         circumstances = {"version": __version__, "source": source, "model": model, "revision": revision}
-        with _folder(results, source) as folder:
-            runs, unreachable = plan.run(_runner(model, weights, circumstances, requests, folder))
+        with _folder(results, source) as folder, stoppable() as stop:
+            runner = _runner(model, weights, circumstances, requests, folder, lambda: stop.requested)
+            try:
+                runs, unreachable = plan.run(runner)
+            except Stopped:
+                logger.info("stopped%s", f": the same command goes on with what {results} holds" if results else "")
+                raise typer.Exit(stop.exit_code) from None
     lines = evaluation.compare(runs, runs[evaluation.line_called(reference, [run.label for run in runs])])
     if csv:
         from deeplayer_cli.report.lines import write_csv
@@ -219,7 +226,12 @@ class _Plan:
 
 
 def _runner(
-    model: str, weights: Mapping[str, Any], circumstances: Mapping[str, object], requests: Requests, folder: Path
+    model: str,
+    weights: Mapping[str, Any],
+    circumstances: Mapping[str, object],
+    requests: Requests,
+    folder: Path,
+    stopped: Callable[[], bool],
 ) -> Runner:
     from deeplayer_cli import checkpoints
     from deeplayer_cli.evaluation.running import Runner
@@ -229,7 +241,7 @@ def _runner(
     def record(settings: Settings) -> RunRecord:
         return RunRecord(describe(model, settings, **weights), circumstances)
 
-    return Runner(checkpoints.load(model, **weights), requests, folder, cache(record))
+    return Runner(checkpoints.load(model, **weights), requests, folder, cache(record), stopped)
 
 
 def _run(runner: Runner, settings: Settings) -> Run:

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from deeplayer_cli.sources import Requests
 
 
+class Stopped(Exception):  # noqa: N818 - not an error
+    """A comparison ended early because it was asked to."""
+
+
 @dataclass(frozen=True)
 class Runner:
     """Asks rows under any settings, each into a prediction file of its own.
@@ -40,12 +44,14 @@ class Runner:
         requests: rows that can be read again.
         folder: of the prediction files; what they hold already is not asked again.
         record: of a run with some settings.
+        stopped: asked after every batch whether to end.
     """
 
     checkpoint: Checkpoint
     requests: Requests
     folder: Path
     record: Callable[[Settings], RunRecord]
+    stopped: Callable[[], bool]
 
     def method(self, settings: Settings) -> Method:
         """The method that settings name.
@@ -71,13 +77,16 @@ class Runner:
 
         Raises:
             DeeplayerError: the file holds an answer to another question under some id, or cannot be written.
+            Stopped: it was asked to end; what was yielded is in the file.
         """
         record = self.record(settings)
         with PredictionFile(result_path(self.folder, record), record, Start.RESUME) as sink:
             unanswered = (row for row in self.requests if sink.unanswered(row))
-            for prediction in Grounder(self.checkpoint, settings).ground(unanswered):
+            for prediction in Grounder(self.checkpoint, settings).ground(unanswered, stopped=self.stopped):
                 sink.write(prediction)
                 yield prediction
+        if self.stopped():
+            raise Stopped
 
     def finish(self, settings: Settings) -> Run:
         """What the answers to the rows come to; notes in the file's record that it is whole."""

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import orjson
@@ -82,6 +87,23 @@ def test_a_comparison_goes_on_where_it_was_stopped(tmp_path):
     read = compared("compare", "--from", tmp_path / "kept", "--reference", "fastv")
     assert [(line["method"], line["gflops"]) for line in read] == [(line["method"], line["gflops"]) for line in whole]
     assert read[0]["difference"]["value"] == -whole[1]["difference"]["value"] and read[1]["difference"] is None
+
+
+def test_a_signal_ends_it_in_good_order(tmp_path):
+    command = [sys.executable, "-m", "deeplayer_cli", *COMPARE, "--methods", "fastv", "--batch-size", "2"]
+    command += ["--results", str(tmp_path)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True)
+    while not any(path.stat().st_size for path in tmp_path.glob("none*.jsonl")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.splitlines()[-1].endswith(f"stopped: the same command goes on with what {tmp_path} holds")
+    (path,) = tmp_path.glob("*.jsonl")
+    assert 0 < len(path.read_bytes().splitlines()) < 96
+    again = compared(*COMPARE, "--methods", "fastv", "--results", tmp_path, "--limit", "12")
+    assert [line["n"] for line in again] == [12, 12]
 
 
 @pytest.mark.parametrize(
