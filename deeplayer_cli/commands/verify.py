@@ -26,6 +26,7 @@ def verify(
 ) -> None:
     """Check that a model, on this machine, does what the original does: run this first with real weights."""
     from rich.console import Console
+    from rich.live import Live
     from rich.markup import escape
     from rich.table import Table
 
@@ -34,9 +35,15 @@ def verify(
     rows = sources.open_source([data]) if data else None
     table = Table("check", "result", "detail")
     failed = False
-    for check in verification.verify(model, revision=revision, dtype=dtype, device=device, rows=rows):
-        table.add_row(check.name, _MARKS[check.passed], escape(check.detail))
-        failed |= check.passed is False
-    Console().print(table)
+    # An 8B model takes minutes: what has been checked is shown at once, and stays if a later step fails.
+    console = Console()
+    try:
+        with Live(table, console=console, transient=True):
+            for check in verification.verify(model, revision=revision, dtype=dtype, device=device, rows=rows):
+                table.add_row(check.name, _MARKS[check.passed], escape(check.detail))
+                failed |= check.passed is False
+    finally:
+        if table.row_count:
+            console.print(table)
     if failed:
         raise typer.Exit(FAILED)
