@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
 
+import orjson
 import typer
 
 from deeplayer_cli.commands import options
@@ -62,6 +64,34 @@ def evaluate(
                 progress.advance(prediction)
         logger.info(totals.summary(progress.seconds))
         score(predictions, by="kind", json=json)
+
+
+@app.command()
+def look(
+    count: Annotated[int, option("--count", min=1, help="Number of scenes, of up to four expressions each.")] = 100,
+    seed: FirstScene = 0,
+    model: options.Model = "demo",
+    device: options.Device = "auto",
+    json: options.Json = False,
+) -> None:
+    """Show, layer by layer, how much of the attention to the image falls on the object that is meant."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from deeplayer_cli import checkpoints
+    from deeplayer_cli.demo.looking import looks
+
+    area, layers = looks(checkpoints.load(model, device=device), seed, count)
+    if json:
+        lines = {"area": area, "layers": [asdict(one) for one in layers]}
+        typer.echo(orjson.dumps(lines, option=orjson.OPT_INDENT_2))
+        return
+    table = Table("layer", "last prompt token", "before the first number")
+    for one in layers:
+        table.add_row(str(one.layer), f"{one.last:.1%}", f"{one.drafted:.1%}")
+    console = Console()
+    console.print(table)
+    console.print(f"attention without aim: {area:.1%}")
 
 
 @app.command()
