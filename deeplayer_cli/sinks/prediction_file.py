@@ -36,7 +36,7 @@ class Start(Enum):
     NEW = "nothing"
     RESUME = "continue it"
     RETRY = "continue it, and answer its error rows again"
-    OVERWRITE = "empty it"
+    OVERWRITE = "empty it, once there is a first row to write"
 
 
 class PredictionFile:
@@ -59,6 +59,7 @@ class PredictionFile:
         self.path, self.record = path, record
         self.answered = Answered()
         self._again: _Again | None = None
+        self._outdated = False  # what the file holds is to be replaced
         self._unsynced, self._synced_at = 0, time.monotonic()
         with writing(str(path)):
             self._descriptor = _open_locked(path)
@@ -71,8 +72,9 @@ class PredictionFile:
 
     def _prepare(self, start: Start) -> None:
         if start is Start.OVERWRITE:
-            self._cut(0)
-        elif self._size:
+            self._outdated = True  # but still there for whoever's run ends before its first row
+            return
+        if self._size:
             old = load_record(self.path)
             if start is Start.NEW:
                 same = old is not None and old.fingerprint == self.record.fingerprint
@@ -92,6 +94,12 @@ class PredictionFile:
             self._again = _Again(self.path)
         self.record.save(self.path)
 
+    def _replace(self) -> None:
+        self._outdated = False
+        self._cut(0)
+        _Again.clear(self.path)
+        self.record.save(self.path)
+
     def __enter__(self) -> PredictionFile:
         return self
 
@@ -100,6 +108,8 @@ class PredictionFile:
     ) -> None:
         with writing(str(self.path)):
             try:
+                if self._outdated and kind is None:
+                    self._replace()
                 disk.sync(self._descriptor)
                 if self._again is not None:
                     self._again.close(keep=kind is None or kind is KeyboardInterrupt)
@@ -133,6 +143,8 @@ class PredictionFile:
         """
         line = prediction.to_json()
         with writing(str(self.path)):
+            if self._outdated:
+                self._replace()
             if self._again is not None and self.answered.failed(prediction.id):
                 self._again.write(id_hash(prediction.id), line)
             else:

@@ -64,6 +64,20 @@ def test_a_file_that_holds_something_is_kept(output: Path) -> None:
     assert output.read_bytes() == WHOLE
 
 
+def test_overwriting_begins_with_the_first_row(output: Path) -> None:
+    write_rows(output)
+    other = RunRecord({"keep": 0.2}, {})
+    with pytest.raises(KeyError), PredictionFile(output, other, Start.OVERWRITE):
+        raise KeyError  # duplicate ids, a model that does not fit, ...
+    assert output.read_bytes() == WHOLE and load_record(output) == RECORD
+    with PredictionFile(output, other, Start.OVERWRITE) as file:
+        file.write(ROWS[3])
+        assert output.read_bytes().count(b"\n") == 1 and load_record(output) == other
+    with PredictionFile(output, RECORD, Start.OVERWRITE):
+        pass
+    assert output.read_bytes() == b"" and load_record(output) == RECORD
+
+
 def test_resuming_is_offered_where_it_would_work(output: Path) -> None:
     write_rows(output)
     with pytest.raises(DeeplayerError, match="--resume continues its run"):
