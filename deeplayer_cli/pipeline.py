@@ -12,6 +12,7 @@ from deeplayer_cli.errors import DeeplayerError, RowError
 from deeplayer_cli.imaging import open_image, tile_grid, tile_image
 from deeplayer_cli.known import Ids
 from deeplayer_cli.schema import BadRequest, Request, check_gold, check_resolution
+from deeplayer_cli.sources.files import in_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -129,7 +130,7 @@ def by_image(items: Iterable[_Item], request_of: Callable[[_Item], Request | Bad
             if group:
                 yield group
             group, path = [], request.path
-            if not seen.add(str(path)):
+            if not seen.add(in_text(path)):
                 raise DeeplayerError(
                     f"{request.where}: {request.image} came up before, and other images since: --share union takes "
                     "all rows of an image together, so sort them by image"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -86,6 +88,11 @@ def test_neighbours_about_one_image_are_taken_together(rows, tmp_path):
     groups = list(by_image(items, lambda row: row))
     assert [[row.id for row in group] for group in groups] == [[0, 1, 2, 99], [3, 4, 5], [6, 7, 8]]
     assert list(by_image([], lambda row: row)) == []
+
+
+def test_a_folder_whose_name_is_not_text_is_a_folder(rows, tmp_path):
+    named = [replace(row, path=tmp_path / os.fsdecode(b"\xff") / row.path.name) for row in rows[:6]]
+    assert [len(group) for group in by_image(named, lambda row: row)] == [3, 3]
 
 
 def test_an_image_that_comes_back_is_refused(rows):
