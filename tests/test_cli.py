@@ -145,7 +145,7 @@ def test_output_file(images, model, tmp_path):
 def test_a_writer_may_wait_for_its_answers(images, model):
     """A row from a pipe is answered when it is there, not when the next batch is full."""
     arguments = [*COMMAND, "ground", "-", "--model", str(model), "--max-new-tokens", "2", "--image-root", str(images)]
-    row = b'{"id": %d, "image": "a_square_224.png", "expression": "dog"}\n'
+    row = b'{"id": %d, "image": "a_square_224.png", "expression": "dog"}\n\n'
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         for number in range(3):
             process.stdin.write(row % number)

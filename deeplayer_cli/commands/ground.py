@@ -7,6 +7,7 @@ import sys
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,11 +22,12 @@ from deeplayer_cli.commands.stopping import stoppable
 from deeplayer_cli.errors import DeeplayerError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from deeplayer_cli.schema import BadRequest, Request
     from deeplayer_cli.sinks import PredictionFile, Start
     from deeplayer_cli.sinks.stream import Stream
+    from deeplayer_cli.sources import Sieve
 
 logger = logging.getLogger("deeplayer")
 
@@ -125,7 +127,7 @@ def ground(
     from deeplayer_cli.commands.progress import Progress, Totals
     from deeplayer_cli.evaluation import read_predictions
     from deeplayer_cli.pipeline import by_image
-    from deeplayer_cli.sinks import PredictionFile, RunRecord, open_sink, refuse_same_file
+    from deeplayer_cli.sinks import PredictionFile, RunRecord, Start, open_sink, refuse_same_file
 
     if share is Sharing.UNION and (shard is not None or limit is not None):
         raise DeeplayerError("--share union takes all rows of an image: --shard and --limit would take some of them")
@@ -171,7 +173,7 @@ def ground(
     if share is Sharing.UNION and requests.repeatable:
         deque(by_image(requests, lambda row: row), maxlen=0)  # what it refuses, it refuses before any work
     with stoppable() as stop, open_sink(output, record, start) as sink:
-        rows: Iterable[Request | BadRequest] = requests
+        rows = iter(requests)
         n_rows = n_left = None
         if requests.repeatable:
             n_rows, n_left = sources.count_rows(requests, sink.unanswered)
@@ -180,12 +182,13 @@ def ground(
                 _finish(sink, Totals.of(read_predictions(sink.path), lambda *_: 1.0).counts, n_rows)
                 return
         else:
-            rows = sources.fail_repeated(requests)
-        rows = _rows_to_ask(rows, sink, together=share is Sharing.UNION)
+            rows = sources.Sieve(sources.fail_repeated(rows), rows.ready)
+        together = share is Sharing.UNION and start in (Start.RESUME, Start.RETRY)
+        rows = _rows_to_ask(rows, sink, together=together)
         grounder = Grounder.load(model, revision=revision, dtype=dtype, device=device, settings=settings)
         totals = Totals(grounder.mean_keep)
         with Progress(totals, n_left) as progress, attention_kernel(attention), _saying_how_to_go_on(output):
-            for prediction in grounder.ground(rows, stopped=lambda: stop.requested, ready=requests.ready):
+            for prediction in grounder.ground(rows, stopped=lambda: stop.requested, ready=rows.ready):
                 if not sink.lacks(prediction.id):
                     continue  # asked again for the sake of its image's other rows
                 sink.write(prediction)
@@ -209,16 +212,18 @@ def ground(
 
 
 def _rows_to_ask(
-    rows: Iterable[Request | BadRequest], sink: PredictionFile | Stream, *, together: bool
-) -> Iterator[Request | BadRequest]:
+    rows: Sieve[Request | BadRequest], sink: PredictionFile | Stream, *, together: bool
+) -> Sieve[Request | BadRequest]:
     """The rows without an answer; where those of an image go ``together``, all rows of their images."""
     from deeplayer_cli.pipeline import by_image
+    from deeplayer_cli.sources import Sieve
 
-    groups = by_image(rows, lambda row: row) if together else ([row] for row in rows)
-    for group in groups:
-        wanted = [sink.unanswered(row) for row in group]  # all of them: asking checks a row
-        if any(wanted):
-            yield from group
+    if not together:
+        return Sieve(rows, rows.ready, sink.unanswered)
+    images = by_image(rows, lambda row: row)
+    # All of an image's rows are looked at, although one would do: looking checks a row.
+    lacking = (image for image in images if any([sink.unanswered(row) for row in image]))  # noqa: C419
+    return Sieve(chain.from_iterable(lacking), rows.ready)
 
 
 def _start(*, overwrite: bool, resume: bool, retry_errors: bool) -> Start:

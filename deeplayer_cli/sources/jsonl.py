@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, Protocol
 
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.schema import MAX_ROW_BYTES, BadRequest, Request, parse_request
 from deeplayer_cli.sources.files import reading
-from deeplayer_cli.sources.live import LiveLines
+from deeplayer_cli.sources.live import LiveLines, Sieve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 _BOM = b"\xef\xbb\xbf"
 _LONGEST_LINE = len(_BOM) + MAX_ROW_BYTES + len(b"\r\n")
 
+_Line = tuple[int, bytes]
+"""A line's number and content."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class JsonLines:
-    """A JSONL file.
+    """A JSONL file, or a pipe that has a name.
 
     Attributes:
         path: the file.
@@ -35,11 +38,13 @@ class JsonLines:
     name: str
     image_root: Path
     confined: bool = False
+    _live: Sieve[_Line] | None = field(default=None, init=False, repr=False, compare=False)
 
     def rows(self) -> Iterator[Request | BadRequest]:
-        """Stream the file's rows."""
+        """Stream the file's rows; a pipe's as they arrive."""
         with reading(self.name), self.path.open("rb") as stream:
-            for number, line in _numbered_lines(stream):
+            self._live = None if self.repeatable else _live_lines(stream)
+            for number, line in self._live or filter(_holds_a_row, _numbered_lines(stream)):
                 place = f"{self.name}:{number}"
                 yield parse_request(line, place, place, self.image_root, confined=self.confined)
 
@@ -49,8 +54,9 @@ class JsonLines:
         return self.path.is_file()
 
     def ready(self) -> bool:
-        """Always: a file does not pause."""
-        return True
+        """Whether the next line is there, or the end; a file does not pause."""
+        with reading(self.name):
+            return self._live is None or self._live.ready()
 
 
 class Stdin:
@@ -63,20 +69,21 @@ class Stdin:
 
     def __init__(self, image_root: Path, confined: bool = False) -> None:
         self._image_root, self._confined = image_root, confined
-        self._lines: LiveLines | None = None
+        self._live: Sieve[_Line] | None = None
 
     def rows(self) -> Iterator[Request | BadRequest]:
         """Stream the rows as they arrive."""
         if sys.stdin is None:
             raise DeeplayerError("stdin is closed: pipe JSON lines into it, or name a file")
         with reading("stdin"):
-            self._lines = LiveLines(sys.stdin.buffer)
-            for number, line in _numbered_lines(self._lines):
+            self._live = _live_lines(sys.stdin.buffer)
+            for number, line in self._live:
                 yield parse_request(line, f"line {number}", str(number), self._image_root, confined=self._confined)
 
     def ready(self) -> bool:
         """Whether the next line is there, or the end."""
-        return self._lines is None or self._lines.ready()
+        with reading("stdin"):
+            return self._live is None or self._live.ready()
 
     @property
     def repeatable(self) -> bool:
@@ -88,8 +95,13 @@ class _Lines(Protocol):
     def readline(self, limit: int, /) -> bytes: ...
 
 
-def _numbered_lines(stream: _Lines) -> Iterator[tuple[int, bytes]]:
-    """The lines that are not blank, with their numbers from 1; of an over-long line only the beginning is held."""
+def _live_lines(stream: IO[bytes]) -> Sieve[_Line]:
+    lines = LiveLines(stream)
+    return Sieve(_numbered_lines(lines), lines.ready, _holds_a_row)
+
+
+def _numbered_lines(stream: _Lines) -> Iterator[_Line]:
+    """All lines, with their numbers from 1; of an over-long line only the beginning is held."""
     for number in count(1):
         line = stream.readline(_LONGEST_LINE)
         if not line:
@@ -99,6 +111,9 @@ def _numbered_lines(stream: _Lines) -> Iterator[tuple[int, bytes]]:
             rest = stream.readline(_LONGEST_LINE)
         if number == 1:
             line = line.removeprefix(_BOM)
-        line = line.rstrip(b"\r\n")
-        if line.strip():
-            yield number, line
+        yield number, line.rstrip(b"\r\n")
+
+
+def _holds_a_row(numbered: _Line) -> bool:
+    """Whether a line is not blank."""
+    return bool(numbered[1].strip())

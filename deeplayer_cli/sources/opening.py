@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,6 +14,7 @@ from deeplayer_cli.imaging import SUFFIXES
 from deeplayer_cli.sources.files import in_text, reading
 from deeplayer_cli.sources.images import Expression, Images
 from deeplayer_cli.sources.jsonl import JsonLines, Stdin
+from deeplayer_cli.sources.live import Sieve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -51,18 +52,18 @@ class Requests:
     share: tuple[int, int] = (0, 1)
     limit: int | None = None
 
-    def __iter__(self) -> Iterator[Request | BadRequest]:
-        index, count = self.share
-        rows = chain.from_iterable(source.rows() for source in self.sources)
-        return islice(islice(rows, index, None, count), self.limit)
+    def __iter__(self) -> Sieve[Request | BadRequest]:
+        """The rows from the first on; they tell as well whether the next one can be read without waiting."""
+        (index, of), numbers = self.share, count()
+        every = chain.from_iterable(source.rows() for source in self.sources)
+        return Sieve(every, self._ready, lambda _: next(numbers) % of == index, self.limit)
 
     @property
     def repeatable(self) -> bool:
         """Whether they can be read more than once."""
         return all(source.repeatable for source in self.sources)
 
-    def ready(self) -> bool:
-        """Whether the next row can be read without waiting for whoever writes it."""
+    def _ready(self) -> bool:
         return all(source.ready() for source in self.sources)
 
 

@@ -282,3 +282,23 @@ def test_shard_argument() -> None:
     for argument in ("4/4", "0/0", "1", "a/b", "-1/4", "1/4/2", "", "٣/4"):
         with pytest.raises(DeeplayerError, match="i/n"):
             parse_shard(argument)
+
+
+@pytest.mark.parametrize("has_a_name", [False, True])
+def test_rows_of_a_pipe_tell_whether_the_next_one_has_come(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, has_a_name: bool
+) -> None:
+    """Blank lines, and rows of other shards, are none; what has come need not wait for what is behind them."""
+    fifo = tmp_path / "pipe.jsonl"
+    os.mkfifo(fifo)
+    descriptor = os.open(fifo, os.O_RDWR)
+    monkeypatch.setattr(sys, "stdin", TextIOWrapper(os.fdopen(os.open(fifo, os.O_RDONLY), "rb")))
+    rows = iter(open_source([str(fifo) if has_a_name else "-"], share=(0, 2), limit=3))
+    for number in range(3):
+        for row_id in (f"{number}", "of another shard"):
+            os.write(descriptor, named(row_id) + b"\n\n")
+        assert rows.ready()
+        assert next(rows).id == f"{number}"
+        assert rows.ready() == (number == 2), "the limit is the end"
+    assert list(rows) == []
+    os.close(descriptor)
