@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import time
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -36,8 +37,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("deeplayer")
 
 Share = Literal["each", "union", "off"]
+_Row = TypeVar("_Row")
 
 _SPEED = frozenset({"batch_size", "batch_tokens", "compiled", "profile", "share", "workers"})
+_POLL_SECONDS = 0.01
 _WINDOW = 4  # batches of most rows, among which those that fit together are looked for
 
 
@@ -222,13 +225,15 @@ class Grounder:
 
         Args:
             rows: requests, or mappings with the fields of one.
-            stopped: asked after every batch; once it is true, what is answered is handed over and nothing more asked.
+            stopped: asked after every batch, and while there is no row; once it is true, what is answered is handed
+                over and nothing more asked.
             ready: whether the next of ``rows`` is there; while it is not, those that are there do not wait for it.
 
         Raises:
             DeeplayerError: with ``share="union"``, an image comes up again after others.
         """
         workers = self.settings.workers or min(8, os.cpu_count() or 1)
+        rows = _until_stopped(rows, stopped, ready)
         requests = (_as_request(row, index) for index, row in enumerate(rows, start=1))
         read = partial(
             open_image,
@@ -422,6 +427,20 @@ def describe(
     prior = calibration.digest(settings.prior) if settings.prior else None
     dtype = str(chosen).removeprefix("torch.")
     return {"weights": weights, "dtype": dtype, **settings.deciding(), "prior": prior}
+
+
+def _until_stopped(rows: Iterable[_Row], stopped: Callable[[], bool], ready: Callable[[], bool]) -> Iterator[_Row]:
+    """The rows, up to one that has not come before the run is stopped."""
+    rows = iter(rows)
+    while True:
+        while not ready():
+            if stopped():
+                return
+            time.sleep(_POLL_SECONDS)
+        row = next(rows, None)
+        if row is None:
+            return
+        yield row
 
 
 def _as_request(row: Request | BadRequest | Mapping[str, object], index: int) -> Request | BadRequest:

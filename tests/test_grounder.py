@@ -297,3 +297,17 @@ def test_a_stopped_run_hands_over_what_is_answered_and_nothing_more(checkpoint, 
     rows.extend(grounder.ground(requests, stopped=lambda: len(rows) >= 2))
     assert [row.id for row in rows] == [request.id for request in requests[:3]]
     assert list(Grounder(checkpoint, SETTINGS).ground(requests, stopped=lambda: True)) == []
+
+
+@pytest.mark.parametrize(("share", "n_answered"), [("each", 4), ("union", 3)])
+def test_a_stopped_run_waits_for_no_row(checkpoint, requests, share, n_answered):
+    """A pipe's writer may be silent for ever; of its last image, a union may lack rows."""
+    taken, silence = [], []
+    arriving = (taken.append(row) or row for row in requests)
+    answers = Grounder(checkpoint, replace(SETTINGS, share=share)).ground(
+        arriving,
+        stopped=lambda: len(silence) > 20,
+        ready=lambda: len(taken) < 4 or silence.append(None),
+    )
+    assert [row.id for row in answers] == [request.id for request in requests[:n_answered]]
+    assert len(taken) == 4
