@@ -59,9 +59,7 @@ class Subject:
 
     def engine(self, method: str, keep: float = 1.0, draft: Draft = no_draft, *, compiled: bool = False) -> Engine:
         """An engine with a method at its default layer."""
-        n_layers = self.checkpoint.model.config.text_config.num_hidden_layers
-        chosen = build(method, Options(Budget(keep)), n_layers)
-        return Engine(self.checkpoint, chosen, draft=draft, compiled=compiled)
+        return Engine(self.checkpoint, self._method(method, keep), draft=draft, compiled=compiled)
 
     def prefix(self, engine: Engine) -> Prefix:
         """Pixels to prefix."""
@@ -89,7 +87,7 @@ class Subject:
 
     def fastv_as_written(self, keep: float) -> list[int]:
         """The first answer token, by `bench.fastv`."""
-        method = self.engine("fastv", keep).method
+        method = self._method("fastv", keep)  # no engine is built: this is being timed
         assert method.layer is not None  # noqa: S101 - it prunes
         ids, n_keep = self._prompt_ids(self.rows[0]), method.count(self.n_visual)
         tiles = self._tiles[0].to(self.checkpoint.model.device)
@@ -99,7 +97,7 @@ class Subject:
     def flops(self, method: str, keep: float) -> int:
         """Of the engine, pixels to the first token of every answer, by `engine.flops`."""
         lengths = PromptLengths.of(self.checkpoint, self.n_visual, len(self.rows[0].expression_ids))
-        drops = drops_of(self.engine(method, keep).method, self.n_visual)
+        drops = drops_of(self._method(method, keep), self.n_visual)
         return self._vision_flops + prefill_flops(self._shape, lengths, drops, len(self.rows))
 
     @property
@@ -111,14 +109,14 @@ class Subject:
 
     def union_engine(self, method: str, keep: float, union: float) -> Engine:
         """An engine whose rows keep ``union`` of the visual tokens together, whatever their scores."""
-        (stage,) = self.engine(method, keep).method.stages
+        (stage,) = self._method(method, keep).stages
         pooled = Method(method, (replace(stage, selector=PoolSelector(int(union * self.n_visual))),))
         return Engine(self.checkpoint, pooled, union=True)
 
     def union_flops(self, method: str, keep: float, union: float) -> int:
         """As `flops`, of a `union_engine`."""
         lengths = PromptLengths.of(self.checkpoint, self.n_visual, len(self.rows[0].expression_ids))
-        (drop,) = drops_of(self.engine(method, keep).method, self.n_visual)
+        (drop,) = drops_of(self._method(method, keep), self.n_visual)
         n_union = int(union * self.n_visual)
         return self._vision_flops + union_flops(self._shape, lengths, drop, n_union, len(self.rows))
 
@@ -135,6 +133,10 @@ class Subject:
             self._generate_unseen(row, n_new, engine.method.layer, answer.kept)
             for row, answer in zip(self.rows, self.answers(engine, 1), strict=True)
         ]
+
+    def _method(self, name: str, keep: float) -> Method:
+        n_layers: int = self.checkpoint.model.config.text_config.num_hidden_layers
+        return build(name, Options(Budget(keep)), n_layers)
 
     def _generate_unseen(self, row: Row, n_new: int, layer: int | None, kept: Sequence[int]) -> list[int]:
         """As ``generate``: nothing is dropped, but layers after ``layer`` do not see what was not ``kept``."""

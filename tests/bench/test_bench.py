@@ -38,6 +38,14 @@ def test_every_case_says_what_transformers_says(checkpoint, suite):
     assert suite != "share" or any("union" in case.name for case in cases)
 
 
+@pytest.mark.parametrize("suite", ["prefill", "share"])
+def test_no_engine_is_built_while_a_case_is_timed(checkpoint, suite):
+    cases = list(SUITES[suite](checkpoint, PLAN))
+    with patch("deeplayer_cli.bench.subject.Engine", side_effect=AssertionError):
+        for case in cases:
+            case.run(case.prepare())
+
+
 def test_the_pipeline_delivers_what_pillow_makes():
     photographs = Photographs.make(3, Tiling(), workers=2)
     seen = photographs.delivered()
