@@ -362,7 +362,7 @@ class Grounder:
         if self.settings.share == "union" and len(tasks) > 1:
             return self._out_of_memory(tasks, "with all expressions about its image: use --share each")
         prompt_tokens = self._prompt_tokens(tasks[0].image)
-        most = self._batching.count(prompt_tokens)
+        most = 1 if self.settings.share == "union" else self._batching.count(prompt_tokens)
         if most == 1:
             return self._out_of_memory(tasks[:1], "even alone: use a smaller --max-tiles or --max-new-tokens")
         logger.warning("out of memory with %d prompts at once: going on with %d", most, most // 2)

@@ -107,12 +107,17 @@ def test_a_union_needs_all_rows_of_an_image_and_one_drop(checkpoint, requests):
         ground(checkpoint, requests, share="union", method="pyramiddrop")
 
 
-def test_a_union_without_the_memory_for_it_fails_whole(checkpoint, requests):
+@pytest.mark.parametrize(
+    ("n_rows", "most", "said"),
+    [(3, 2, "with all expressions about its image: use --share each"), (1, 0, "even alone: use a smaller --max-tiles")],
+)
+def test_a_union_without_the_memory_for_it_fails_whole(checkpoint, requests, caplog, n_rows, most, said):
     grounder = Grounder(checkpoint, replace(SETTINGS, share="union"))
-    with patch.object(grounder._engine, "prefill", LittleMemory(grounder._engine.prefill, 2)):
-        answers = list(grounder.ground(requests))
-    assert [row.error["type"] for row in answers] == ["out_of_memory"] * len(requests)
-    assert "with all expressions about its image: use --share each" in answers[0].error["message"]
+    with patch.object(grounder._engine, "prefill", LittleMemory(grounder._engine.prefill, most)):
+        answers = list(grounder.ground(requests[:n_rows]))
+    assert [row.error["type"] for row in answers] == ["out_of_memory"] * n_rows
+    assert said in answers[0].error["message"]
+    assert "going on with" not in caplog.text
 
 
 def test_batches_hold_as_many_tokens_as_allowed(checkpoint, requests, monkeypatch):
