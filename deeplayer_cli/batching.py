@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from deeplayer_cli.checkpoints.memory import free_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import torch
     from transformers import InternVLConfig
 
@@ -30,6 +32,16 @@ class Batching:
     def count(self, prompt_tokens: int) -> int:
         """How many prompts of this length go at once."""
         return max(1, min(self.rows, self.tokens // prompt_tokens))
+
+    def fitting(self, lengths: Iterable[int]) -> int:
+        """How many of these prompts, from the first on, go at once: each is padded to the longest of them."""
+        longest = n = 0
+        for length in lengths:
+            longest = max(longest, length)
+            if n + 1 > self.count(longest):
+                break
+            n += 1
+        return n
 
     def halved(self, prompt_tokens: int) -> Batching:
         """The limits after prompts of this length have turned out to be too many."""

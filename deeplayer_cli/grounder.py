@@ -318,16 +318,20 @@ class Grounder:
     def _next_batch(self, tasks: Sequence[_Task]) -> list[_Task]:
         """The next tasks whose images share a prefix, which is computed if the first task's image has none yet."""
         first = tasks[0].image
-        most = len(tasks) if self.settings.share == "union" else self._batching.count(self._prompt_tokens(first))
         if first not in self._shared.images:
             self._shared = _Shared()  # the old one makes room first
             alike = (task.image for task in tasks if len(task.image.tiles) == len(first.tiles))
-            images = list(dict.fromkeys(alike))[:most]
+            images = list(dict.fromkeys(alike))[: self._batching.count(self._prompt_tokens(tasks[0]))]
             tiles = torch.from_numpy(np.stack([image.tiles for image in images]))
             n_visual = len(first.tiles) * self.checkpoint.tokens_per_tile
             places = torch.stack([pruning.token_places(image.grid, len(first.tiles), n_visual) for image in images])
             self._shared = _Shared(images, self._engine.prefix(self._engine.encode(tiles), places))
-        return [task for task in tasks if task.image in self._shared.images][:most]
+        batch = [task for task in tasks if task.image in self._shared.images]
+        return (
+            batch
+            if self.settings.share == "union"
+            else batch[: self._batching.fitting(map(self._prompt_tokens, batch))]
+        )
 
     def _answer_batch(self, batch: Sequence[_Task]) -> dict[int, Prediction]:
         """Answer tasks whose images the current prefix holds."""
@@ -346,9 +350,9 @@ class Grounder:
                 predictions[task.index] = self._failed(task.request, RowError("not_finite", message))
         return predictions
 
-    def _prompt_tokens(self, image: TiledImage) -> int:
-        """Tokens of a prompt about an image, but for its expression."""
-        return self._engine.n_prompt_text + len(image.tiles) * self.checkpoint.tokens_per_tile
+    def _prompt_tokens(self, task: _Task) -> int:
+        n_visual = len(task.image.tiles) * self.checkpoint.tokens_per_tile
+        return self._engine.n_prompt_text + n_visual + len(task.expression_ids)
 
     def _retreat(self, tasks: Sequence[_Task], error: Exception) -> dict[int, Prediction]:
         """After the first batch of ``tasks`` failed for lack of memory, make the next one smaller."""
@@ -361,7 +365,7 @@ class Grounder:
             torch.cuda.empty_cache()
         if self.settings.share == "union" and len(tasks) > 1:
             return self._out_of_memory(tasks, "with all expressions about its image: use --share each")
-        prompt_tokens = self._prompt_tokens(tasks[0].image)
+        prompt_tokens = self._prompt_tokens(tasks[0])
         most = 1 if self.settings.share == "union" else self._batching.count(prompt_tokens)
         if most == 1:
             return self._out_of_memory(tasks[:1], "even alone: use a smaller --max-tiles or --max-new-tokens")

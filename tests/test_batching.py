@@ -20,6 +20,14 @@ def test_a_batch_keeps_both_limits_and_is_never_empty(rows, tokens, prompt_token
     assert count == rows or (count + 1) * prompt_tokens > tokens
 
 
+@given(st.integers(1, 9), st.integers(1, 10_000), st.lists(st.integers(1, 5000), min_size=1))
+def test_prompts_of_unequal_lengths_keep_both_limits_as_they_are_padded(rows, tokens, lengths):
+    n = Batching(rows, tokens).fitting(lengths)
+    assert 1 <= n <= min(rows, len(lengths))
+    assert n == 1 or n * max(lengths[:n]) <= tokens
+    assert n == min(rows, len(lengths)) or (n + 1) * max(lengths[: n + 1]) > tokens
+
+
 @given(st.integers(1, 64), st.integers(1, 10_000), st.integers(1, 5000))
 def test_halving_ends_at_one(rows, tokens, prompt_tokens):
     batches = Batching(rows, tokens)

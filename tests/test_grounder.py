@@ -125,16 +125,21 @@ def test_batches_hold_as_many_tokens_as_allowed(checkpoint, requests, monkeypatc
     plain = Engine.prefill
 
     def counting(self, prefix, rows, n_new, **options):
-        sizes.append((prefix.n_shared, len(rows)))
+        longest = max(len(row.expression_ids) for row in rows)
+        sizes.append((prefix.n_shared + longest, len(rows)))
         return plain(self, prefix, rows, n_new, **options)
 
     monkeypatch.setattr(Engine, "prefill", counting)
     together = ground(checkpoint, requests)
     assert max(rows for _, rows in sizes) == 6  # all about the two images of one tile
     sizes.clear()
+    long = replace(requests[1], expression="x" * 300)
+    ground(checkpoint, [requests[0], long, *requests[2:]], batch_tokens=600)
+    assert all(rows == 1 or rows * length <= 600 for length, rows in sizes)
+    sizes.clear()
     few = ground(checkpoint, requests, batch_tokens=280)
     assert few == together or [row.answer for row in few.values()] == [row.answer for row in together.values()]
-    assert all(rows == 1 or rows * shared <= 280 for shared, rows in sizes)
+    assert all(rows == 1 or rows * length <= 280 for length, rows in sizes)
     assert max(rows for _, rows in sizes) == 2
 
 
