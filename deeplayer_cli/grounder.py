@@ -221,7 +221,8 @@ class Grounder:
         """Answer every row, in order, one prediction each; rows and images are streamed.
 
         A mapping is read as a row of a JSONL file would be, its relative paths from the working directory. A row's
-        answer depends on the row, its image and the settings, and on nothing else.
+        answer depends on the row, its image and the settings, and on nothing else; with ``share="union"``, also on the
+        other rows about its image.
 
         Args:
             rows: requests, or mappings with the fields of one.

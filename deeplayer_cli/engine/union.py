@@ -1,7 +1,8 @@
 """From layer K on: all prompts about one image go on with the union of what each of them would keep.
 
 The union runs through layers K+1..L once, whatever the number of expressions. Its tokens see more than any expression
-chose, so an answer depends on which expressions share the image.
+chose, so an answer depends on which expressions share the image. Rows that are asked anew, because their answers did
+not begin as drafted, unite once more among themselves.
 """
 
 from __future__ import annotations
