@@ -137,7 +137,7 @@ class Engine:
         self.method = method
         self._draft = draft
         self.watch = watch or Stopwatch()
-        self._finish = finish_together if union else partial(finish, renumbers=method.renumbers)
+        self._finish = partial(finish_together if union else finish, renumbers=method.renumbers)
         self._selects = [self._timed(selection(stage, compiled=compiled)) for stage in method.stages]
         self._language = Language(checkpoint.model, tokenizer.encode(prompt.before_image))
         self._after_image = torch.tensor([tokenizer.encode_piece(prompt.after_image)], device=self._language.device)

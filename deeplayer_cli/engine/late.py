@@ -93,7 +93,7 @@ class Choice:
 
     @classmethod
     def of(
-        cls, language: Language, prefix: Prefix, image: Tensor, asking: Asking, n_own: int, *, renumbers: bool = False
+        cls, language: Language, prefix: Prefix, image: Tensor, asking: Asking, n_own: int, *, renumbers: bool
     ) -> Choice:
         """Of prompts with ``n_own`` own tokens, about the images ``image`` (B,) of a prefix."""
         n_text = prefix.text.shape[1] + n_own

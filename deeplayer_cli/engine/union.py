@@ -34,22 +34,23 @@ def finish_together(
     own: tuple[Tensor, Tensor, Tensor],
     asking: Asking,
     room: int,
+    *,
+    renumbers: bool,
 ) -> tuple[Tensor, Tensor, list[LayerCache]]:
     """As `late.finish`, for one stage and rows of one image, which all keep the union of their choices."""
     hidden, _, _ = own
     n_own = hidden.shape[1]
     (stage,) = stages
-    choose = Choice.of(language, prefix, image, asking, n_own)
+    choose = Choice.of(language, prefix, image, asking, n_own, renumbers=renumbers)
     kept, one = choose.first(stage, prefix, image, own).unique()[None], image[:1]
     positions = choose.numbering(kept)
+    own_start = choose.numbering.text_start(kept.shape[1]) + prefix.text.shape[1]
     shared = torch.cat([survivors(language, prefix, one, kept), prefix.text[one]], dim=1)
     shared_rotation = language.rotation(positions[:, language.n_p0 : -n_own])
     own_rotation = language.rotation(positions[:, -n_own:])
     caches = []
     for index in range(len(prefix.keys), len(language.layers)):
         shared, _, shared_keys, shared_values = language.run_layer(index, shared, shared_rotation)
-        hidden, _, cache = language.run_own(
-            index, hidden, own_rotation, shared_keys, shared_values, prefix.n_shared, room
-        )
+        hidden, _, cache = language.run_own(index, hidden, own_rotation, shared_keys, shared_values, own_start, room)
         caches.append(cache)
     return hidden, kept.expand(len(image), -1), caches

@@ -238,10 +238,11 @@ def test_a_union_is_what_any_of_its_rows_would_keep(checkpoint, tiles, method, l
         assert answers[index] == reference.token_ids
 
 
-@pytest.mark.parametrize("budget", [Budget(0.3), Budget(1.0)])
-def test_a_union_of_one_is_its_own_choice(checkpoint, tiles, budget):
+@pytest.mark.parametrize(("budget", "renumbers"), [(Budget(0.3), False), (Budget(0.3), True), (Budget(1.0), False)])
+def test_a_union_of_one_is_its_own_choice(checkpoint, tiles, budget, renumbers):
     row = make_rows(checkpoint, [0])
-    alone, union = (make_engine(checkpoint, budget=budget, union=union) for union in (False, True))
+    method = replace(make_engine(checkpoint, budget=budget).method, renumbers=renumbers)
+    alone, union = (Engine(checkpoint, method, union=union) for union in (False, True))
     expected, found = run(alone, tiles[:1], row), run(union, tiles[:1], row)
     assert (expected[0] - found[0]).abs().max() < 1e-12
     assert expected[1:] == found[1:]
