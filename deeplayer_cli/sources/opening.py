@@ -113,6 +113,8 @@ def _resolve(
     sources: Sequence[str], expressions: Sequence[Expression], image_root: Path | None, *, confined: bool
 ) -> list[Source]:
     _check_expressions(expressions)
+    if "" in sources:  # an unset variable of a script; as a path it would mean the working directory
+        raise DeeplayerError("a source is empty: name a file, a folder or - for stdin")
     paths: list[str] = []
     for source in sources:
         with reading(source):

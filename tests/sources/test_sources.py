@@ -85,6 +85,11 @@ def test_image_paths_start_from_the_file_or_the_root(tmp_path: Path) -> None:
     assert isinstance(row, Request) and row.path == Path("/root/a.jpg")
 
 
+def test_an_empty_source_is_not_the_working_directory() -> None:
+    with pytest.raises(DeeplayerError, match="a source is empty: name a file"):
+        open_source([""])
+
+
 def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
     first, second, other = (write(tmp_path / name, ROW) for name in ("a/f.jsonl", "b/f.jsonl", "g.jsonl"))
     assert ids(first, second, other) == [f"{first}:1", f"{second}:1", "g.jsonl:1"]
