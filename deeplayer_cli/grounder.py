@@ -23,7 +23,7 @@ from deeplayer_cli.engine.failures import is_device_lost, is_out_of_memory
 from deeplayer_cli.engine.stopwatch import Stopwatch
 from deeplayer_cli.errors import DeeplayerError, RowError
 from deeplayer_cli.imaging import MAX_PIXELS, open_image
-from deeplayer_cli.pipeline import Job, TiledImage, by_image, read_ahead
+from deeplayer_cli.pipeline import Effort, Job, TiledImage, by_image, read_ahead
 from deeplayer_cli.schema import BadRequest, Prediction, Request, parse_request
 from deeplayer_cli.spending import Spending
 
@@ -140,6 +140,12 @@ class _Shared:
 class Grounder:
     """A loaded model that answers requests.
 
+    Attributes:
+        watch: seconds by phase, so far.
+        effort: what the threads that prepare images took meanwhile.
+        n_tokens: tokens of all answers so far.
+        spending: what the same rows would have cost unpruned.
+
     Example:
         >>> grounder = Grounder.load("demo", method="none")
         >>> for row in grounder.ground([{"image": "photo.jpg", "expression": "the red circle"}]):
@@ -154,6 +160,8 @@ class Grounder:
         self.method = pruning.build(settings.method, settings.pruning_options(checkpoint), decoder.num_hidden_layers)
         if settings.share == "union" and not self.method.drops_once:
             raise DeeplayerError(f"method {settings.method} drops in several steps: it cannot --share a union")
+        self.effort = Effort()
+        self.n_tokens = 0
         self.watch = Stopwatch(checkpoint.model.device if settings.profile else None)
         on_cuda = checkpoint.model.device.type == "cuda"
         self._engine = Engine(
@@ -242,7 +250,9 @@ class Grounder:
             exif_transpose=self.settings.exif_transpose,
         )
         window = _WINDOW * self.settings.batch_size
-        windows = read_ahead(requests, self.tiling, read=read, workers=workers, window=window, ready=ready)
+        windows = read_ahead(
+            requests, self.tiling, read=read, workers=workers, window=window, ready=ready, effort=self.effort
+        )
         if self.settings.share == "union":
             windows = by_image(chain.from_iterable(windows), lambda job: job.request)
         while not stopped():
@@ -323,7 +333,8 @@ class Grounder:
             self._shared = _Shared()  # the old one makes room first
             alike = (task.image for task in tasks if len(task.image.tiles) == len(first.tiles))
             images = list(dict.fromkeys(alike))[: self._batching.count(self._prompt_tokens(tasks[0]))]
-            tiles = torch.from_numpy(np.stack([image.tiles for image in images]))
+            with self.watch.timing("copy"):
+                tiles = torch.from_numpy(np.stack([image.tiles for image in images])).to(self.checkpoint.model.device)
             n_visual = len(first.tiles) * self.checkpoint.tokens_per_tile
             places = torch.stack([pruning.token_places(image.grid, len(first.tiles), n_visual) for image in images])
             self._shared = _Shared(images, self._engine.prefix(self._engine.encode(tiles), places))
@@ -344,6 +355,7 @@ class Grounder:
         ]
         predictions = {}
         for task, answer in zip(batch, self._engine.answer(prefix, rows, self.settings.max_new_tokens), strict=True):
+            self.n_tokens += len(answer.token_ids)
             if answer.broken_layer is None:
                 predictions[task.index] = self._prediction(task, answer)
             else:

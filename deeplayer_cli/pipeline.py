@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict, deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
 
 from deeplayer_cli.errors import DeeplayerError, RowError
@@ -51,6 +54,24 @@ class Job:
     error: RowError | None
 
 
+class Effort:
+    """Seconds by step, summed over threads."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._lock = Lock()
+
+    @contextmanager
+    def timing(self, step: str) -> Iterator[None]:
+        """Count what runs inside as ``step``."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.seconds[step] = self.seconds.get(step, 0.0) + time.perf_counter() - begun
+
+
 def read_ahead(
     rows: Iterable[Request | BadRequest],
     tiling: Tiling,
@@ -59,6 +80,7 @@ def read_ahead(
     workers: int,
     window: int,
     ready: Callable[[], bool] = lambda: True,
+    effort: Effort | None = None,
 ) -> Iterator[list[Job]]:
     """Yield one job a row, in order, a window of them at a time, while threads prepare the next window.
 
@@ -71,8 +93,9 @@ def read_ahead(
         workers: threads.
         window: the most jobs to yield at once; fewer when ``rows`` end, or none is ready.
         ready: whether the next row is there; while it is not, nothing that is there waits for it.
+        effort: told what the threads do.
     """
-    rows = iter(rows)
+    rows, effort = iter(rows), effort or Effort()
     ahead = window + workers
     images: OrderedDict[Path, Future[TiledImage]] = OrderedDict()
     waiting: deque[tuple[Request | BadRequest, Future[TiledImage] | None]] = deque()
@@ -82,7 +105,7 @@ def read_ahead(
             if isinstance(row, BadRequest):
                 return None
             if row.path not in images:
-                images[row.path] = pool.submit(_load, row.path, tiling, read)
+                images[row.path] = pool.submit(_load, row.path, tiling, read, effort)
             images.move_to_end(row.path)
             while len(images) > ahead:
                 images.popitem(last=False)
@@ -140,9 +163,12 @@ def by_image(items: Iterable[_Item], request_of: Callable[[_Item], Request | Bad
         yield group
 
 
-def _load(path: Path, tiling: Tiling, read: Callable[[Path], Image.Image]) -> TiledImage:
-    image = read(path)
-    return TiledImage(tile_image(image, tiling), image.size, tile_grid(image.size, tiling))
+def _load(path: Path, tiling: Tiling, read: Callable[[Path], Image.Image], effort: Effort) -> TiledImage:
+    with effort.timing("read and decode"):
+        image = read(path)
+    with effort.timing("tile"):
+        tiles = tile_image(image, tiling)
+    return TiledImage(tiles, image.size, tile_grid(image.size, tiling))
 
 
 def _job(row: Request | BadRequest, future: Future[TiledImage] | None) -> Job:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gc
 import random
-import resource
-import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,6 +12,7 @@ import torch
 from PIL import Image
 
 from deeplayer_cli import checkpoints, pruning
+from deeplayer_cli.checkpoints.memory import peak_bytes
 from deeplayer_cli.engine import Engine, Row
 from deeplayer_cli.engine.vision import normalize
 from deeplayer_cli.errors import DeeplayerError, RowError
@@ -155,11 +154,9 @@ def _check_float32(model: str, revision: str | None, device: str, questions: Seq
 
 
 def _check_memory(checkpoint: Checkpoint) -> Check:
-    if checkpoint.model.device.type == "cuda":
-        return Check("memory", True, f"peak {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB on the GPU")
-    per_unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB on Linux
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * per_unit
-    return Check("memory", True, f"peak {peak / 2**30:.1f} GiB")
+    device = checkpoint.model.device
+    where = " on the GPU" if device.type == "cuda" else ""
+    return Check("memory", True, f"peak {peak_bytes(device) / 2**30:.1f} GiB{where}")
 
 
 def _ask_engine(engine: Engine, checkpoint: Checkpoint, question: Question) -> list[int]:

@@ -178,6 +178,22 @@ def test_a_union_is_asked_whole_also_on_resuming(images, model, tmp_path):
     assert "--shard and --limit" in refusal(run(*arguments, "--limit", 3))
 
 
+def test_a_profile_adds_up(tmp_path):
+    output = tmp_path / "out.jsonl"
+    arguments = ["ground", "sample_data", "--model", "demo", "-o", output, "--profile"]
+    assert run(*arguments, "--limit", 8).returncode == 0
+    told = run(*arguments, "--limit", 12, "--resume")
+    assert b"where the time went" in told.stderr and b"peak memory" in told.stderr
+    profile = orjson.loads((tmp_path / "out.jsonl.run.json").read_bytes())["profile"]
+    phases = {"wait for images", "copy", "vision", "prefix", "suffix", "select", "finish", "decode", "rest"}
+    assert phases == set(profile["seconds"]) and min(profile["seconds"].values()) > 0
+    assert set(profile["worker_seconds"]) == {"read and decode", "tile"}
+    seconds = sum(profile["seconds"].values())
+    assert profile["rows_per_second"] == pytest.approx(4 / seconds)  # of this run, not of the whole file
+    assert profile["tokens_per_second"] > 4 * 5 / seconds
+    assert 0 < profile["device_idle"] < 1 and profile["peak_bytes"] > 2**27
+
+
 def test_it_says_when_pruning_does_not_pay(images, model):
     asked = [part for number in range(12) for part in ("-e", f"thing {number}")]
     finished = run("ground", images, *asked, "--model", model, "--max-new-tokens", 1, "--keep", 0.9)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import sys
 from pathlib import Path
 
 import torch
@@ -53,6 +55,14 @@ def free_bytes(device: torch.device) -> int | None:
         return int(torch.mps.recommended_max_memory()) - int(torch.mps.current_allocated_memory())
     known = [free for free in (_system_bytes(), _cgroup_bytes()) if free is not None]
     return min(known, default=None)
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most memory that was in use at once: on a CUDA device by torch, elsewhere by the whole process."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    per_unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * per_unit
 
 
 def _system_bytes() -> int | None:

@@ -6,7 +6,7 @@ import logging
 import sys
 from collections import deque
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,13 +17,13 @@ from deeplayer_cli import __version__
 from deeplayer_cli.commands import options
 from deeplayer_cli.commands.failure_limit import FailureLimit
 from deeplayer_cli.commands.options import INPUT, OUTPUT, Kernel, Query, Sharing, option
-from deeplayer_cli.commands.profile import spent, told
 from deeplayer_cli.commands.stopping import stoppable
 from deeplayer_cli.errors import DeeplayerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from deeplayer_cli.commands.profile import Profile
     from deeplayer_cli.schema import BadRequest, Request
     from deeplayer_cli.sinks import PredictionFile, Start
     from deeplayer_cli.sinks.stream import Stream
@@ -124,6 +124,7 @@ def ground(
 ) -> None:
     """Ground every row of SOURCE: one JSON line out for each row in, in the same order."""
     from deeplayer_cli import sources
+    from deeplayer_cli.commands.profile import Profile
     from deeplayer_cli.commands.progress import Progress, Totals
     from deeplayer_cli.evaluation import read_predictions
     from deeplayer_cli.pipeline import by_image
@@ -194,19 +195,19 @@ def ground(
                 sink.write(prediction)
                 progress.advance(prediction)
                 failures.refuse(totals.rows, totals.errors)
+    told = Profile.of(grounder, totals.rows, progress.seconds) if profile else None
     if isinstance(sink, PredictionFile):
         totals = Totals.of(read_predictions(sink.path), grounder.mean_keep)
     logger.info(totals.summary(progress.seconds))
     if share is Sharing.EACH and (advice := grounder.spending.advice):
         logger.info(advice)
-    phases = spent(grounder, progress.seconds) if profile else None
-    if phases:
-        logger.info("where the time went: %s", told(phases, totals.rows))
+    if told:
+        logger.info("where the time went: %s", told)
     if stop.requested:
         logger.info("stopped%s", f": the same command with --resume continues {output}" if output else "")
         raise typer.Exit(stop.exit_code)
     if isinstance(sink, PredictionFile):
-        _finish(sink, totals.counts, n_rows, phases)
+        _finish(sink, totals.counts, n_rows, told)
     if totals.errors:
         raise typer.Exit(FINISHED_WITH_ERRORS)
 
@@ -247,10 +248,8 @@ def _saying_how_to_go_on(output: Path | None) -> Iterator[None]:
         raise DeeplayerError(f"{error} (then continue {output} with --resume)") from error
 
 
-def _finish(
-    sink: PredictionFile, counts: dict[str, int], n_rows: int | None, profile: dict[str, float] | None = None
-) -> None:
+def _finish(sink: PredictionFile, counts: dict[str, int], n_rows: int | None, profile: Profile | None = None) -> None:
     """Note in the record how many rows the finished file has; say so if they are not those of the input."""
-    replace(sink.record, counts=counts, profile=profile or sink.record.profile).save(sink.path)
+    replace(sink.record, counts=counts, profile=asdict(profile) if profile else sink.record.profile).save(sink.path)
     if n_rows is not None and counts["rows"] != n_rows:
         logger.warning("%s holds %d rows, the input %d: the input has changed", sink.path, counts["rows"], n_rows)

@@ -244,7 +244,8 @@ class Engine:
             asking = Asking(expressions, ends, lengths, seeds)
             stages = list(zip(self.method.stages, self._selects, strict=True))
             own = (hidden, queries, caches[-1].upto(n_own)[0] if caches else queries)
-            hidden, kept, late = self._finish(self._language, stages, prefix, image, own, asking, room)
+            with self.watch.timing("finish"):
+                hidden, kept, late = self._finish(self._language, stages, prefix, image, own, asking, room)
             caches += late
         asked = torch.tensor(own_lengths, device=device)[:, None] - 1
         asked = asked + torch.arange(max(map(len, drafts)) + 1, device=device)

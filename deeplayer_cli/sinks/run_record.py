@@ -33,7 +33,7 @@ class RunRecord:
     settings: Mapping[str, object]
     circumstances: Mapping[str, object]
     counts: Mapping[str, int] | None = None
-    profile: Mapping[str, float] | None = None
+    profile: Mapping[str, object] | None = None
 
     @property
     def fingerprint(self) -> str:
