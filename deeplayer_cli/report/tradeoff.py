@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import cycle, product
 from typing import TYPE_CHECKING
 
 from deeplayer_cli.errors import DeeplayerError
@@ -19,6 +20,8 @@ _AXES: dict[str, Callable[[Cost], float]] = {
     "GFLOPs of vision and prompt, one expression an image": lambda cost: cost.gflops,
     "share of visual tokens seen, mean over layers": lambda cost: cost.mean_keep,
 }
+_COLOURS = [f"C{number}" for number in range(10)]
+_MARKERS = ("o", "s", "^", "D")  # another one where the colours begin anew
 _FORMATS = (".pdf", ".png", ".svg")
 
 
@@ -55,12 +58,13 @@ def plot(lines: Sequence[Line], path: Path) -> None:
     both = figure.subplots(1, 2, sharey=True)
     top = 1.1 * max(rate.high for points in curves.values() for _, rate in points) or 1.0
     for axes, (title, cost_of) in zip(both, _AXES.items(), strict=True):
-        for name, points in curves.items():
+        for (name, points), (marker, colour) in zip(curves.items(), cycle(product(_MARKERS, _COLOURS))):
             costs = [cost_of(cost) for cost, _ in points]
             # At 0 and 1 an interval ends at its value, but for rounding.
             below = [max(0.0, rate.value - rate.low) for _, rate in points]
             above = [max(0.0, rate.high - rate.value) for _, rate in points]
-            axes.errorbar(costs, [rate.value for _, rate in points], (below, above), marker="o", capsize=3, label=name)
+            values = [rate.value for _, rate in points]
+            axes.errorbar(costs, values, (below, above), marker=marker, color=colour, capsize=3, label=name)
         axes.set(xlabel=title, ylim=(0, top))
         axes.set_xlim(left=0)
         axes.grid(alpha=0.3)
