@@ -41,7 +41,7 @@ _Row = TypeVar("_Row")
 
 _SPEED = frozenset({"batch_size", "batch_tokens", "compiled", "profile", "share", "workers"})
 _POLL_SECONDS = 0.01
-_WINDOW = 4  # batches of most rows, among which those that fit together are looked for
+_WINDOW = 4  # batches of the largest images, among whose rows those that fit together are looked for
 
 
 @dataclass(frozen=True)
@@ -249,9 +249,8 @@ class Grounder:
             max_pixels=self.settings.max_pixels or MAX_PIXELS,
             exif_transpose=self.settings.exif_transpose,
         )
-        window = _WINDOW * self.settings.batch_size
         windows = read_ahead(
-            requests, self.tiling, read=read, workers=workers, window=window, ready=ready, effort=self.effort
+            requests, self.tiling, read=read, workers=workers, window=self._window(), ready=ready, effort=self.effort
         )
         if self.settings.share == "union":
             windows = by_image(chain.from_iterable(windows), lambda job: job.request)
@@ -261,6 +260,12 @@ class Grounder:
             if jobs is None:
                 return
             yield from self._ground_window(jobs, stopped)
+
+    def _window(self) -> int:
+        """Rows to look at together: their images wait in the host's memory, so fewer where a batch holds few."""
+        most_tiles = self.tiling.max_tiles + self.tiling.thumbnail
+        largest = self._engine.n_prompt_text + most_tiles * self.checkpoint.tokens_per_tile
+        return max(self.settings.batch_size, _WINDOW * self._batching.count(largest))
 
     def _ground_window(self, jobs: Sequence[Job], stopped: Callable[[], bool]) -> Iterator[Prediction]:
         predictions: dict[int, Prediction] = {}
