@@ -8,11 +8,10 @@ import os
 import time
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import chain
+from itertools import chain, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-import numpy as np
 import torch
 
 from deeplayer_cli import boxes, calibration, checkpoints, pruning
@@ -24,6 +23,7 @@ from deeplayer_cli.engine.stopwatch import Stopwatch
 from deeplayer_cli.errors import DeeplayerError, RowError
 from deeplayer_cli.imaging import MAX_PIXELS, open_image
 from deeplayer_cli.pipeline import Effort, Job, TiledImage, by_image, read_ahead
+from deeplayer_cli.prefixes import Prefixes
 from deeplayer_cli.schema import BadRequest, Prediction, Request, parse_request
 from deeplayer_cli.spending import Spending
 
@@ -145,6 +145,12 @@ class Grounder:
         effort: what the threads that prepare images took meanwhile.
         n_tokens: tokens of all answers so far.
         spending: what the same rows would have cost unpruned.
+        spared: seconds that others have spent on its prefixes.
+
+    Args:
+        checkpoint: the model.
+        settings: how to ask it.
+        prefixes: those of methods that take turns with this one, see `answer_window`.
 
     Example:
         >>> grounder = Grounder.load("demo", method="none")
@@ -152,7 +158,9 @@ class Grounder:
         ...     print(row.box)
     """
 
-    def __init__(self, checkpoint: Checkpoint, settings: Settings | None = None) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, settings: Settings | None = None, *, prefixes: Prefixes | None = None
+    ) -> None:
         self.checkpoint = checkpoint
         self.settings = settings = settings or Settings()
         self.tiling = replace(checkpoint.tiling, max_tiles=settings.max_tiles or checkpoint.tiling.max_tiles)
@@ -160,6 +168,7 @@ class Grounder:
         self.method = pruning.build(settings.method, settings.pruning_options(checkpoint), decoder.num_hidden_layers)
         if settings.share == "union" and not self.method.drops_once:
             raise DeeplayerError(f"method {settings.method} drops in several steps: it cannot --share a union")
+        self._prefixes, self.spared = prefixes or Prefixes(), 0.0
         self.effort = Effort()
         self.n_tokens = 0
         self.watch = Stopwatch(checkpoint.model.device if settings.profile else None)
@@ -241,6 +250,18 @@ class Grounder:
         Raises:
             DeeplayerError: with ``share="union"``, an image comes up again after others.
         """
+        for jobs in self.windows(rows, stopped=stopped, ready=ready):
+            for predictions in self.answer_window(jobs, stopped):
+                yield from predictions
+
+    def windows(
+        self,
+        rows: Iterable[Request | BadRequest | Mapping[str, object]],
+        *,
+        stopped: Callable[[], bool] = lambda: False,
+        ready: Callable[[], bool] = lambda: True,
+    ) -> Iterator[list[Job]]:
+        """Rows with their images, as many at a time as are worth looking at together; arguments as for `ground`."""
         workers = self.settings.workers or min(8, os.cpu_count() or 1)
         rows = _until_stopped(rows, stopped, ready)
         requests = (_as_request(row, index) for index, row in enumerate(rows, start=1))
@@ -259,7 +280,7 @@ class Grounder:
                 jobs = next(windows, None)
             if jobs is None:
                 return
-            yield from self._ground_window(jobs, stopped)
+            yield jobs
 
     def _window(self) -> int:
         """Rows to look at together: their images wait in the host's memory, so fewer where a batch holds few."""
@@ -267,7 +288,11 @@ class Grounder:
         largest = self._engine.n_prompt_text + most_tiles * self.checkpoint.tokens_per_tile
         return max(self.settings.batch_size, _WINDOW * self._batching.count(largest))
 
-    def _ground_window(self, jobs: Sequence[Job], stopped: Callable[[], bool]) -> Iterator[Prediction]:
+    def answer_window(self, jobs: Sequence[Job], stopped: Callable[[], bool]) -> Iterator[list[Prediction]]:
+        """Answer rows with their images: after every batch the predictions that are next in order, if any.
+
+        Grounders that differ in their method alone, and were given one `Prefixes`, may do so in turn, a batch each.
+        """
         predictions: dict[int, Prediction] = {}
         tasks = []
         for index, job in enumerate(jobs):
@@ -276,13 +301,19 @@ class Grounder:
             except RowError as error:
                 predictions[index] = self._failed(job.request, error)
         self._count(tasks)
-        batches = self._answer(tasks)
-        for index in range(len(jobs)):
-            while index not in predictions:
+        batches, n_handed = self._answer(tasks), 0
+        while n_handed < len(jobs):
+            if n_handed not in predictions:
                 if stopped():
                     return
                 predictions |= next(batches)
-            yield predictions.pop(index)
+            now = list(takewhile(predictions.__contains__, range(n_handed, len(jobs))))
+            n_handed += len(now)
+            yield [predictions.pop(index) for index in now]
+
+    def release(self) -> None:
+        """Let go of the last images' prefix."""
+        self._shared = _Shared()
 
     def _count(self, tasks: Sequence[_Task]) -> None:
         by_image: dict[TiledImage, list[int]] = {}
@@ -338,11 +369,8 @@ class Grounder:
             self._shared = _Shared()  # the old one makes room first
             alike = (task.image for task in tasks if len(task.image.tiles) == len(first.tiles))
             images = list(dict.fromkeys(alike))[: self._batching.count(self._prompt_tokens(tasks[0]))]
-            with self.watch.timing("copy"):
-                tiles = torch.from_numpy(np.stack([image.tiles for image in images])).to(self.checkpoint.model.device)
-            n_visual = len(first.tiles) * self.checkpoint.tokens_per_tile
-            places = torch.stack([pruning.token_places(image.grid, len(first.tiles), n_visual) for image in images])
-            self._shared = _Shared(images, self._engine.prefix(self._engine.encode(tiles), places))
+            prefix, spared = self._prefixes.of(self._engine, images)
+            self._shared, self.spared = _Shared(images, prefix), self.spared + spared
         batch = [task for task in tasks if task.image in self._shared.images]
         return (
             batch
@@ -378,7 +406,8 @@ class Grounder:
             raise DeeplayerError(f"the device has failed ({_first_line(error)}): rows until here are safe") from error
         if not is_out_of_memory(error):
             raise error
-        self._shared = _Shared()
+        self.release()
+        self._prefixes.clear()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if self.settings.share == "union" and len(tasks) > 1:

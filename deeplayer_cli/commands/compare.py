@@ -200,11 +200,11 @@ class _Plan:
 
         for one in self.wanted:
             runner.method(one)  # what this model cannot run is said before hours of work
-        runs = [_run(runner, self.base)]
+        runs = _run(runner, [self.base])
         lines = self._lines(runner)
         reachable = [one for one in lines if not isinstance(one, Unreachable)]
         line_called(self.reference, [label_of(one) for one in (self.base, *reachable)])
-        runs += [_run(runner, one) for one in reachable]
+        runs += _run(runner, reachable)
         return runs, [one for one in lines if isinstance(one, Unreachable)]
 
     def _lines(self, runner: Runner) -> Sequence[Settings | Unreachable]:
@@ -244,15 +244,17 @@ def _runner(
     return Runner(checkpoints.load(model, **weights), requests, folder, cache(record), stopped)
 
 
-def _run(runner: Runner, settings: Settings) -> Run:
-    """Ask the rows under some settings, with a progress bar; timed if none had been asked before."""
+def _run(runner: Runner, wanted: Sequence[Settings]) -> list[Run]:
+    """Ask the rows under some settings, with a progress bar; those are timed whose rows were all asked now."""
     from deeplayer_cli.commands.progress import Progress, Totals
 
-    totals = Totals(runner.mean_keep(settings))
-    with Progress(totals, None) as progress:
-        for prediction in runner.answer(settings):
-            progress.advance(prediction)
-    return replace(runner.finish(settings), seconds=progress.seconds if totals.rows == runner.n_rows else None)
+    seconds = {}
+    with Progress(Totals(lambda *_: 1.0), len(wanted) * runner.n_rows) as progress:
+        for tiles in dict.fromkeys(one.max_tiles for one in wanted):
+            for line, prediction in runner.answer([one for one in wanted if one.max_tiles == tiles]):
+                progress.advance(prediction)
+                seconds[line.settings] = line.seconds if line.rows == runner.n_rows else None
+    return [replace(runner.finish(one), seconds=seconds.get(one)) for one in wanted]
 
 
 def _recorded(folders: Sequence[Path]) -> list[Run]:

@@ -19,7 +19,7 @@ _EXPLANATION = (
     "95% intervals, clustered by image. mean: share of visual tokens seen, averaged over layers. GFLOPs, KV: computed, "
     "for vision and prompt of one row alone, one expression an image, without its answer. Methods compare fairly at "
     "equal cost only. retained, change and p: of accuracy, against {reference}, paired by row. fails: rows without a "
-    "box or in error. time: one method after the other, no benchmark."
+    "box or in error. time: as if it ran alone; no benchmark."
 )
 
 

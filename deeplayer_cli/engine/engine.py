@@ -149,6 +149,11 @@ class Engine:
         return len(self._language.layers)
 
     @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self._language.device
+
+    @property
     def n_prompt_text(self) -> int:
         """Tokens of a prompt besides its visual tokens and its expression."""
         return self._language.n_p0 + self._after_image.shape[1] + len(self._closing)
@@ -156,7 +161,7 @@ class Engine:
     @phase("vision")
     @torch.inference_mode()
     def encode(self, tiles: Tensor) -> Encoded:
-        """Visual tokens of images of equal tile count, (N, tiles, 3, S, S) uint8."""
+        """Visual tokens of images of equal tile count, (N, tiles, 3, S, S) uint8, on any device."""
         if self.method.reads_class:
             return vision.encode_with_class_attention(self._model, tiles)
         features = vision.encode(self._model, tiles)
@@ -173,7 +178,7 @@ class Engine:
         """
         language = self._language
         n_images, n_visual, _ = images.features.shape
-        split, is_open = self._split(n_visual)
+        split, is_open = self.prefix_kind(n_visual)
         hidden = torch.cat([images.features, language.embed(self._after_image).expand(n_images, -1, -1)], dim=1)
         n_shared = language.n_p0 + hidden.shape[1]
         rotation = language.rotation(torch.arange(language.n_p0, n_shared, device=language.device)[None])
@@ -289,8 +294,8 @@ class Engine:
 
         return timed
 
-    def _split(self, n_visual: int) -> tuple[int, bool]:
-        """How many layers an image's tokens share, and whether the last of them is left open.
+    def prefix_kind(self, n_visual: int) -> tuple[int, bool]:
+        """How many layers an image's tokens share, and whether the last of them is left open: what prefixes differ in.
 
         Nobody reads what the model's own last layer puts out for an image.
         """

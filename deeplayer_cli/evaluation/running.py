@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from deeplayer_cli import pruning
@@ -14,10 +17,11 @@ from deeplayer_cli.evaluation.matching import label_of
 from deeplayer_cli.evaluation.reading import read_predictions
 from deeplayer_cli.evaluation.results import result_path, with_outcome
 from deeplayer_cli.grounder import Grounder
+from deeplayer_cli.prefixes import Prefixes
 from deeplayer_cli.sinks import PredictionFile, Start
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from deeplayer_cli.checkpoints import Checkpoint
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     from deeplayer_cli.evaluation.cost import Workload
     from deeplayer_cli.grounder import Settings
     from deeplayer_cli.imaging import Tiling
+    from deeplayer_cli.pipeline import Job
     from deeplayer_cli.pruning import Method
     from deeplayer_cli.schema import Id, Prediction
     from deeplayer_cli.sinks import RunRecord
@@ -33,6 +38,41 @@ if TYPE_CHECKING:
 
 class Stopped(Exception):  # noqa: N818 - not an error
     """A comparison ended early because it was asked to."""
+
+
+@dataclass
+class Line:
+    """One of the settings that rows are asked under.
+
+    Attributes:
+        settings: what to ask.
+        sink: where the answers go.
+        grounder: who asks.
+        rows: how many have been asked.
+        seconds: what that would have taken without the others.
+    """
+
+    settings: Settings
+    sink: PredictionFile
+    grounder: Grounder
+    rows: int = 0
+    seconds: float = 0.0
+
+    def turns(self, jobs: Sequence[Job], stopped: Callable[[], bool]) -> Iterator[list[Prediction]]:
+        """Answer what has no answer among some rows, a batch at a time; what is yielded has been written."""
+        mine = [job for job in jobs if self.sink.unanswered(job.request)]
+        batches = self.grounder.answer_window(mine, stopped)
+        while True:
+            begun, spared = time.perf_counter(), self.grounder.spared
+            batch = next(batches, None)
+            if batch is None:
+                return
+            self.grounder.release()  # the next line needs the room
+            for prediction in batch:
+                self.sink.write(prediction)
+            self.rows += len(batch)
+            self.seconds += time.perf_counter() - begun + self.grounder.spared - spared
+            yield batch
 
 
 @dataclass(frozen=True)
@@ -67,26 +107,37 @@ class Runner:
         tiling = self.checkpoint.tiling
         return replace(tiling, max_tiles=settings.max_tiles or tiling.max_tiles)
 
-    def mean_keep(self, settings: Settings) -> Callable[[int, int], float]:
-        """Share of an image's so many visual tokens that is seen under settings, averaged over layers."""
-        method, n_layers = self.method(settings), self.checkpoint.model.config.text_config.num_hidden_layers
-        return lambda n_visual, _: method.mean_keep(n_visual, n_layers)
+    def answer(self, wanted: Sequence[Settings]) -> Iterator[tuple[Line, Prediction]]:
+        """Ask the rows that have no answer yet, under all settings in turn, yielding each answer once it is written.
 
-    def answer(self, settings: Settings) -> Iterator[Prediction]:
-        """Ask the rows that have no answer yet, yielding each when it has been written.
+        What the methods have in common is computed once for each batch: the vision tower, and the layers before the
+        drop where it is the same for neighbours in the order of their layers.
+
+        Args:
+            wanted: settings that differ in their method alone.
 
         Raises:
             DeeplayerError: the file holds an answer to another question under some id, or cannot be written.
             Stopped: it was asked to end; what was yielded is in the file.
         """
-        record = self.record(settings)
-        with PredictionFile(result_path(self.folder, record), record, Start.RESUME) as sink:
-            unanswered = (row for row in self.requests if sink.unanswered(row))
-            for prediction in Grounder(self.checkpoint, settings).ground(unanswered, stopped=self.stopped):
-                sink.write(prediction)
-                yield prediction
+        prefixes = Prefixes()
+        with ExitStack() as files:
+            lines = [self._line(settings, prefixes, files) for settings in wanted]
+            lines.sort(key=lambda line: line.grounder.method.layer or 0)
+            unanswered = (row for row in self.requests if any([line.sink.unanswered(row) for line in lines]))  # noqa: C419
+            for jobs in lines[0].grounder.windows(unanswered, stopped=self.stopped):
+                turns = [line.turns(jobs, self.stopped) for line in lines]
+                for turn in zip_longest(*turns, fillvalue=()):
+                    yield from (
+                        (line, prediction) for line, part in zip(lines, turn, strict=True) for prediction in part
+                    )
         if self.stopped():
             raise Stopped
+
+    def _line(self, settings: Settings, prefixes: Prefixes, files: ExitStack) -> Line:
+        record = self.record(settings)
+        sink = files.enter_context(PredictionFile(result_path(self.folder, record), record, Start.RESUME))
+        return Line(settings, sink, Grounder(self.checkpoint, settings, prefixes=prefixes))
 
     def finish(self, settings: Settings) -> Run:
         """What the answers to the rows come to; notes in the file's record that it is whole."""

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import orjson
@@ -14,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from deeplayer_cli.app import app
+from deeplayer_cli.engine import Engine
 from deeplayer_cli.errors import DeeplayerError
 
 SAMPLES = str(Path(__file__).parents[2] / "sample_data" / "requests.jsonl")
@@ -87,6 +89,33 @@ def test_a_comparison_goes_on_where_it_was_stopped(tmp_path):
     read = compared("compare", "--from", tmp_path / "kept", "--reference", "fastv")
     assert [(line["method"], line["gflops"]) for line in read] == [(line["method"], line["gflops"]) for line in whole]
     assert read[0]["difference"]["value"] == -whole[1]["difference"]["value"] and read[1]["difference"] is None
+
+
+def test_methods_share_what_they_have_in_common(tmp_path, monkeypatch):
+    """The vision tower, and layers 1..3 where both drop after 3; and no answer is another for it."""
+    calls = Counter()
+
+    def counted(name):
+        plain = getattr(Engine, name)
+
+        def call(self, *arguments):
+            calls[name] += 1
+            return plain(self, *arguments)
+
+        return call
+
+    for name in ("encode", "prefix"):
+        monkeypatch.setattr(Engine, name, counted(name))
+    methods = ("deep-layer", "fastv", "random", "divprune", "visionzip-nomerge")
+    compared(*COMPARE, "--limit", "8", "--methods", ",".join(methods), "--results", tmp_path / "together")
+    # `none` alone, then all others: once with the class token's attention, which one method wants, and once without.
+    assert calls == {"encode": 1 + 2, "prefix": 1 + 4}
+    for method in methods:
+        compared(*COMPARE, "--limit", "8", "--methods", method, "--results", tmp_path / "alone")
+    names = {path.name for path in (tmp_path / "together").glob("*.jsonl")}
+    assert len(names) == 6 and names == {path.name for path in (tmp_path / "alone").glob("*.jsonl")}
+    for name in names:
+        assert (tmp_path / "together" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
 
 
 def test_a_signal_ends_it_in_good_order(tmp_path):
