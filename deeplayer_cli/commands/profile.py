@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from deeplayer_cli.checkpoints.memory import peak_bytes
-
 if TYPE_CHECKING:
     from deeplayer_cli.grounder import Grounder
 
@@ -36,6 +34,8 @@ class Profile:
     @classmethod
     def of(cls, grounder: Grounder, rows: int, seconds: float) -> Profile:
         """Of a run that asked ``rows`` in some seconds."""
+        from deeplayer_cli.checkpoints.memory import peak_bytes
+
         phases = dict(grounder.watch.seconds)
         phases["rest"] = seconds - sum(phases.values())
         return cls(
