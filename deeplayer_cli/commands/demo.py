@@ -6,13 +6,18 @@ import logging
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import orjson
 import typer
 
 from deeplayer_cli.commands import options
 from deeplayer_cli.commands.options import Query, option
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from deeplayer_cli.demo.evaluate import Holding
 
 logger = logging.getLogger("deeplayer")
 
@@ -45,25 +50,50 @@ def evaluate(
     keep: options.Keep = 0.1,
     layer: options.Layer = None,
     query: options.QueryRows = Query.LAST,
+    by: Annotated[str, option("--by", help="Score each value of this field, such as visual_tokens.")] = "kind",
     json: options.Json = False,
 ) -> None:
-    """Ground scenes that the shipped model never saw, and score the boxes by kind of expression."""
+    """Ground scenes that the shipped model never saw: how many boxes are right, and what the others hold."""
+    from deeplayer_cli import evaluation
     from deeplayer_cli.commands.progress import Progress, Totals
-    from deeplayer_cli.commands.score import score
-    from deeplayer_cli.demo.evaluate import predict
+    from deeplayer_cli.commands.score import show
+    from deeplayer_cli.demo.evaluate import Exam
     from deeplayer_cli.grounder import Grounder
     from deeplayer_cli.sinks.stream import Stream
 
+    exam = Exam(seed, count)
     grounder = Grounder.load(model, device=device, method=method, keep=keep, layer=layer, query=query.value)
     totals = Totals(grounder.mean_keep)
     with TemporaryDirectory() as folder:
         predictions = Path(folder, "predictions.jsonl")
         with Stream(predictions) as writer, Progress(totals, total_rows=None) as progress:
-            for prediction in predict(grounder, seed, count):
+            for prediction in exam.predictions(grounder):
                 writer.write(prediction)
                 progress.advance(prediction)
         logger.info(totals.summary(progress.seconds))
-        score(predictions, by="kind", json=json)
+        report = evaluation.score(evaluation.read_predictions(predictions), by=by)
+    if json:
+        typer.echo(orjson.dumps(report.to_dict() | {"held": exam.held}, option=orjson.OPT_INDENT_2))
+    else:
+        show(report)
+        _show_held(exam.held)
+
+
+def _show_held(held: Mapping[str, Mapping[Holding, int]]) -> None:
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
+    from deeplayer_cli.demo.evaluate import HOLDINGS
+
+    table = Table(title="what the boxes hold", box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("kind")
+    for heading in HOLDINGS:
+        table.add_column(heading, justify="right")
+    for kind, counts in sorted(held.items()):
+        rows = sum(counts.values())
+        table.add_row(kind, *(f"{counts.get(heading, 0) / rows:.1%}" for heading in HOLDINGS))
+    Console().print(table)
 
 
 @app.command()

@@ -61,7 +61,11 @@ def score(
     if json:
         typer.echo(orjson.dumps(report.to_dict(), option=orjson.OPT_INDENT_2))
         return
+    show(report)
 
+
+def show(report: Report) -> None:
+    """Print a report as a table with its notes."""
     from rich.console import Console
 
     console = Console()

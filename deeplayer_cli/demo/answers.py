@@ -82,17 +82,19 @@ class Wording:
 
 @dataclass(frozen=True)
 class Batch:
-    """Questions with their answers, padded.
+    """Questions with their answers, one after the other, scene by scene.
 
     Attributes:
-        ids: [scenes, questions, width] int64.
-        wanted: the id to answer with after each of ``ids``, -1 outside of answers.
-        forms: of every scene's questions.
+        ids: [tokens] int64.
+        wanted: [tokens] int64, the id to answer with after each of ``ids``, -1 outside of answers.
+        naming: [tokens] bool, of questions for a name.
+        lengths: [scenes, questions] int64, tokens of each question with its answer.
     """
 
     ids: torch.Tensor
     wanted: torch.Tensor
-    forms: tuple[Form, ...]
+    naming: torch.Tensor
+    lengths: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -106,21 +108,21 @@ class Losses:
 
 def make_batch(wording: Wording, scenes: Sequence[Scene], forms: tuple[Form, ...], rng: random.Random) -> Batch:
     """Questions of the given forms about each scene; one with fewer expressions repeats some."""
-    rows = []
+    ids, wanted, naming, lengths = list[int](), list[int](), list[bool](), list[int]()
     for scene in scenes:
         referrals = list(scene.referrals)
         rng.shuffle(referrals)
-        asked = zip(cycle(referrals), forms)
-        rows.append([(wording.question(one.expression, form), wording.answer(one, form)) for one, form in asked])
-    width = max(len(question) + len(answer) for row in rows for question, answer in row)
-    ids = torch.zeros(len(rows), len(forms), width, dtype=torch.long)
-    wanted = torch.full_like(ids, _NO_ANSWER)
-    for i, row in enumerate(rows):
-        for j, (question, answer) in enumerate(row):
-            end = len(question) + len(answer)
-            ids[i, j, :end] = torch.tensor(question + answer)
-            wanted[i, j, len(question) - 1 : end - 1] = torch.tensor(answer)
-    return Batch(ids, wanted, forms)
+        for referral, form in zip(cycle(referrals), forms):
+            question = wording.question(referral.expression, form)
+            answer = wording.answer(referral, form)
+            length = len(question) + len(answer)
+            ids += question + answer
+            wanted += [_NO_ANSWER] * (len(question) - 1) + answer + [_NO_ANSWER]
+            naming += [form is Form.NAME] * length
+            lengths.append(length)
+    return Batch(
+        torch.tensor(ids), torch.tensor(wanted), torch.tensor(naming), torch.tensor(lengths).view(len(scenes), -1)
+    )
 
 
 def losses(
@@ -136,9 +138,8 @@ def losses(
         sigma: spread of the number targets, in thousandths of the image.
     """
     asked = batch.wanted != _NO_ANSWER
-    logits = model.lm_head(_states(model, wording, features, batch.ids)[asked])
-    wanted = batch.wanted[asked]
-    naming = torch.tensor([form is Form.NAME for form in batch.forms])[:, None].expand_as(asked)[asked]
+    logits = model.lm_head(_states(model, wording, features, batch.ids, batch.lengths)[asked])
+    wanted, naming = batch.wanted[asked], batch.naming[asked]
     number = wanted < tokenizer.NUMBERS
     text = ~naming & ~number
     return Losses(
@@ -149,19 +150,28 @@ def losses(
 
 
 def answer_logits(
-    model: InternVLForConditionalGeneration, wording: Wording, features: torch.Tensor, ids: torch.Tensor
+    model: InternVLForConditionalGeneration,
+    wording: Wording,
+    features: torch.Tensor,
+    ids: torch.Tensor,
+    lengths: torch.Tensor,
 ) -> torch.Tensor:
-    """Logits [images, questions, width, vocabulary] at every token of ``ids`` [images, questions, width]."""
-    logits: torch.Tensor = model.lm_head(_states(model, wording, features, ids))
+    """Logits [tokens, vocabulary] at every token of ``ids`` and ``lengths``, which are as in ``Batch``."""
+    logits: torch.Tensor = model.lm_head(_states(model, wording, features, ids, lengths))
     return logits
 
 
 def _states(
-    model: InternVLForConditionalGeneration, wording: Wording, features: torch.Tensor, ids: torch.Tensor
+    model: InternVLForConditionalGeneration,
+    wording: Wording,
+    features: torch.Tensor,
+    ids: torch.Tensor,
+    lengths: torch.Tensor,
 ) -> torch.Tensor:
     language = model.model.language_model
     before, after = (
         language.embed_tokens(torch.tensor(part)).expand(len(features), -1, -1)
         for part in (wording.before_image, wording.after_image)
     )
-    return packed.forward(language, torch.cat((before, features, after), dim=1), language.embed_tokens(ids))
+    prefix = torch.cat((before, features, after), dim=1)
+    return packed.forward(language, prefix, language.embed_tokens(ids), lengths)

@@ -2,26 +2,76 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from deeplayer_cli.demo.scenes import HELD_OUT_SEEDS, write
+from deeplayer_cli.boxes import box_iou
+from deeplayer_cli.demo.scenes import HELD_OUT_SEEDS, named, scene, write
 from deeplayer_cli.sources.jsonl import JsonLines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from deeplayer_cli.demo.scenes import Scene
     from deeplayer_cli.grounder import Grounder
     from deeplayer_cli.schema import Prediction
 
+_HELD_FROM = 0.5  # IoU
 
-def predict(grounder: Grounder, first: int, count: int) -> Iterator[Prediction]:
-    """Ground about four expressions on each of ``count`` held-out scenes, from scene number ``first`` on.
+Holding = Literal["the object meant", "a near copy", "another object", "no object", "no box"]
+HOLDINGS: tuple[Holding, ...] = ("the object meant", "a near copy", "another object", "no object", "no box")
 
-    The scenes pass through PNG files and the request reader, as anybody's images would.
+
+class Exam:
+    """Held-out scenes, about four expressions on each, and what the answers box.
+
+    Args:
+        first: number of the first scene.
+        count: number of scenes.
+
+    Raises:
+        DeeplayerError: there are not so many.
     """
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        write(folder, HELD_OUT_SEEDS, first, count)
-        yield from grounder.ground(JsonLines(folder / "requests.jsonl", "requests.jsonl", folder).rows())
+
+    def __init__(self, first: int, count: int) -> None:
+        self._first, self._count = first, count
+        self._seeds = named(HELD_OUT_SEEDS, first, count)
+        self._scene = lru_cache(maxsize=1)(self._draw)
+        self.held: dict[str, Counter[Holding]] = {}
+
+    def predictions(self, grounder: Grounder) -> Iterator[Prediction]:
+        """Ground the expressions, and count in ``held``, by kind of expression, what the boxes hold.
+
+        The scenes pass through PNG files and the request reader, as anybody's images would.
+        """
+        with TemporaryDirectory() as name:
+            folder = Path(name)
+            write(folder, HELD_OUT_SEEDS, self._first, self._count)
+            for prediction in grounder.ground(JsonLines(folder / "requests.jsonl", "requests.jsonl", folder).rows()):
+                drawn = self._scene(str(prediction.id).rpartition("-")[0])
+                self.held.setdefault(str(prediction.meta["kind"]), Counter())[holding(prediction, drawn)] += 1
+                yield prediction
+
+    def _draw(self, name: str) -> Scene:
+        return scene(self._seeds[name])
+
+
+def holding(prediction: Prediction, drawn: Scene) -> Holding:
+    """What the predicted box holds: the object that it fits best, if at an IoU of 0.5 or more.
+
+    A near copy differs from the object that is meant in one of shape, colour and size, or in none.
+    """
+    if prediction.box is None:
+        return "no box"
+    box = prediction.box
+    best = max(drawn.objects, key=lambda thing: box_iou(box, thing.box))
+    if box_iou(box, best.box) < _HELD_FROM:
+        return "no object"
+    (meant,) = (thing for thing in drawn.objects if thing.box == prediction.gold)
+    if best is meant:
+        return "the object meant"
+    agreements = sum(mine == other for mine, other in zip(best.name.split(), meant.name.split(), strict=True))
+    return "a near copy" if agreements >= 2 else "another object"

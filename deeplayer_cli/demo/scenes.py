@@ -90,6 +90,15 @@ def pick(pool: range, first: int, count: int) -> range:
     return pool[first : first + count]
 
 
+def named(pool: range, first: int, count: int) -> dict[str, int]:
+    """Seeds of scenes number ``first`` to ``first + count - 1`` of a pool, by the names that ``write`` gives them.
+
+    Raises:
+        DeeplayerError: the pool does not have all of them.
+    """
+    return {f"scene-{first + index:04d}": seed for index, seed in enumerate(pick(pool, first, count))}
+
+
 def write(folder: Path, pool: range, first: int, count: int) -> None:
     """Write scenes as ``images/*.png`` and their expressions, gold boxes included, as ``requests.jsonl``.
 
@@ -103,7 +112,7 @@ def write(folder: Path, pool: range, first: int, count: int) -> None:
         DeeplayerError: the pool does not have these scenes, a ``requests.jsonl`` with other rows exists, or the system
             refuses to write.
     """
-    seeds = {f"scene-{first + index:04d}": seed for index, seed in enumerate(pick(pool, first, count))}
+    seeds = named(pool, first, count)
     requests = folder / "requests.jsonl"
     # Drawn twice, once for the rows and once for the images: so nothing is kept in memory, or written before it may be.
     rows = b"".join(row for name, seed in seeds.items() for row in _rows(name, scene(seed).referrals))

@@ -14,6 +14,7 @@ import random
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -271,12 +272,11 @@ def _judge_scene(run: Run, one: Scene, form: Form) -> list[bool]:
     features = visual_tokens(run.model, [one])
     boxes: list[list[int]] = [[] for _ in rows]
     for _ in range(4):
-        ids = torch.zeros(1, len(rows), max(map(len, rows)), dtype=torch.long)
-        for index, row in enumerate(rows):
-            ids[0, index, : len(row)] = torch.tensor(row)
-        logits = answers.answer_logits(run.model, run.wording, features, ids)[0]
-        for row, box, scores in zip(rows, boxes, logits, strict=True):
-            box.append(int(scores[len(row) - 1, : tokenizer.NUMBERS].argmax()))
+        lengths = torch.tensor([[len(row) for row in rows]])
+        ids = torch.tensor(list(chain.from_iterable(rows)))
+        logits = answers.answer_logits(run.model, run.wording, features, ids, lengths)
+        for row, box, scores in zip(rows, boxes, logits[lengths[0].cumsum(0) - 1], strict=True):
+            box.append(int(scores[: tokenizer.NUMBERS].argmax()))
             row += [box[-1], *comma]
     return [
         box_iou(from_permille(box, (SIDE, SIDE)), referral.box) >= 0.5

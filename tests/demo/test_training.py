@@ -39,13 +39,13 @@ def parameters(run: Run) -> list[torch.Tensor]:
 def test_packed_is_every_expression_alone(dtype: torch.dtype, tolerance: float) -> None:
     torch.manual_seed(0)
     language = build(SMALL, len(tokenizer.build()), image_token=1100, end_token=1097).to(dtype).model.language_model
-    prefix, suffixes = torch.randn(2, 9, 32, dtype=dtype), torch.randn(2, 3, 5, 32, dtype=dtype)
-    together = packed.forward(language, prefix, suffixes)
-    for image in range(2):
-        for number in range(3):
-            embeddings = torch.cat((prefix[image], suffixes[image, number]))[None]
-            alone = language(inputs_embeds=embeddings).last_hidden_state[0, 9:]
-            torch.testing.assert_close(together[image, number], alone, rtol=tolerance, atol=tolerance)
+    lengths = torch.tensor([[5, 2, 4], [1, 5, 3]])
+    prefix, suffixes = torch.randn(2, 9, 32, dtype=dtype), torch.randn(int(lengths.sum()), 32, dtype=dtype)
+    together = packed.forward(language, prefix, suffixes, lengths).split(lengths.flatten().tolist())
+    for number, suffix in enumerate(suffixes.split(lengths.flatten().tolist())):
+        embeddings = torch.cat((prefix[number // 3], suffix))[None]
+        alone = language(inputs_embeds=embeddings).last_hidden_state[0, 9:]
+        torch.testing.assert_close(together[number], alone, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("shape", [(1, 32, 32), (3, 64, 32), (2, 32, 96)])
@@ -57,10 +57,10 @@ def test_muon_makes_singular_values_alike(shape: tuple[int, int, int]) -> None:
 
 def test_the_losses_fall(tmp_path: Path) -> None:
     run = Run(replace(TINY, vision_steps=0, steps=200), tmp_path)
-    told = [run.advance() for _ in range(30)]
+    told = [run.advance() for _ in range(40)]
     for learnt in ("names", "numbers"):
         losses = [one[learnt] for one in told]
-        assert sum(losses[-5:]) < sum(losses[:5])
+        assert sum(losses[-10:]) < sum(losses[:10])
 
 
 def test_only_names_and_numbers_are_asked_for_while_expressions_name_attributes(tmp_path: Path) -> None:
