@@ -21,7 +21,6 @@ from torch.nn import functional
 from deeplayer_cli.boxes import to_permille
 from deeplayer_cli.demo import packed, tokenizer
 from deeplayer_cli.demo.dense import spread_loss
-from deeplayer_cli.demo.scenes import SIDE
 from deeplayer_cli.prompts import internvl2_5
 
 if TYPE_CHECKING:
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
     from transformers import InternVLForConditionalGeneration, PreTrainedTokenizerFast
 
+    from deeplayer_cli.boxes import Resolution
     from deeplayer_cli.demo.expressions import Referral
     from deeplayer_cli.demo.scenes import Scene
 
@@ -70,11 +70,11 @@ class Wording:
         closing = internvl2_5(tokenizer.SYSTEM_MESSAGE).after_expression
         return self.ids(expression + closing.replace("</ref>", f"</ref>{form.value}", 1))
 
-    def answer(self, referral: Referral, form: Form) -> list[int]:
-        """The right answer, up to and including ``<|im_end|>``."""
+    def answer(self, referral: Referral, form: Form, resolution: Resolution) -> list[int]:
+        """The right answer about an image of some width and height, up to and including ``<|im_end|>``."""
         if form is Form.NAME:
             return self.ids(f" {referral.name}<|im_end|>")
-        numbers = ", ".join(map(str, to_permille(referral.box, (SIDE, SIDE))))
+        numbers = ", ".join(map(str, to_permille(referral.box, resolution)))
         if form is Form.NUMBERS:
             return self.ids(f"{numbers}<|im_end|>")
         return self.ids(f"<ref>{referral.expression}</ref><box>[[{numbers}]]</box><|im_end|>")
@@ -112,17 +112,22 @@ def make_batch(wording: Wording, scenes: Sequence[Scene], forms: tuple[Form, ...
     for scene in scenes:
         referrals = list(scene.referrals)
         rng.shuffle(referrals)
-        for referral, form in zip(cycle(referrals), forms):
-            question = wording.question(referral.expression, form)
-            answer = wording.answer(referral, form)
-            length = len(question) + len(answer)
-            ids += question + answer
-            wanted += [_NO_ANSWER] * (len(question) - 1) + answer + [_NO_ANSWER]
-            naming += [form is Form.NAME] * length
-            lengths.append(length)
-    return Batch(
-        torch.tensor(ids), torch.tensor(wanted), torch.tensor(naming), torch.tensor(lengths).view(len(scenes), -1)
-    )
+        asked = zip(cycle(referrals), forms)
+        rows.append(
+            [
+                (wording.question(one.expression, form), wording.answer(one, form, scene.image.size))
+                for one, form in asked
+            ]
+        )
+    width = max(len(question) + len(answer) for row in rows for question, answer in row)
+    ids = torch.zeros(len(rows), len(forms), width, dtype=torch.long)
+    wanted = torch.full_like(ids, _NO_ANSWER)
+    for i, row in enumerate(rows):
+        for j, (question, answer) in enumerate(row):
+            end = len(question) + len(answer)
+            ids[i, j, :end] = torch.tensor(question + answer)
+            wanted[i, j, len(question) - 1 : end - 1] = torch.tensor(answer)
+    return Batch(ids, wanted, forms)
 
 
 def losses(

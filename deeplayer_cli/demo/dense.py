@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from transformers import InternVLForConditionalGeneration, PreTrainedTokenizerFast
 
-    from deeplayer_cli.demo.shapes import Thing
+    from deeplayer_cli.demo.scenes import Scene
 
 _GRID = 12  # visual tokens along each side
 _REACH = 2.0  # pixels around a box within which a token's centre belongs to it
@@ -54,7 +54,7 @@ class Heads(nn.Module):
         }
 
     def loss(
-        self, model: InternVLForConditionalGeneration, features: torch.Tensor, scenes: Sequence[Sequence[Thing]]
+        self, model: InternVLForConditionalGeneration, features: torch.Tensor, scenes: Sequence[Scene]
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """Dense loss on projected visual tokens [scenes, 144, hidden], and what the log tells of it."""
         classes, boxes, offsets = targets(scenes)
@@ -84,24 +84,26 @@ def spread_loss(logits: torch.Tensor, wanted: torch.Tensor, sigma: float) -> tor
     return functional.kl_div(logits.log_softmax(-1)[:, :NUMBERS], spread, reduction="batchmean")
 
 
-def targets(scenes: Sequence[Sequence[Thing]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def targets(scenes: Sequence[Scene]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The object under each visual token.
 
     Returns:
         classes, [scenes, 144, 3] int64 (shape, colour, size; -1 where there is nothing); boxes, [scenes, 144, 4] int64,
-        xyxy in thousandths of the image; and offsets, as float, relative to the token's centre in units of 48 pixels.
+        xyxy in thousandths of the image; and offsets, as float, relative to the token's centre in units of 48 of the
+        192 pixels that an image is scaled to.
     """
     line = (torch.arange(_GRID) + 0.5) * (SIDE / _GRID)
     classes = torch.full((len(scenes), _GRID, _GRID, len(_CLASSES)), _EMPTY)
     pixels = torch.zeros(len(scenes), _GRID, _GRID, 4)
     centres = torch.stack((line.expand(_GRID, -1), line[:, None].expand(-1, _GRID)), dim=-1).repeat(1, 1, 2)
-    for index, things in enumerate(scenes):
-        for thing in things:
-            left, top, right, bottom = thing.box
+    for index, scene in enumerate(scenes):
+        scale = (SIDE / scene.image.width, SIDE / scene.image.height) * 2
+        for thing in scene.objects:
+            left, top, right, bottom = box = [edge * factor for edge, factor in zip(thing.box, scale, strict=True)]
             columns = ((line >= left - _REACH) & (line <= right + _REACH)).nonzero()[:, 0]
             rows = ((line >= top - _REACH) & (line <= bottom + _REACH)).nonzero()
             named = [words.index(getattr(thing, name)) for name, words in _CLASSES.items()]
             classes[index, rows, columns] = torch.tensor(named)
-            pixels[index, rows, columns] = torch.tensor(thing.box)
+            pixels[index, rows, columns] = torch.tensor(box)
     boxes = (pixels / SIDE * (NUMBERS - 1)).round().long()
     return classes.flatten(1, 2), boxes.flatten(1, 2), ((pixels - centres) / _BOX_UNIT).flatten(1, 2)

@@ -21,7 +21,7 @@ _PREPROCESSOR = {
     "image_processor_type": "GotOcr2ImageProcessor",
     "crop_to_patches": True,
     "min_patches": 1,
-    "max_patches": 1,  # one tile, without a thumbnail
+    "max_patches": 2,
     "size": {"height": SIDE, "width": SIDE},
     "do_convert_rgb": True,
     "do_resize": True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from deeplayer_cli.demo.shapes import COLOURS, SHAPES, SIZES, Thing
+from deeplayer_cli.demo.shapes import COLOURS, SHAPES, SIZES, SYNONYMS, Thing
 
 if TYPE_CHECKING:
     import random
@@ -20,23 +20,35 @@ Direction = tuple[int, int]  # axis (0 is x, 1 is y) and sign of the wanted side
 _PLACES: dict[str, Direction] = {
     "the leftmost {}": (0, -1),
     "the {} on the left": (0, -1),
+    "the {} farthest to the left": (0, -1),
     "the rightmost {}": (0, 1),
     "the {} on the right": (0, 1),
+    "the {} farthest to the right": (0, 1),
     "the topmost {}": (1, -1),
+    "the highest {}": (1, -1),
     "the {} at the top": (1, -1),
     "the lowest {}": (1, 1),
     "the {} at the bottom": (1, 1),
 }
 _RELATIONS: dict[str, Direction] = {
-    "the {} left of the {}": (0, -1),
-    "the {} right of the {}": (0, 1),
-    "the {} above the {}": (1, -1),
-    "the {} below the {}": (1, 1),
+    "left of": (0, -1),
+    "to the left of": (0, -1),
+    "right of": (0, 1),
+    "to the right of": (0, 1),
+    "above": (1, -1),
+    "over": (1, -1),
+    "below": (1, 1),
+    "under": (1, 1),
 }
-_ANY = "object"  # the noun that fits every shape
+_THAT_IS = "that is"  # between the two relations of a chain
+_ANY = ("object", "thing", "shape")  # the nouns that fit every shape
+_PATTERNS = (*_PLACES, *_RELATIONS, _THAT_IS)
 
 WORDS = tuple(
-    sorted({*COLOURS, *SHAPES, *SIZES, _ANY, *" ".join((*_PLACES, *_RELATIONS)).replace("{}", "").split()}),
+    sorted(
+        {*COLOURS, *SHAPES, *SIZES, *_ANY, *(word for words in SYNONYMS.values() for word in words)}
+        | set(" ".join(_PATTERNS).replace("{}", "").split())
+    ),
 )
 
 
@@ -46,7 +58,7 @@ class Referral:
 
     Attributes:
         expression: true of exactly one object.
-        kind: "attribute", "place" or "relation".
+        kind: one of ``KINDS``.
         box: of that object, xyxy in pixels.
         name: of that object, by all its attributes; it need not be true of this one only.
     """
@@ -72,8 +84,10 @@ class _Description:
             and self.size in (None, thing.size)
         )
 
-    def __str__(self) -> str:
-        return " ".join(word for word in (self.size, self.colour, self.shape or _ANY) if word)
+    def said(self, rng: random.Random) -> str:
+        """In words, some of them synonyms."""
+        noun = self.shape or rng.choice(_ANY)
+        return " ".join(rng.choice((word, *SYNONYMS.get(word, ()))) for word in (self.size, self.colour, noun) if word)
 
 
 def refer(rng: random.Random, things: tuple[Thing, ...], kinds: Iterable[str]) -> tuple[Referral, ...]:
@@ -82,7 +96,7 @@ def refer(rng: random.Random, things: tuple[Thing, ...], kinds: Iterable[str]) -
     Args:
         rng: chooses among all that could be said.
         things: the objects of the scene.
-        kinds: which of "attribute", "place" and "relation" to use.
+        kinds: which of ``KINDS`` to use.
     """
     columns = [_sample(rng, things, kind) for kind in kinds]
     return tuple(column[row] for row in range(_PER_KIND) for column in columns if row < len(column))
@@ -105,7 +119,7 @@ def _attribute(rng: random.Random, things: tuple[Thing, ...]) -> tuple[str, Thin
     description = _describe(rng, target, most=3)
     if sum(map(description.fits, things)) != 1:
         return None
-    return rng.choice(("the {}", "{}")).format(description), target
+    return rng.choice(("the {}", "{}")).format(description.said(rng)), target
 
 
 def _place(rng: random.Random, things: tuple[Thing, ...]) -> tuple[str, Thing] | None:
@@ -115,23 +129,52 @@ def _place(rng: random.Random, things: tuple[Thing, ...]) -> tuple[str, Thing] |
     ranked = sorted(filter(description.fits, things), key=lambda thing: -sign * thing.centre[axis])
     if len(ranked) < 2 or sign * (ranked[0].centre[axis] - ranked[1].centre[axis]) < _MARGIN:
         return None
-    return pattern.format(description), ranked[0]
+    return pattern.format(description.said(rng)), ranked[0]
 
 
 def _relation(rng: random.Random, things: tuple[Thing, ...]) -> tuple[str, Thing] | None:
     """The only one that fits and lies on that side of an object which its own words single out."""
+    found = _beside_named(rng, things)
+    return (f"the {found.noun} {found.where}", found.thing) if found else None
+
+
+def _chain(rng: random.Random, things: tuple[Thing, ...]) -> tuple[str, Thing] | None:
+    """The only one on some side of an object that is itself told by where it lies."""
+    anchor = _beside_named(rng, things)
+    if anchor is None:
+        return None
+    found = _beside(rng, things, f"the {anchor.noun} {_THAT_IS} {anchor.where}", anchor.thing)
+    return (f"the {found.noun} {found.where}", found.thing) if found else None
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """A thing, what to call it, and where it lies: together they single it out."""
+
+    noun: str
+    where: str
+    thing: Thing
+
+
+def _beside_named(rng: random.Random, things: tuple[Thing, ...]) -> _Beside | None:
+    """Beside an object that its own words single out."""
     anchor = rng.choice(things)
     named = _describe(rng, anchor, most=2)
+    return _beside(rng, things, f"the {named.said(rng)}", anchor) if sum(map(named.fits, things)) == 1 else None
+
+
+def _beside(rng: random.Random, things: tuple[Thing, ...], named: str, anchor: Thing) -> _Beside | None:
+    """The one of its class that lies on some side of the ``anchor``, which is called ``named``."""
     others = [thing for thing in things if thing is not anchor]
-    if sum(map(named.fits, things)) != 1 or not others:
+    if not others:
         return None
     description = _describe(rng, rng.choice(others), most=1)
-    pattern, (axis, sign) = rng.choice(tuple(_RELATIONS.items()))
+    relation, (axis, sign) = rng.choice(tuple(_RELATIONS.items()))
     leads = [(sign * (thing.centre[axis] - anchor.centre[axis]), thing) for thing in others if description.fits(thing)]
     inside = [thing for lead, thing in leads if lead >= _MARGIN]
     if len(inside) != 1 or any(-_MARGIN < lead < _MARGIN for lead, _ in leads):
         return None
-    return pattern.format(description, named), inside[0]
+    return _Beside(description.said(rng), f"{relation} {named}", inside[0])
 
 
 def _describe(rng: random.Random, thing: Thing, most: int) -> _Description:
@@ -148,4 +191,6 @@ _MAKERS: dict[str, Callable[[random.Random, tuple[Thing, ...]], tuple[str, Thing
     "attribute": _attribute,
     "place": _place,
     "relation": _relation,
+    "chain": _chain,
 }
+KINDS = ("attribute", "place", "relation")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 MUON_RATE, ADAM_RATE = 0.02, 2e-3
 _WARM_UP = 100
+_CONSTANT = 0.25  # share of the steps before the decay
 _FINAL = 0.02
 
 
@@ -68,18 +69,10 @@ class Optimisers:
     Args:
         named: the trained parameters; two-dimensional ones go to Muon, embeddings and output heads excepted.
         steps: of the whole phase.
-        height: of the schedule, as a share of the full rates.
-        constant_until: share of ``steps`` before the decay.
     """
 
-    def __init__(
-        self,
-        named: Sequence[tuple[str, torch.Tensor]],
-        steps: int,
-        height: float = 1.0,
-        constant_until: float = 0.5,
-    ) -> None:
-        self._steps, self._constant, self._height = steps, constant_until * steps, height
+    def __init__(self, named: Sequence[tuple[str, torch.Tensor]], steps: int) -> None:
+        self._steps, self._constant = steps, _CONSTANT * steps
         hidden = {name for name, p in named if p.ndim == 2 and not any(word in name for word in ("embed", "head"))}
         self._all = (
             (Muon([p for name, p in named if name in hidden]), MUON_RATE),
@@ -96,7 +89,7 @@ class Optimisers:
         for optimiser, _ in self._all:
             optimiser.zero_grad()
         loss.backward()
-        share = self._height * self._share(number)
+        share = self._share(number)
         for optimiser, rate in self._all:
             for group in optimiser.param_groups:
                 group["lr"] = rate * share

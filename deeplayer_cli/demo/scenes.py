@@ -12,15 +12,17 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 import orjson
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
-from deeplayer_cli.demo.expressions import Referral, refer
+from deeplayer_cli.demo.expressions import KINDS, Referral, refer
 from deeplayer_cli.demo.shapes import COLOURS, SHAPES, Thing, draw
 from deeplayer_cli.errors import DeeplayerError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
+
+    from deeplayer_cli.boxes import Resolution
 
 SIDE = 192
 
@@ -30,8 +32,12 @@ HELD_OUT_SEEDS = range(1_000_000_000, 1_100_000_000)  # for whoever wants to kno
 CURVE_SEEDS = range(1_100_000_000, 1_200_000_000)  # for the training curve, by which a recipe may be chosen
 SAMPLE_SEEDS = range(2_000_000_000, 2_100_000_000)  # for the shipped samples
 
-_GAP = 4  # pixels between two boxes: touching shapes would make "tight" a matter of drawing order
-_SIZES = {"small": (34, 46), "large": (60, 82)}
+COMPACT = ((SIDE, SIDE), (SIDE, SIDE), (256, 192), (192, 240), (224, 160), (176, 224))
+"""Widths and heights of pictures that are one tile to a model, in equal shares."""
+LONG = ((384, 192), (192, 384))
+"""Those that are two tiles and a thumbnail."""
+
+_ALIKE = 0.4  # chance that an object is like an earlier one in all but one attribute
 _PLACING_ATTEMPTS = 40
 _REFERRALS_WRITTEN = 4
 
@@ -41,7 +47,7 @@ class Scene:
     """One picture and what can be said about it.
 
     Attributes:
-        image: RGB, 192 x 192.
+        image: RGB, of one of several shapes.
         objects: what was drawn, with tight boxes in pixels.
         referrals: distinct expressions, each true of exactly one object; kinds alternate.
     """
@@ -53,24 +59,40 @@ class Scene:
 
 @dataclass(frozen=True)
 class Difficulty:
-    """How many objects a scene shows and which kinds of expression it may use."""
+    """What a scene may hold.
+
+    Attributes:
+        objects: the fewest and the most.
+        small: extents of small objects, in pixels.
+        large: extents of large ones.
+        frames: widths and heights of the picture.
+        gap: pixels between two boxes; below 0, so much they may overlap.
+        kinds: of expressions.
+    """
 
     objects: tuple[int, int] = (3, 6)
-    kinds: tuple[str, ...] = ("attribute", "place", "relation")
+    small: tuple[int, int] = (32, 44)
+    large: tuple[int, int] = (62, 82)
+    frames: tuple[Resolution, ...] = COMPACT + LONG
+    gap: int = 4
+    kinds: tuple[str, ...] = KINDS
 
 
-def scene(seed: int, difficulty: Difficulty | None = None) -> Scene:
+STANDARD = Difficulty()
+HARD = Difficulty((6, 9), (24, 32), (44, 58), gap=-6, kinds=(*KINDS, "chain"))
+
+
+def scene(seed: int, difficulty: Difficulty = STANDARD) -> Scene:
     """Draw the scene of a seed.
 
     Args:
         seed: one of a pool; see ``pick``.
-        difficulty: what the scene may hold; by default 3 to 6 objects and every kind of expression.
+        difficulty: what the scene may hold.
     """
-    difficulty = difficulty or Difficulty()
     rng = random.Random(seed)
     while True:
-        image = _background(rng)
-        things = _place(rng, image, rng.randint(*difficulty.objects))
+        image = _background(rng, rng.choice(difficulty.frames))
+        things = _place(rng, image, difficulty)
         referrals = refer(rng, things, difficulty.kinds) if len(things) >= difficulty.objects[0] else ()
         if referrals:
             return Scene(image, things, referrals)
@@ -143,38 +165,77 @@ def _rows(name: str, referrals: Iterable[Referral]) -> Iterator[bytes]:
         yield orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def _place(rng: random.Random, image: Image.Image, count: int) -> tuple[Thing, ...]:
-    """Draw up to ``count`` objects whose boxes keep a gap; a crowded picture ends up with fewer."""
+def _place(rng: random.Random, image: Image.Image, difficulty: Difficulty) -> tuple[Thing, ...]:
+    """Draw objects whose boxes keep their gap; a crowded picture ends up with fewer."""
     things: list[Thing] = []
-    for _ in range(count):
-        size = rng.choice(("small", "small", "large"))
-        shape, colour = rng.choice(SHAPES), rng.choice(tuple(COLOURS))
+    for _ in range(rng.randint(*difficulty.objects)):
+        shape, colour, size = _attributes(rng, things)
+        extents = difficulty.small if size == "small" else difficulty.large
         for _ in range(_PLACING_ATTEMPTS):
-            width = rng.randint(*_SIZES[size])
-            height = min(max(width + rng.randint(-4, 4), _SIZES[size][0]), _SIZES[size][1])
-            left, top = rng.randint(1, SIDE - width - 1), rng.randint(1, SIDE - height - 1)
-            if all(_apart((left, top, left + width, top + height), other.box) for other in things):
+            width = rng.randint(*extents)
+            height = min(max(width + rng.randint(-4, 4), extents[0]), extents[1])
+            left, top = rng.randint(1, image.width - width - 1), rng.randint(1, image.height - height - 1)
+            if all(_apart((left, top, left + width, top + height), other.box, difficulty.gap) for other in things):
                 box = draw(image, rng, shape, colour, (left, top, width, height))
                 things.append(Thing(shape, colour, size, box))
                 break
     return tuple(things)
 
 
-def _apart(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
-    return a[2] + _GAP <= b[0] or b[2] + _GAP <= a[0] or a[3] + _GAP <= b[1] or b[3] + _GAP <= a[1]
+def _attributes(rng: random.Random, things: Sequence[Thing]) -> tuple[str, str, str]:
+    """Shape, colour and size of a new object, often those of an earlier one but for one of them."""
+    new = (rng.choice(SHAPES), rng.choice(tuple(COLOURS)), rng.choice(("small", "small", "large")))
+    if not things or rng.random() >= _ALIKE:
+        return new
+    like, changed = rng.choice(things), rng.randrange(3)
+    shape, colour, size = (
+        fresh if index == changed else old
+        for index, (old, fresh) in enumerate(zip((like.shape, like.colour, like.size), new, strict=True))
+    )
+    return shape, colour, size
 
 
-def _background(rng: random.Random) -> Image.Image:
-    style = rng.choice(("flat", "gradient", "noise"))
+def _apart(a: tuple[float, ...], b: tuple[float, ...], gap: int) -> bool:
+    return a[2] + gap <= b[0] or b[2] + gap <= a[0] or a[3] + gap <= b[1] or b[3] + gap <= a[1]
+
+
+def _background(rng: random.Random, size: Resolution) -> Image.Image:
+    """A picture without objects, in two dull colours."""
     dark, light = _dull(rng), _dull(rng)
-    if style == "flat":
-        return Image.new("RGB", (SIDE, SIDE), dark)
-    if style == "gradient":
-        ramp = Image.linear_gradient("L").rotate(rng.choice((0, 90, 180, 270))).resize((SIDE, SIDE))
-    else:
-        cells = rng.choice((12, 24, 48, 96))
-        ramp = Image.frombytes("L", (cells, cells), rng.randbytes(cells * cells)).resize((SIDE, SIDE))
-    return ImageOps.colorize(ramp, dark, light)
+    pattern = rng.choice(_PATTERNS)(rng)
+    return ImageOps.colorize(pattern.resize(size), dark, light)
+
+
+def _flat(rng: random.Random) -> Image.Image:
+    return Image.new("L", (1, 1), rng.randrange(256))
+
+
+def _gradient(rng: random.Random) -> Image.Image:
+    return Image.linear_gradient("L").rotate(rng.choice((0, 90, 180, 270)))
+
+
+def _noise(rng: random.Random) -> Image.Image:
+    cells = rng.choice((12, 24, 48, 96))
+    return Image.frombytes("L", (cells, cells), rng.randbytes(cells * cells))
+
+
+def _stripes(rng: random.Random) -> Image.Image:
+    period, steep = rng.randint(6, 24), rng.randint(-2, 2)
+    return Image.frombytes(
+        "L", (96, 96), bytes(255 * ((x + steep * y) // period % 2) for y in range(96) for x in range(96))
+    )
+
+
+def _scratches(rng: random.Random) -> Image.Image:
+    image = Image.new("L", (192, 192), rng.randrange(256))
+    pen = ImageDraw.Draw(image)
+    for _ in range(rng.randint(5, 25)):
+        x, y = rng.randrange(192), rng.randrange(192)
+        pen.line((x, y, x + rng.randint(-30, 30), y + rng.randint(-30, 30)), rng.randrange(256), rng.randint(1, 3))
+    return image
+
+
+_PATTERNS = (_flat, _gradient, _noise, _stripes, _scratches)
 
 
 def _dull(rng: random.Random) -> tuple[int, int, int]:

@@ -22,6 +22,16 @@ COLOURS = {
     "white": (245, 245, 245),
 }
 SIZES = ("small", "large")
+SYNONYMS = {
+    "purple": ("violet",),
+    "cyan": ("turquoise",),
+    "circle": ("disc",),
+    "square": ("box",),
+    "diamond": ("rhombus",),
+    "cross": ("plus",),
+    "small": ("little", "tiny"),
+    "large": ("big",),
+}
 
 _JITTER = 12  # per channel: no object has exactly the colour of its name
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 import random
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from itertools import chain
+from dataclasses import asdict, dataclass, field, replace
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,9 +27,21 @@ from deeplayer_cli.demo import answers, dense, tokenizer
 from deeplayer_cli.demo.answers import Form
 from deeplayer_cli.demo.model import Size, build
 from deeplayer_cli.demo.optimise import Optimisers
-from deeplayer_cli.demo.scenes import CURVE_SEEDS, SIDE, TRAIN_SEEDS, Difficulty, pick, scene
+from deeplayer_cli.demo.scenes import (
+    COMPACT,
+    CURVE_SEEDS,
+    HARD,
+    LONG,
+    SIDE,
+    STANDARD,
+    TRAIN_SEEDS,
+    Difficulty,
+    pick,
+    scene,
+)
 from deeplayer_cli.engine.vision import encode
 from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.imaging import Tiling, tile_image
 from deeplayer_cli.prompts import IMAGE_CONTEXT
 
 if TYPE_CHECKING:
@@ -38,15 +50,20 @@ if TYPE_CHECKING:
 
     from transformers import InternVLForConditionalGeneration
 
+    from deeplayer_cli.boxes import Resolution
     from deeplayer_cli.demo.expressions import Referral
     from deeplayer_cli.demo.scenes import Scene
 
 CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
 
+TILING = Tiling(SIDE, max_tiles=2)
+_ONE_TILE = Tiling(SIDE, max_tiles=1)
+
 _ATTRIBUTES = Difficulty(kinds=("attribute",))
 _ATTRIBUTES_UNTIL = 0.25  # of the second phase
 _NAMED = (2, 4)  # one question of so many asks for a name: while attributes are all there is, and afterwards
 _OFFICIAL = 0.4  # share of the batches afterwards whose boxes are asked for in the official form
+_LONG = 0.2  # share of the batches of two tiles and a thumbnail
 _SIGMAS = (8.0, 4.0)  # spread of the number targets, before and after 60% of the second phase
 _TEXT_WEIGHT = 0.5  # of the echo and the brackets, against the numbers and the names
 _SEEDS_PER_RUN = 100_000_000
@@ -70,8 +87,8 @@ class Recipe:
         seed: of the first weights and of every draw.
     """
 
-    vision_steps: int = 2000
-    steps: int = 3600
+    vision_steps: int = 3000
+    steps: int = 8000
     scenes: int = 8
     questions: int = 12
     judge_every: int = 250
@@ -130,22 +147,23 @@ class Run:
         return told
 
     def _see(self) -> dict[str, float]:
-        batch = self._draw(Difficulty())
-        things = [one.objects for one in batch]
-        loss, told = self.heads.loss(self.model, visual_tokens(self.model, batch), things)
+        batch = self._draw((STANDARD, HARD))
+        loss, told = self.heads.loss(self.model, visual_tokens(self.model, batch, _ONE_TILE), batch)
         self.optimisers[0].step(loss, self.step)
         return told
 
     def _answer(self, done: int) -> dict[str, float]:
         simple, late = done < _ATTRIBUTES_UNTIL * self.recipe.steps, done >= 0.6 * self.recipe.steps
         rng = random.Random(f"{self.recipe.seed} {self.step}")
-        batch = self._draw(_ATTRIBUTES if simple else Difficulty())
+        frames = LONG if rng.random() < _LONG else COMPACT  # a batch is of equal tile counts
+        difficulties = (_ATTRIBUTES,) if simple else (STANDARD, STANDARD, STANDARD, HARD)
+        batch = self._draw([replace(one, frames=frames) for one in difficulties])
         form = Form.OFFICIAL if not simple and rng.random() < _OFFICIAL else Form.NUMBERS
         names = self.recipe.questions // _NAMED[not simple]
         forms = (Form.NAME,) * names + (form,) * (self.recipe.questions - names)
         asked = answers.make_batch(self.wording, batch, forms, rng)
         with torch.no_grad():
-            features = visual_tokens(self.model, batch)
+            features = visual_tokens(self.model, batch, TILING)
         losses = answers.losses(self.model, self.wording, features, asked, _SIGMAS[late])
         self.optimisers[1].step(losses.numbers + losses.names + _TEXT_WEIGHT * losses.text, done)
         return {
@@ -154,9 +172,11 @@ class Run:
             f"{form.name.lower()}_text": losses.text.item(),
         }
 
-    def _draw(self, difficulty: Difficulty) -> list[Scene]:
+    def _draw(self, difficulties: Sequence[Difficulty]) -> list[Scene]:
+        """The step's scenes, in turn of each difficulty."""
         first = self.recipe.seed * _SEEDS_PER_RUN + self.step * self.recipe.scenes
-        return [scene(seed, difficulty) for seed in pick(TRAIN_SEEDS, first, self.recipe.scenes)]
+        seeds = pick(TRAIN_SEEDS, first, self.recipe.scenes)
+        return [scene(seed, difficulty) for seed, difficulty in zip(seeds, cycle(difficulties))]
 
     def save(self) -> None:
         """Write the checkpoint, whole or not at all."""
@@ -192,10 +212,9 @@ class Run:
         self.step, self.seconds = state["step"], state["seconds"]
 
 
-def visual_tokens(model: InternVLForConditionalGeneration, scenes: Sequence[Scene]) -> torch.Tensor:
-    """Projected visual tokens of some scenes, [scenes, 144, hidden]."""
-    tiles = torch.from_numpy(np.stack([np.asarray(one.image) for one in scenes])).permute(0, 3, 1, 2)[:, None]
-    return encode(model, tiles)
+def visual_tokens(model: InternVLForConditionalGeneration, scenes: Sequence[Scene], tiling: Tiling) -> torch.Tensor:
+    """Projected visual tokens of scenes of equal tile counts, [scenes, tiles * 144, hidden]."""
+    return encode(model, torch.from_numpy(np.stack([tile_image(one.image, tiling) for one in scenes])))
 
 
 def train(folder: Path, recipe: Recipe, *, resume: bool = False) -> Run:
@@ -267,9 +286,9 @@ def judge(run: Run, count: int, form: Form) -> float:
 def _judge_scene(run: Run, one: Scene, form: Form) -> list[bool]:
     """Whether each of the scene's first questions is answered by a box of IoU 0.5 or more."""
     referrals = one.referrals[:_JUDGED_QUESTIONS]
-    rows = [_until_numbers(run.wording, referral, form) for referral in referrals]
+    rows = [_until_numbers(run.wording, referral, form, one.image.size) for referral in referrals]
     comma = run.wording.ids(", ")
-    features = visual_tokens(run.model, [one])
+    features = visual_tokens(run.model, [one], TILING)
     boxes: list[list[int]] = [[] for _ in rows]
     for _ in range(4):
         lengths = torch.tensor([[len(row) for row in rows]])
@@ -279,14 +298,14 @@ def _judge_scene(run: Run, one: Scene, form: Form) -> list[bool]:
             box.append(int(scores[: tokenizer.NUMBERS].argmax()))
             row += [box[-1], *comma]
     return [
-        box_iou(from_permille(box, (SIDE, SIDE)), referral.box) >= 0.5
+        box_iou(from_permille(box, one.image.size), referral.box) >= 0.5
         for box, referral in zip(boxes, referrals, strict=True)
     ]
 
 
-def _until_numbers(wording: answers.Wording, referral: Referral, form: Form) -> list[int]:
+def _until_numbers(wording: answers.Wording, referral: Referral, form: Form, resolution: Resolution) -> list[int]:
     """The question and the answer up to its first number."""
-    answer = wording.answer(referral, form)
+    answer = wording.answer(referral, form, resolution)
     first = next(index for index, token in enumerate(answer) if token < tokenizer.NUMBERS)
     return wording.question(referral.expression, form) + answer[:first]
 

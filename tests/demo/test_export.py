@@ -15,8 +15,7 @@ from deeplayer_cli.commands import demo
 from deeplayer_cli.demo import scenes
 from deeplayer_cli.demo.answers import Form
 from deeplayer_cli.demo.export import export
-from deeplayer_cli.demo.train import Recipe, Run
-from deeplayer_cli.imaging import Tiling
+from deeplayer_cli.demo.train import TILING, Recipe, Run
 from tests.demo.test_training import TINY
 
 if TYPE_CHECKING:
@@ -56,9 +55,9 @@ def test_the_loaders_prompts_are_those_trained_on(run: Run, folder: Path) -> Non
             assert asked == wording.question(referral.expression, Form.OFFICIAL)
 
 
-def test_one_tile_and_the_right_end(run: Run, folder: Path) -> None:
+def test_the_tiling_trained_on_and_the_right_end(run: Run, folder: Path) -> None:
     checkpoint = load(str(folder), device="cpu")
-    assert checkpoint.tiling == Tiling(tile_size=scenes.SIDE, min_tiles=1, max_tiles=1)
+    assert checkpoint.tiling == TILING
     assert checkpoint.eos_id == run.tokens.eos_token_id
     assert checkpoint.image_token_id == run.tokens.convert_tokens_to_ids("<IMG_CONTEXT>")
     assert checkpoint.tokens_per_tile == 144

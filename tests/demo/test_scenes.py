@@ -12,26 +12,37 @@ import pytest
 from PIL import Image
 
 from deeplayer_cli.demo import scenes
+from deeplayer_cli.demo.expressions import KINDS, WORDS
 from deeplayer_cli.demo.shapes import COLOURS, SHAPES, SIZES, Thing, draw
+from deeplayer_cli.demo.train import TILING
 from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.imaging import count_tiles
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from deeplayer_cli.demo.scenes import Scene
 
 SAMPLE_DATA = Path(__file__).parents[2] / "sample_data"
 MARGIN = 14  # pixels
 POOLS = (scenes.TRAIN_SEEDS, scenes.HELD_OUT_SEEDS, scenes.CURVE_SEEDS, scenes.SAMPLE_SEEDS)
 SCENES = [scenes.scene(seed) for seed in range(150)]
+HARD = [scenes.scene(seed, scenes.HARD) for seed in range(150)]
 FLAT = (100, 100, 100)
 
 # Axis and sign of the wanted side.
 SIDES = {"left": (0, -1), "right": (0, 1), "top": (1, -1), "bottom": (1, 1), "above": (1, -1), "below": (1, 1)}
-SIDES |= {"leftmost": (0, -1), "rightmost": (0, 1), "topmost": (1, -1), "lowest": (1, 1)}
+SIDES |= {"leftmost": (0, -1), "rightmost": (0, 1), "topmost": (1, -1), "highest": (1, -1), "lowest": (1, 1)}
+SIDES |= {"over": (1, -1), "under": (1, 1)}
+MEANING = {"violet": "purple", "turquoise": "cyan", "disc": "circle", "box": "square", "rhombus": "diamond"}
+MEANING |= {"plus": "cross", "little": "small", "tiny": "small", "big": "large"}
+RELATION = "(?:to the )?(left|right) of|(above|over|below|under)"
 
 
 def named(phrase: str, things: Sequence[Thing]) -> list[Thing]:
     """The things that a noun phrase fits, read word by word."""
-    for word in phrase.split():
+    for said in phrase.split():
+        word = MEANING.get(said, said)
         if word in COLOURS:
             things = [thing for thing in things if thing.colour == word]
         elif word in SIZES:
@@ -39,7 +50,7 @@ def named(phrase: str, things: Sequence[Thing]) -> list[Thing]:
         elif word in SHAPES:
             things = [thing for thing in things if thing.shape == word]
         else:
-            assert word in ("the", "object")
+            assert word in ("the", "object", "thing", "shape")
     return list(things)
 
 
@@ -51,14 +62,15 @@ def lead(thing: Thing, other: Thing, side: str) -> float:
 
 def meant(expression: str, things: Sequence[Thing]) -> tuple[str, list[Thing]]:
     """The kind of an expression, and what it is true of."""
-    if match := re.fullmatch(r"the (.+?) (left of|right of|above|below) (the .+)", expression):
-        (anchor,) = named(match[3], things)
-        side = match[2].split()[0]
-        leads = [(lead(thing, anchor, side), thing) for thing in named(match[1], things) if thing is not anchor]
+    if match := re.fullmatch(f"the (.+?) (?:{RELATION}) (the .+)", expression):
+        noun, side = match[1], match[2] or match[3]
+        kind, (anchor,) = meant(match[4].replace("that is ", ""), things)
+        leads = [(lead(thing, anchor, side), thing) for thing in named(noun, things) if thing is not anchor]
         assert all(abs(distance) >= MARGIN for distance, _ in leads)
-        return "relation", [thing for distance, thing in leads if distance > 0]
-    extreme = re.fullmatch(r"the (?P<side>\w+most|lowest) (?P<noun>.+)", expression)
-    if match := extreme or re.fullmatch(r"the (?P<noun>.+) (?:on|at) the (?P<side>\w+)", expression):
+        found = [thing for distance, thing in leads if distance > 0]
+        return {"attribute": "relation", "relation": "chain"}[kind], found
+    extreme = re.fullmatch(r"the (?P<side>\w+most|highest|lowest) (?P<noun>.+)", expression)
+    if match := extreme or re.fullmatch(r"the (?P<noun>.+) (?:on|at|farthest to) the (?P<side>\w+)", expression):
         found = named(match["noun"], things)
         assert len(found) > 1
         ahead = [
@@ -70,16 +82,40 @@ def meant(expression: str, things: Sequence[Thing]) -> tuple[str, list[Thing]]:
     return "attribute", named(expression, things)
 
 
-def test_every_expression_is_true_of_exactly_one_object() -> None:
+@pytest.mark.parametrize(("drawn", "all_kinds"), [(SCENES, KINDS), (HARD, (*KINDS, "chain"))])
+def test_every_expression_is_true_of_exactly_one_object(drawn: Sequence[Scene], all_kinds: Sequence[str]) -> None:
     kinds = set()
-    for scene in SCENES:
+    for scene in drawn:
         for referral in scene.referrals:
             kind, things = meant(referral.expression, scene.objects)
             assert (kind, [thing.box for thing in things]) == (referral.kind, [referral.box]), referral
             assert referral.name.split() == [things[0].size, things[0].colour, things[0].shape]
             kinds.add(kind)
         assert len({referral.expression for referral in scene.referrals}) == len(scene.referrals)
-    assert kinds == {"attribute", "place", "relation"}
+    assert kinds == set(all_kinds)
+
+
+def test_all_words_are_known_and_used() -> None:
+    said = {word for scene in SCENES + HARD for referral in scene.referrals for word in referral.expression.split()}
+    assert said == set(WORDS)
+
+
+def test_hard_scenes_are_harder() -> None:
+    assert min(len(scene.objects) for scene in HARD) > np.mean([len(scene.objects) for scene in SCENES])
+    assert any(not apart(*pair, gap=0) for scene in HARD for pair in combinations(scene.objects, 2))
+    assert all(apart(*pair, gap=-6) for scene in HARD for pair in combinations(scene.objects, 2))
+    assert all(apart(*pair, gap=4) for scene in SCENES for pair in combinations(scene.objects, 2))
+
+
+def apart(one: Thing, other: Thing, gap: int) -> bool:
+    """Whether two boxes keep a gap along some axis."""
+    return any(a.box[axis + 2] + gap <= b.box[axis] for axis in (0, 1) for a, b in ((one, other), (other, one)))
+
+
+def test_frames_are_one_tile_or_two_and_a_thumbnail() -> None:
+    assert [count_tiles(frame, TILING) for frame in scenes.COMPACT] == [1] * 6
+    assert [count_tiles(frame, TILING) for frame in scenes.LONG] == [3] * 2
+    assert {scene.image.size for scene in SCENES} == {*scenes.COMPACT, *scenes.LONG}
 
 
 def test_a_scene_is_a_function_of_its_seed() -> None:

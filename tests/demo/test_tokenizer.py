@@ -16,7 +16,7 @@ def texts() -> list[str]:
     for referral in referrals:
         for form in Form:
             ids.append(WORDING.question(referral.expression, form))
-            ids.append(WORDING.answer(referral, form))
+            ids.append(WORDING.answer(referral, form, (200, 100)))
     assert TOKENS.unk_token_id not in {token for row in ids for token in row}
     return [*map(TOKENS.decode, ids), *(referral.expression for referral in referrals)]
 
@@ -33,7 +33,7 @@ def test_every_form_asks_in_its_own_words() -> None:
     closing = "<|im_end|>\n<|im_start|>assistant\n"
     assert asked[Form.OFFICIAL] == f"{referral.expression}</ref>{closing}"
     assert asked[Form.NAME] == f"{referral.expression}</ref> Answer with the object only.{closing}"
-    assert TOKENS.decode(WORDING.answer(referral, Form.NAME)) == f" {referral.name}<|im_end|>"
+    assert TOKENS.decode(WORDING.answer(referral, Form.NAME, (200, 100))) == f" {referral.name}<|im_end|>"
 
 
 def test_integers_are_tokens() -> None:
