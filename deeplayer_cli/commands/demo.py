@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
@@ -23,8 +24,19 @@ logger = logging.getLogger("deeplayer")
 
 app = typer.Typer(help="The small shipped model: its scenes, its accuracy and its training.", no_args_is_help=True)
 
+
+class Split(StrEnum):
+    """How hard the scenes are."""
+
+    STANDARD = "standard"
+    HARD = "hard"
+
+
 FirstScene = Annotated[
     int, option("--seed", min=0, help="Number of the first scene; the same number draws the same scene.")
+]
+SceneSplit = Annotated[
+    Split, option("--split", help="hard: more objects, smaller, some overlapping, and relations of two steps.")
 ]
 
 
@@ -33,17 +45,19 @@ def scenes(
     output: Annotated[Path, option("--output", "-o", help="Folder for the images and requests.jsonl.")],
     count: Annotated[int, option("--count", min=1, help="Number of scenes.")] = 24,
     seed: FirstScene = 0,
+    split: SceneSplit = Split.STANDARD,
 ) -> None:
     """Draw scenes that the shipped model never saw, with requests and gold boxes."""
     from deeplayer_cli.demo import scenes as generator
 
-    generator.write(output, generator.HELD_OUT_SEEDS, seed, count)
+    generator.write(output, generator.HELD_OUT_SEEDS, seed, count, generator.SPLITS[split])
 
 
 @app.command()
 def evaluate(
     count: Annotated[int, option("--count", min=1, help="Number of scenes, of about four requests each.")] = 500,
     seed: FirstScene = 0,
+    split: SceneSplit = Split.STANDARD,
     model: options.Model = "demo",
     device: options.Device = "auto",
     method: options.Method = "none",
@@ -61,7 +75,7 @@ def evaluate(
     from deeplayer_cli.grounder import Grounder
     from deeplayer_cli.sinks.stream import Stream
 
-    exam = Exam(seed, count)
+    exam = Exam(split, seed, count)
     grounder = Grounder.load(model, device=device, method=method, keep=keep, layer=layer, query=query.value)
     totals = Totals(grounder.mean_keep)
     with TemporaryDirectory() as folder:
@@ -100,6 +114,7 @@ def _show_held(held: Mapping[str, Mapping[Holding, int]]) -> None:
 def look(
     count: Annotated[int, option("--count", min=1, help="Number of scenes, of up to four expressions each.")] = 100,
     seed: FirstScene = 0,
+    split: SceneSplit = Split.STANDARD,
     model: options.Model = "demo",
     device: options.Device = "auto",
     json: options.Json = False,
@@ -110,8 +125,9 @@ def look(
 
     from deeplayer_cli import checkpoints
     from deeplayer_cli.demo.looking import looks
+    from deeplayer_cli.demo.scenes import SPLITS
 
-    area, layers = looks(checkpoints.load(model, device=device), seed, count)
+    area, layers = looks(checkpoints.load(model, device=device), seed, count, SPLITS[split])
     if json:
         lines = {"area": area, "layers": [asdict(one) for one in layers]}
         typer.echo(orjson.dumps(lines, option=orjson.OPT_INDENT_2))
@@ -130,7 +146,7 @@ def train(
     vision_steps: Annotated[
         int, option("--vision-steps", min=0, help="Steps of the vision tower alone, before it meets language.")
     ] = 3000,
-    steps: Annotated[int, option("--steps", min=0, help="Steps on questions and answers.")] = 8000,
+    steps: Annotated[int, option("--steps", min=0, help="Steps on questions and answers.")] = 6500,
     seed: Annotated[int, option("--seed", min=0, help="Of the first weights and of every draw.")] = 0,
     threads: Annotated[
         int | None, option("--threads", min=1, help="CPU threads; by default as many as torch takes.")

@@ -112,22 +112,17 @@ def make_batch(wording: Wording, scenes: Sequence[Scene], forms: tuple[Form, ...
     for scene in scenes:
         referrals = list(scene.referrals)
         rng.shuffle(referrals)
-        asked = zip(cycle(referrals), forms)
-        rows.append(
-            [
-                (wording.question(one.expression, form), wording.answer(one, form, scene.image.size))
-                for one, form in asked
-            ]
-        )
-    width = max(len(question) + len(answer) for row in rows for question, answer in row)
-    ids = torch.zeros(len(rows), len(forms), width, dtype=torch.long)
-    wanted = torch.full_like(ids, _NO_ANSWER)
-    for i, row in enumerate(rows):
-        for j, (question, answer) in enumerate(row):
-            end = len(question) + len(answer)
-            ids[i, j, :end] = torch.tensor(question + answer)
-            wanted[i, j, len(question) - 1 : end - 1] = torch.tensor(answer)
-    return Batch(ids, wanted, forms)
+        for referral, form in zip(cycle(referrals), forms):
+            question = wording.question(referral.expression, form)
+            answer = wording.answer(referral, form, scene.image.size)
+            length = len(question) + len(answer)
+            ids += question + answer
+            wanted += [_NO_ANSWER] * (len(question) - 1) + answer + [_NO_ANSWER]
+            naming += [form is Form.NAME] * length
+            lengths.append(length)
+    return Batch(
+        torch.tensor(ids), torch.tensor(wanted), torch.tensor(naming), torch.tensor(lengths).view(len(scenes), -1)
+    )
 
 
 def losses(
@@ -138,7 +133,7 @@ def losses(
     Args:
         model: the whole model.
         wording: its fixed text.
-        features: projected visual tokens, [scenes, 144, hidden].
+        features: projected visual tokens, [scenes, tiles * 144, hidden].
         batch: questions and answers.
         sigma: spread of the number targets, in thousandths of the image.
     """

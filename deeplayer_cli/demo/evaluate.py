@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
 
 from deeplayer_cli.boxes import box_iou
-from deeplayer_cli.demo.scenes import HELD_OUT_SEEDS, named, scene, write
+from deeplayer_cli.demo.scenes import HELD_OUT_SEEDS, SPLITS, named, scene, write
 from deeplayer_cli.sources.jsonl import JsonLines
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class Exam:
     """Held-out scenes, about four expressions on each, and what the answers box.
 
     Args:
+        split: one of ``SPLITS``.
         first: number of the first scene.
         count: number of scenes.
 
@@ -36,8 +37,8 @@ class Exam:
         DeeplayerError: there are not so many.
     """
 
-    def __init__(self, first: int, count: int) -> None:
-        self._first, self._count = first, count
+    def __init__(self, split: str, first: int, count: int) -> None:
+        self._difficulty, self._first, self._count = SPLITS[split], first, count
         self._seeds = named(HELD_OUT_SEEDS, first, count)
         self._scene = lru_cache(maxsize=1)(self._draw)
         self.held: dict[str, Counter[Holding]] = {}
@@ -49,14 +50,14 @@ class Exam:
         """
         with TemporaryDirectory() as name:
             folder = Path(name)
-            write(folder, HELD_OUT_SEEDS, self._first, self._count)
+            write(folder, HELD_OUT_SEEDS, self._first, self._count, self._difficulty)
             for prediction in grounder.ground(JsonLines(folder / "requests.jsonl", "requests.jsonl", folder).rows()):
                 drawn = self._scene(str(prediction.id).rpartition("-")[0])
                 self.held.setdefault(str(prediction.meta["kind"]), Counter())[holding(prediction, drawn)] += 1
                 yield prediction
 
     def _draw(self, name: str) -> Scene:
-        return scene(self._seeds[name])
+        return scene(self._seeds[name], self._difficulty)
 
 
 def holding(prediction: Prediction, drawn: Scene) -> Holding:

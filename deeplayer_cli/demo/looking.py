@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from deeplayer_cli.demo.scenes import HELD_OUT_SEEDS, pick, scene
+from deeplayer_cli.demo.scenes import HELD_OUT_SEEDS, STANDARD, pick, scene
 from deeplayer_cli.engine import Engine, Row, TemplateDraft
 from deeplayer_cli.imaging import tile_grid, tile_image
 from deeplayer_cli.pruning import AttentionScorer, Budget, Evidence, Method, Stage, token_places
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from deeplayer_cli.boxes import Box
     from deeplayer_cli.checkpoints import Checkpoint
+    from deeplayer_cli.demo.scenes import Difficulty
     from deeplayer_cli.pruning import QueryRows
 
 _EXPRESSIONS = 4  # per scene
@@ -41,7 +42,9 @@ class Look:
     drafted: float
 
 
-def looks(checkpoint: Checkpoint, first: int, count: int) -> tuple[float, list[Look]]:
+def looks(
+    checkpoint: Checkpoint, first: int, count: int, difficulty: Difficulty = STANDARD
+) -> tuple[float, list[Look]]:
     """Look at held-out scenes, from number ``first`` on.
 
     Returns:
@@ -51,7 +54,7 @@ def looks(checkpoint: Checkpoint, first: int, count: int) -> tuple[float, list[L
     areas, layers = [], range(1, checkpoint.model.config.text_config.num_hidden_layers)
     probes = {(layer, rows): _Probe(checkpoint, layer, rows) for layer in layers for rows in ("last", "drafted")}
     found: dict[tuple[int, str], list[float]] = {key: [] for key in probes}
-    for one in (scene(seed) for seed in pick(HELD_OUT_SEEDS, first, count)):
+    for one in (scene(seed, difficulty) for seed in pick(HELD_OUT_SEEDS, first, count)):
         referrals = list(islice(one.referrals, _EXPRESSIONS))
         tiles = torch.from_numpy(tile_image(one.image, checkpoint.tiling))[None]
         targets = [_tokens_on(referral.box, one.image, tiles.shape[1], checkpoint) for referral in referrals]

@@ -80,6 +80,7 @@ class Difficulty:
 
 STANDARD = Difficulty()
 HARD = Difficulty((6, 9), (24, 32), (44, 58), gap=-6, kinds=(*KINDS, "chain"))
+SPLITS = {"standard": STANDARD, "hard": HARD}
 
 
 def scene(seed: int, difficulty: Difficulty = STANDARD) -> Scene:
@@ -121,7 +122,7 @@ def named(pool: range, first: int, count: int) -> dict[str, int]:
     return {f"scene-{first + index:04d}": seed for index, seed in enumerate(pick(pool, first, count))}
 
 
-def write(folder: Path, pool: range, first: int, count: int) -> None:
+def write(folder: Path, pool: range, first: int, count: int, difficulty: Difficulty = STANDARD) -> None:
     """Write scenes as ``images/*.png`` and their expressions, gold boxes included, as ``requests.jsonl``.
 
     Args:
@@ -129,6 +130,7 @@ def write(folder: Path, pool: range, first: int, count: int) -> None:
         pool: whose scenes.
         first: number of the first scene in the pool; the others follow.
         count: number of scenes; about four requests each.
+        difficulty: of the scenes.
 
     Raises:
         DeeplayerError: the pool does not have these scenes, a ``requests.jsonl`` with other rows exists, or the system
@@ -137,13 +139,13 @@ def write(folder: Path, pool: range, first: int, count: int) -> None:
     seeds = named(pool, first, count)
     requests = folder / "requests.jsonl"
     # Drawn twice, once for the rows and once for the images: so nothing is kept in memory, or written before it may be.
-    rows = b"".join(row for name, seed in seeds.items() for row in _rows(name, scene(seed).referrals))
+    rows = b"".join(row for name, seed in seeds.items() for row in _rows(name, scene(seed, difficulty).referrals))
     try:
         if requests.exists() and requests.read_bytes() != rows:
             raise DeeplayerError(f"{requests} exists and holds other rows: write to another folder")
         (folder / "images").mkdir(parents=True, exist_ok=True)
         for name, seed in seeds.items():
-            scene(seed).image.save(folder / _image(name), optimize=True)
+            scene(seed, difficulty).image.save(folder / _image(name), optimize=True)
         requests.write_bytes(rows)
     except OSError as error:
         raise DeeplayerError(f"{folder} cannot be written: {error.strerror or error}") from error

@@ -14,7 +14,7 @@ import random
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from itertools import cycle
+from itertools import chain, cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -88,10 +88,10 @@ class Recipe:
     """
 
     vision_steps: int = 3000
-    steps: int = 8000
+    steps: int = 6500
     scenes: int = 8
     questions: int = 12
-    judge_every: int = 250
+    judge_every: int = 500
     judge_scenes: int = 32
     size: Size = field(default_factory=Size)
     seed: int = 0
@@ -292,8 +292,9 @@ def _judge_scene(run: Run, one: Scene, form: Form) -> list[bool]:
     boxes: list[list[int]] = [[] for _ in rows]
     for _ in range(4):
         lengths = torch.tensor([[len(row) for row in rows]])
-        ids = torch.tensor(list(chain.from_iterable(rows)))
-        logits = answers.answer_logits(run.model, run.wording, features, ids, lengths)
+        logits = answers.answer_logits(
+            run.model, run.wording, features, torch.tensor(list(chain.from_iterable(rows))), lengths
+        )
         for row, box, scores in zip(rows, boxes, logits[lengths[0].cumsum(0) - 1], strict=True):
             box.append(int(scores[: tokenizer.NUMBERS].argmax()))
             row += [box[-1], *comma]

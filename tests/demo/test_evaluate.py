@@ -46,10 +46,11 @@ def test_what_a_box_holds(box: Box | None, held: str) -> None:
     assert holding(prediction, DRAWN) == held
 
 
-def test_an_exam_is_on_held_out_scenes() -> None:
-    exam = Exam(7, 2)
+@pytest.mark.parametrize("split", scenes.SPLITS)
+def test_an_exam_is_on_the_splits_held_out_scenes(split: str) -> None:
+    exam = Exam(split, 7, 2)
     predictions = list(exam.predictions(Grounder.load("demo", device="cpu", method="none")))
-    drawn = [scenes.scene(seed) for seed in scenes.HELD_OUT_SEEDS[7:9]]
+    drawn = [scenes.scene(seed, scenes.SPLITS[split]) for seed in scenes.HELD_OUT_SEEDS[7:9]]
     asked = [referral for one in drawn for referral in one.referrals[:4]]
     assert [row.expression for row in predictions] == [referral.expression for referral in asked]
     assert sum(counts.total() for counts in exam.held.values()) == len(predictions)
@@ -59,14 +60,15 @@ def test_an_exam_is_on_held_out_scenes() -> None:
 
 def test_an_exam_needs_scenes() -> None:
     with pytest.raises(DeeplayerError, match="choose another --seed or fewer scenes"):
-        Exam(len(scenes.HELD_OUT_SEEDS), 1)
+        Exam("standard", len(scenes.HELD_OUT_SEEDS), 1)
 
 
 def test_the_command_tells_what_the_boxes_hold() -> None:
-    command = ["demo", "evaluate", "--count", "4", "--by", "visual_tokens"]
+    command = ["demo", "evaluate", "--split", "hard", "--count", "4", "--by", "visual_tokens"]
     told = CliRunner().invoke(app, command)
     assert told.exit_code == 0, told.output
     assert all(heading in told.output for heading in HOLDINGS)
+    assert "chain" in told.output
     report = orjson.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
     assert report["by"] == "visual_tokens"
     assert sum(sum(counts.values()) for counts in report["held"].values()) == report["n"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import orjson
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops, ImageStat
 
 from deeplayer_cli.demo import scenes
 from deeplayer_cli.demo.expressions import KINDS, WORDS
@@ -17,6 +17,7 @@ from deeplayer_cli.demo.shapes import COLOURS, SHAPES, SIZES, Thing, draw
 from deeplayer_cli.demo.train import TILING
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.imaging import count_tiles
+from tests.demo import photographs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from deeplayer_cli.demo.scenes import Scene
 
 SAMPLE_DATA = Path(__file__).parents[2] / "sample_data"
+SAMPLES = 24  # scenes
 MARGIN = 14  # pixels
 POOLS = (scenes.TRAIN_SEEDS, scenes.HELD_OUT_SEEDS, scenes.CURVE_SEEDS, scenes.SAMPLE_SEEDS)
 SCENES = [scenes.scene(seed) for seed in range(150)]
@@ -193,10 +195,16 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_the_shipped_samples_are_drawn_from_their_pool(tmp_path: Path) -> None:
-    samples = SAMPLE_DATA / "requests.jsonl"
-    count = len({orjson.loads(line)["image"] for line in samples.read_bytes().splitlines()})
-    scenes.write(tmp_path, scenes.SAMPLE_SEEDS, 0, count)
-    assert (tmp_path / "requests.jsonl").read_bytes() == samples.read_bytes()
+    samples = (SAMPLE_DATA / "requests.jsonl").read_bytes()
+    scenes.write(tmp_path, scenes.SAMPLE_SEEDS, 0, SAMPLES)
+    drawn = (tmp_path / "requests.jsonl").read_bytes()
     for image in (tmp_path / "images").iterdir():
-        with Image.open(image) as drawn, Image.open(SAMPLE_DATA / "images" / image.name) as shipped:
-            assert drawn.tobytes() == shipped.tobytes()
+        with Image.open(image) as mine, Image.open(SAMPLE_DATA / "images" / image.name) as shipped:
+            assert mine.tobytes() == shipped.tobytes()
+    assert samples == drawn + photographs.write(tmp_path)
+    for name, (_, size) in photographs.FRAMES.items():
+        with Image.open(tmp_path / "images" / name) as mine, Image.open(SAMPLE_DATA / "images" / name) as shipped:
+            assert mine.size == shipped.size == size
+            assert max(ImageStat.Stat(ImageChops.difference(mine, shipped)).mean) < 2  # libjpeg versions differ a little
+    shipped_names = {path.name for path in (SAMPLE_DATA / "images").iterdir()}
+    assert shipped_names == {path.name for path in (tmp_path / "images").iterdir()}
