@@ -1,4 +1,4 @@
-"""Pictures like photographs, for ``sample_data``: larger than the model's tiles, of odd sizes, with lens, light and grain."""
+"""Pictures like photographs, for ``sample_data``: larger than a tile, of odd sizes, with lens, light and grain."""
 
 from __future__ import annotations
 

@@ -205,6 +205,6 @@ def test_the_shipped_samples_are_drawn_from_their_pool(tmp_path: Path) -> None:
     for name, (_, size) in photographs.FRAMES.items():
         with Image.open(tmp_path / "images" / name) as mine, Image.open(SAMPLE_DATA / "images" / name) as shipped:
             assert mine.size == shipped.size == size
-            assert max(ImageStat.Stat(ImageChops.difference(mine, shipped)).mean) < 2  # libjpeg versions differ a little
+            assert max(ImageStat.Stat(ImageChops.difference(mine, shipped)).mean) < 2  # libjpegs differ a little
     shipped_names = {path.name for path in (SAMPLE_DATA / "images").iterdir()}
     assert shipped_names == {path.name for path in (tmp_path / "images").iterdir()}
