@@ -146,7 +146,7 @@ def train(
     vision_steps: Annotated[
         int, option("--vision-steps", min=0, help="Steps of the vision tower alone, before it meets language.")
     ] = 3000,
-    steps: Annotated[int, option("--steps", min=0, help="Steps on questions and answers.")] = 6500,
+    steps: Annotated[int, option("--steps", min=0, help="Steps on questions and answers.")] = 8000,
     seed: Annotated[int, option("--seed", min=0, help="Of the first weights and of every draw.")] = 0,
     threads: Annotated[
         int | None, option("--threads", min=1, help="CPU threads; by default as many as torch takes.")

@@ -3,14 +3,14 @@
 Three forms are mixed. The official question is answered as InternVL answers it, with the expression echoed before the
 box. A question that ends with "Answer with four integers only." is answered with the numbers at once, so its
 last prompt token must already know where to look: a model that only ever echoes first learns to ground in the echo, and
-its prompt's own attention means nothing. And one that ends with "Answer with the object only." is answered with the
-object's size, colour and shape.
+its prompt's own attention means nothing. And one that ends with "Answer with the object only." is answered with what
+the expression leaves unsaid of the object's size, colour and shape, which only the picture can tell.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, IntEnum
 from functools import cached_property
 from itertools import cycle
 from typing import TYPE_CHECKING
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from deeplayer_cli.boxes import Resolution
     from deeplayer_cli.demo.expressions import Referral
     from deeplayer_cli.demo.scenes import Scene
-
-_NO_ANSWER = -1
 
 
 class Form(Enum):
@@ -73,11 +71,21 @@ class Wording:
     def answer(self, referral: Referral, form: Form, resolution: Resolution) -> list[int]:
         """The right answer about an image of some width and height, up to and including ``<|im_end|>``."""
         if form is Form.NAME:
-            return self.ids(f" {referral.name}<|im_end|>")
+            return self.ids(f" {referral.unsaid}<|im_end|>")
         numbers = ", ".join(map(str, to_permille(referral.box, resolution)))
         if form is Form.NUMBERS:
             return self.ids(f"{numbers}<|im_end|>")
         return self.ids(f"<ref>{referral.expression}</ref><box>[[{numbers}]]</box><|im_end|>")
+
+
+class Part(IntEnum):
+    """Of what a token is a part that the model should have foreseen."""
+
+    NOTHING = 0
+    EXPRESSION = 1
+    NAME = 2
+    NUMBER = 3
+    TEXT = 4  # of an answer: its echo, brackets, commas and end
 
 
 @dataclass(frozen=True)
@@ -86,43 +94,53 @@ class Batch:
 
     Attributes:
         ids: [tokens] int64.
-        wanted: [tokens] int64, the id to answer with after each of ``ids``, -1 outside of answers.
-        naming: [tokens] bool, of questions for a name.
+        following: [tokens] int64, the next of ``ids``.
+        parts: [tokens] int64, what ``following`` is a part of.
         lengths: [scenes, questions] int64, tokens of each question with its answer.
     """
 
     ids: torch.Tensor
-    wanted: torch.Tensor
-    naming: torch.Tensor
+    following: torch.Tensor
+    parts: torch.Tensor
     lengths: torch.Tensor
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Next-token losses on a batch's answers: of numbers, of names, and of all other text; 0 where there is none."""
+    """Next-token losses on a batch's expressions and answers; 0 where there is nothing of the kind."""
 
-    numbers: torch.Tensor
+    expressions: torch.Tensor
     names: torch.Tensor
+    numbers: torch.Tensor
     text: torch.Tensor
 
 
 def make_batch(wording: Wording, scenes: Sequence[Scene], forms: tuple[Form, ...], rng: random.Random) -> Batch:
     """Questions of the given forms about each scene; one with fewer expressions repeats some."""
-    ids, wanted, naming, lengths = list[int](), list[int](), list[bool](), list[int]()
+    ids, parts, lengths = list[int](), list[Part](), list[int]()
     for scene in scenes:
         referrals = list(scene.referrals)
         rng.shuffle(referrals)
         for referral, form in zip(cycle(referrals), forms):
             question = wording.question(referral.expression, form)
             answer = wording.answer(referral, form, scene.image.size)
-            length = len(question) + len(answer)
+            words = len(wording.ids(referral.expression))
             ids += question + answer
-            wanted += [_NO_ANSWER] * (len(question) - 1) + answer + [_NO_ANSWER]
-            naming += [form is Form.NAME] * length
-            lengths.append(length)
+            parts += [Part.NOTHING] + [Part.EXPRESSION] * (words - 1) + [Part.NOTHING] * (len(question) - words)
+            parts += [_part(token, form) for token in answer]
+            lengths.append(len(question) + len(answer))
     return Batch(
-        torch.tensor(ids), torch.tensor(wanted), torch.tensor(naming), torch.tensor(lengths).view(len(scenes), -1)
+        ids=torch.tensor(ids),
+        following=torch.tensor([*ids[1:], 0]),
+        parts=torch.tensor([*parts[1:], Part.NOTHING]),
+        lengths=torch.tensor(lengths).view(len(scenes), -1),
     )
+
+
+def _part(token: int, form: Form) -> Part:
+    if form is Form.NAME:
+        return Part.NAME
+    return Part.NUMBER if token < tokenizer.NUMBERS else Part.TEXT
 
 
 def losses(
@@ -137,16 +155,17 @@ def losses(
         batch: questions and answers.
         sigma: spread of the number targets, in thousandths of the image.
     """
-    asked = batch.wanted != _NO_ANSWER
-    logits = model.lm_head(_states(model, wording, features, batch.ids, batch.lengths)[asked])
-    wanted, naming = batch.wanted[asked], batch.naming[asked]
-    number = wanted < tokenizer.NUMBERS
-    text = ~naming & ~number
-    return Losses(
-        spread_loss(logits[number], wanted[number], sigma) if number.any() else logits.new_zeros(()),
-        functional.cross_entropy(logits[naming], wanted[naming]) if naming.any() else logits.new_zeros(()),
-        functional.cross_entropy(logits[text], wanted[text]) if text.any() else logits.new_zeros(()),
-    )
+    told = batch.parts != Part.NOTHING
+    logits = model.lm_head(_states(model, wording, features, batch.ids, batch.lengths)[told])
+    following, parts = batch.following[told], batch.parts[told]
+
+    def mean(part: Part) -> torch.Tensor:
+        of = parts == part
+        return functional.cross_entropy(logits[of], following[of]) if of.any() else logits.new_zeros(())
+
+    number = parts == Part.NUMBER
+    numbers = spread_loss(logits[number], following[number], sigma) if number.any() else logits.new_zeros(())
+    return Losses(mean(Part.EXPRESSION), mean(Part.NAME), numbers, mean(Part.TEXT))
 
 
 def answer_logits(

@@ -44,11 +44,9 @@ _THAT_IS = "that is"  # between the two relations of a chain
 _ANY = ("object", "thing", "shape")  # the nouns that fit every shape
 _PATTERNS = (*_PLACES, *_RELATIONS, _THAT_IS)
 
+_SECOND_WORDS = frozenset(word for words in SYNONYMS.values() for word in words)
 WORDS = tuple(
-    sorted(
-        {*COLOURS, *SHAPES, *SIZES, *_ANY, *(word for words in SYNONYMS.values() for word in words)}
-        | set(" ".join(_PATTERNS).replace("{}", "").split())
-    ),
+    sorted({*COLOURS, *SHAPES, *SIZES, *_ANY, *_SECOND_WORDS} | set(" ".join(_PATTERNS).replace("{}", "").split())),
 )
 
 
@@ -60,13 +58,13 @@ class Referral:
         expression: true of exactly one object.
         kind: one of ``KINDS``.
         box: of that object, xyxy in pixels.
-        name: of that object, by all its attributes; it need not be true of this one only.
+        unsaid: what it leaves unsaid of the object's size, colour and shape; all of them, where it says all.
     """
 
     expression: str
     kind: str
     box: tuple[float, float, float, float]
-    name: str
+    unsaid: str
 
 
 @dataclass(frozen=True)
@@ -84,67 +82,79 @@ class _Description:
             and self.size in (None, thing.size)
         )
 
+    def unsaid(self, thing: Thing) -> str:
+        """Those of a thing's attributes that are not told, or all."""
+        pairs = ((self.size, thing.size), (self.colour, thing.colour), (self.shape, thing.shape))
+        return " ".join(own for told, own in pairs if told is None) or thing.name
+
     def said(self, rng: random.Random) -> str:
         """In words, some of them synonyms."""
         noun = self.shape or rng.choice(_ANY)
         return " ".join(rng.choice((word, *SYNONYMS.get(word, ()))) for word in (self.size, self.colour, noun) if word)
 
 
-def refer(rng: random.Random, things: tuple[Thing, ...], kinds: Iterable[str]) -> tuple[Referral, ...]:
+_Said = tuple[str, Thing, _Description]  # an expression, what it means, and how that was described
+
+
+def refer(
+    rng: random.Random, things: tuple[Thing, ...], kinds: Iterable[str], *, synonyms: bool = True
+) -> tuple[Referral, ...]:
     """Up to seven expressions of each kind, the kinds alternating; a scene may allow fewer.
 
     Args:
         rng: chooses among all that could be said.
         things: the objects of the scene.
         kinds: which of ``KINDS`` to use.
+        synonyms: whether things may be called by more than one word.
     """
-    columns = [_sample(rng, things, kind) for kind in kinds]
+    unwanted = frozenset() if synonyms else _SECOND_WORDS
+    columns = [_sample(rng, things, kind, unwanted) for kind in kinds]
     return tuple(column[row] for row in range(_PER_KIND) for column in columns if row < len(column))
 
 
-def _sample(rng: random.Random, things: tuple[Thing, ...], kind: str) -> list[Referral]:
+def _sample(rng: random.Random, things: tuple[Thing, ...], kind: str, unwanted: frozenset[str]) -> list[Referral]:
     found: dict[str, Referral] = {}
     for _ in range(_ATTEMPTS):
         said = _MAKERS[kind](rng, things)
-        if said is not None:
-            expression, thing = said
-            found.setdefault(expression, Referral(expression, kind, thing.box, thing.name))
+        if said is not None and unwanted.isdisjoint(said[0].split()):
+            expression, thing, description = said
+            found.setdefault(expression, Referral(expression, kind, thing.box, description.unsaid(thing)))
         if len(found) == _PER_KIND:
             break
     return list(found.values())
 
 
-def _attribute(rng: random.Random, things: tuple[Thing, ...]) -> tuple[str, Thing] | None:
+def _attribute(rng: random.Random, things: tuple[Thing, ...]) -> _Said | None:
     target = rng.choice(things)
     description = _describe(rng, target, most=3)
     if sum(map(description.fits, things)) != 1:
         return None
-    return rng.choice(("the {}", "{}")).format(description.said(rng)), target
+    return rng.choice(("the {}", "{}")).format(description.said(rng)), target, description
 
 
-def _place(rng: random.Random, things: tuple[Thing, ...]) -> tuple[str, Thing] | None:
+def _place(rng: random.Random, things: tuple[Thing, ...]) -> _Said | None:
     """The extreme one of at least two objects that fit, ahead of the next by the margin."""
     description = _describe(rng, rng.choice(things), most=1)
     pattern, (axis, sign) = rng.choice(tuple(_PLACES.items()))
     ranked = sorted(filter(description.fits, things), key=lambda thing: -sign * thing.centre[axis])
     if len(ranked) < 2 or sign * (ranked[0].centre[axis] - ranked[1].centre[axis]) < _MARGIN:
         return None
-    return pattern.format(description.said(rng)), ranked[0]
+    return pattern.format(description.said(rng)), ranked[0], description
 
 
-def _relation(rng: random.Random, things: tuple[Thing, ...]) -> tuple[str, Thing] | None:
+def _relation(rng: random.Random, things: tuple[Thing, ...]) -> _Said | None:
     """The only one that fits and lies on that side of an object which its own words single out."""
     found = _beside_named(rng, things)
-    return (f"the {found.noun} {found.where}", found.thing) if found else None
+    return (f"the {found.noun} {found.where}", found.thing, found.description) if found else None
 
 
-def _chain(rng: random.Random, things: tuple[Thing, ...]) -> tuple[str, Thing] | None:
+def _chain(rng: random.Random, things: tuple[Thing, ...]) -> _Said | None:
     """The only one on some side of an object that is itself told by where it lies."""
     anchor = _beside_named(rng, things)
     if anchor is None:
         return None
     found = _beside(rng, things, f"the {anchor.noun} {_THAT_IS} {anchor.where}", anchor.thing)
-    return (f"the {found.noun} {found.where}", found.thing) if found else None
+    return (f"the {found.noun} {found.where}", found.thing, found.description) if found else None
 
 
 @dataclass(frozen=True)
@@ -154,6 +164,7 @@ class _Beside:
     noun: str
     where: str
     thing: Thing
+    description: _Description
 
 
 def _beside_named(rng: random.Random, things: tuple[Thing, ...]) -> _Beside | None:
@@ -174,7 +185,7 @@ def _beside(rng: random.Random, things: tuple[Thing, ...], named: str, anchor: T
     inside = [thing for lead, thing in leads if lead >= _MARGIN]
     if len(inside) != 1 or any(-_MARGIN < lead < _MARGIN for lead, _ in leads):
         return None
-    return _Beside(description.said(rng), f"{relation} {named}", inside[0])
+    return _Beside(description.said(rng), f"{relation} {named}", inside[0], description)
 
 
 def _describe(rng: random.Random, thing: Thing, most: int) -> _Description:
@@ -187,7 +198,7 @@ def _describe(rng: random.Random, thing: Thing, most: int) -> _Description:
     )
 
 
-_MAKERS: dict[str, Callable[[random.Random, tuple[Thing, ...]], tuple[str, Thing] | None]] = {
+_MAKERS: dict[str, Callable[[random.Random, tuple[Thing, ...]], _Said | None]] = {
     "attribute": _attribute,
     "place": _place,
     "relation": _relation,

@@ -10,9 +10,8 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-MUON_RATE, ADAM_RATE = 0.02, 2e-3
+_ADAM_RATE = 2e-3
 _WARM_UP = 100
-_CONSTANT = 0.25  # share of the steps before the decay
 _FINAL = 0.02
 
 
@@ -28,7 +27,7 @@ class Muon(torch.optim.Optimizer):
         momentum: with Nesterov's look-ahead.
     """
 
-    def __init__(self, parameters: Iterable[torch.Tensor], lr: float = MUON_RATE, momentum: float = 0.95) -> None:
+    def __init__(self, parameters: Iterable[torch.Tensor], lr: float, momentum: float = 0.95) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
@@ -69,18 +68,22 @@ class Optimisers:
     Args:
         named: the trained parameters; two-dimensional ones go to Muon, embeddings and output heads excepted.
         steps: of the whole phase.
+        muon_rate: at its highest.
+        constant_until: share of ``steps`` before the decay.
     """
 
-    def __init__(self, named: Sequence[tuple[str, torch.Tensor]], steps: int) -> None:
-        self._steps, self._constant = steps, _CONSTANT * steps
+    def __init__(
+        self, named: Sequence[tuple[str, torch.Tensor]], steps: int, muon_rate: float, constant_until: float
+    ) -> None:
+        self._steps, self._constant = steps, constant_until * steps
         hidden = {name for name, p in named if p.ndim == 2 and not any(word in name for word in ("embed", "head"))}
         self._all = (
-            (Muon([p for name, p in named if name in hidden]), MUON_RATE),
+            (Muon([p for name, p in named if name in hidden], muon_rate), muon_rate),
             (
                 torch.optim.AdamW(
-                    [p for name, p in named if name not in hidden], ADAM_RATE, (0.9, 0.98), weight_decay=0.0
+                    [p for name, p in named if name not in hidden], _ADAM_RATE, (0.9, 0.98), weight_decay=0.0
                 ),
-                ADAM_RATE,
+                _ADAM_RATE,
             ),
         )
 

@@ -37,7 +37,6 @@ COMPACT = ((SIDE, SIDE), (SIDE, SIDE), (256, 192), (192, 240), (224, 160), (176,
 LONG = ((384, 192), (192, 384))
 """Those that are two tiles and a thumbnail."""
 
-_ALIKE = 0.4  # chance that an object is like an earlier one in all but one attribute
 _PLACING_ATTEMPTS = 40
 _REFERRALS_WRITTEN = 4
 
@@ -68,6 +67,8 @@ class Difficulty:
         frames: widths and heights of the picture.
         gap: pixels between two boxes; below 0, so much they may overlap.
         kinds: of expressions.
+        alike: chance that an object is like an earlier one in all but one attribute.
+        synonyms: whether things are called by more than one word.
     """
 
     objects: tuple[int, int] = (3, 6)
@@ -76,6 +77,8 @@ class Difficulty:
     frames: tuple[Resolution, ...] = COMPACT + LONG
     gap: int = 4
     kinds: tuple[str, ...] = KINDS
+    alike: float = 0.4
+    synonyms: bool = True
 
 
 STANDARD = Difficulty()
@@ -94,7 +97,11 @@ def scene(seed: int, difficulty: Difficulty = STANDARD) -> Scene:
     while True:
         image = _background(rng, rng.choice(difficulty.frames))
         things = _place(rng, image, difficulty)
-        referrals = refer(rng, things, difficulty.kinds) if len(things) >= difficulty.objects[0] else ()
+        referrals = (
+            refer(rng, things, difficulty.kinds, synonyms=difficulty.synonyms)
+            if len(things) >= difficulty.objects[0]
+            else ()
+        )
         if referrals:
             return Scene(image, things, referrals)
 
@@ -171,7 +178,7 @@ def _place(rng: random.Random, image: Image.Image, difficulty: Difficulty) -> tu
     """Draw objects whose boxes keep their gap; a crowded picture ends up with fewer."""
     things: list[Thing] = []
     for _ in range(rng.randint(*difficulty.objects)):
-        shape, colour, size = _attributes(rng, things)
+        shape, colour, size = _attributes(rng, things, difficulty.alike)
         extents = difficulty.small if size == "small" else difficulty.large
         for _ in range(_PLACING_ATTEMPTS):
             width = rng.randint(*extents)
@@ -184,10 +191,10 @@ def _place(rng: random.Random, image: Image.Image, difficulty: Difficulty) -> tu
     return tuple(things)
 
 
-def _attributes(rng: random.Random, things: Sequence[Thing]) -> tuple[str, str, str]:
+def _attributes(rng: random.Random, things: Sequence[Thing], alike: float) -> tuple[str, str, str]:
     """Shape, colour and size of a new object, often those of an earlier one but for one of them."""
     new = (rng.choice(SHAPES), rng.choice(tuple(COLOURS)), rng.choice(("small", "small", "large")))
-    if not things or rng.random() >= _ALIKE:
+    if not things or rng.random() >= alike:
         return new
     like, changed = rng.choice(things), rng.randrange(3)
     shape, colour, size = (

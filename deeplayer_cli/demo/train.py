@@ -1,11 +1,11 @@
 """The training recipe: vision first, then questions and answers.
 
 In the first phase the vision tower and the projector learn from dense heads alone (``dense``). In the second they stand
-still, and the language model learns from the answers alone. About every scene it is asked for names as well as boxes,
-first of objects singled out by their attributes, then of all. Names are where words find what they mean: a name can be
-half right, from what is in the picture at all, and gets better by each look at the right place, whereas a number is
-worth nothing before one object is looked at and read. A run is a function of its recipe: it can be stopped at any time
-and goes on bit for bit from its last checkpoint.
+still, and the language model learns to foresee the next token, in lessons: first about few objects told by attributes,
+then about more, then places and relations, then everything. It foresees answers, and the expressions' own words:
+having read "the green", it has to look up what is green. And it is asked for names as well as boxes: a name can be half
+right, and gets better by each look at the right place, whereas a number is worth nothing before one object is read.
+A run is a function of its recipe: it can be stopped at any time and goes on bit for bit from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -59,13 +59,35 @@ CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
 TILING = Tiling(SIDE, max_tiles=2)
 _ONE_TILE = Tiling(SIDE, max_tiles=1)
 
-_ATTRIBUTES = Difficulty(kinds=("attribute",))
-_ATTRIBUTES_UNTIL = 0.25  # of the second phase
-_NAMED = (2, 4)  # one question of so many asks for a name: while attributes are all there is, and afterwards
-_OFFICIAL = 0.4  # share of the batches afterwards whose boxes are asked for in the official form
-_LONG = 0.2  # share of the batches of two tiles and a thumbnail
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is asked in a part of the second phase.
+
+    Attributes:
+        until: where it ends, as a share of the phase.
+        difficulties: of a batch's scenes, in turn.
+        named: one question of so many asks for a name.
+        official: share of the batches whose boxes are asked for in the official form.
+        long: share of the batches of two tiles and a thumbnail.
+    """
+
+    until: float
+    difficulties: tuple[Difficulty, ...]
+    named: int
+    official: float = 0.0
+    long: float = 0.0
+
+
+_PLAIN = Difficulty(synonyms=False)
+_LESSONS = (
+    Lesson(0.06, (replace(_PLAIN, objects=(2, 4), kinds=("attribute",), alike=0.0),), named=2),
+    Lesson(0.12, (replace(_PLAIN, kinds=("attribute",)),), named=2),
+    Lesson(0.40, (_PLAIN,), named=4, official=0.4),
+    Lesson(1.00, (STANDARD, STANDARD, STANDARD, HARD), named=4, official=0.4, long=0.2),
+)
 _SIGMAS = (8.0, 4.0)  # spread of the number targets, before and after 60% of the second phase
-_TEXT_WEIGHT = 0.5  # of the echo and the brackets, against the numbers and the names
+_TEXT_WEIGHT = 0.5  # of the echo and the brackets, against all else
 _SEEDS_PER_RUN = 100_000_000
 _LOG_EVERY = 25  # steps
 _SAVE_EVERY = 300.0  # seconds
@@ -88,7 +110,7 @@ class Recipe:
     """
 
     vision_steps: int = 3000
-    steps: int = 6500
+    steps: int = 8000
     scenes: int = 8
     questions: int = 12
     judge_every: int = 500
@@ -119,8 +141,8 @@ class Run:
         sight = [(name, p) for name, p in named if "vision_tower" in name or "projector" in name]
         language = [(name, p) for name, p in named if "language_model" in name or "lm_head" in name]
         self.optimisers = (
-            Optimisers([*sight, *heads], recipe.vision_steps),
-            Optimisers(language, recipe.steps),
+            Optimisers([*sight, *heads], recipe.vision_steps, muon_rate=0.02, constant_until=0.25),
+            Optimisers(language, recipe.steps, muon_rate=0.01, constant_until=0.1),
         )
         self.step = 0
         self.seconds = 0.0
@@ -153,20 +175,21 @@ class Run:
         return told
 
     def _answer(self, done: int) -> dict[str, float]:
-        simple, late = done < _ATTRIBUTES_UNTIL * self.recipe.steps, done >= 0.6 * self.recipe.steps
+        lesson = next(one for one in _LESSONS if done < one.until * self.recipe.steps)
         rng = random.Random(f"{self.recipe.seed} {self.step}")
-        frames = LONG if rng.random() < _LONG else COMPACT  # a batch is of equal tile counts
-        difficulties = (_ATTRIBUTES,) if simple else (STANDARD, STANDARD, STANDARD, HARD)
-        batch = self._draw([replace(one, frames=frames) for one in difficulties])
-        form = Form.OFFICIAL if not simple and rng.random() < _OFFICIAL else Form.NUMBERS
-        names = self.recipe.questions // _NAMED[not simple]
+        frames = LONG if rng.random() < lesson.long else COMPACT  # a batch is of equal tile counts
+        batch = self._draw([replace(one, frames=frames) for one in lesson.difficulties])
+        form = Form.OFFICIAL if rng.random() < lesson.official else Form.NUMBERS
+        names = self.recipe.questions // lesson.named
         forms = (Form.NAME,) * names + (form,) * (self.recipe.questions - names)
         asked = answers.make_batch(self.wording, batch, forms, rng)
         with torch.no_grad():
             features = visual_tokens(self.model, batch, TILING)
-        losses = answers.losses(self.model, self.wording, features, asked, _SIGMAS[late])
-        self.optimisers[1].step(losses.numbers + losses.names + _TEXT_WEIGHT * losses.text, done)
+        losses = answers.losses(self.model, self.wording, features, asked, _SIGMAS[done >= 0.6 * self.recipe.steps])
+        loss = losses.numbers + losses.names + losses.expressions + _TEXT_WEIGHT * losses.text
+        self.optimisers[1].step(loss, done)
         return {
+            "expressions": losses.expressions.item(),
             "names": losses.names.item(),
             f"{form.name.lower()}": losses.numbers.item(),
             f"{form.name.lower()}_text": losses.text.item(),

@@ -56,6 +56,14 @@ def named(phrase: str, things: Sequence[Thing]) -> list[Thing]:
     return list(things)
 
 
+def left_unsaid(expression: str, thing: Thing) -> str:
+    """The attributes of a thing that no word before a relation tells, or all of them."""
+    noun = re.split(rf" (?:{RELATION}) the ", expression)[0].removesuffix("at the top").removesuffix("at the bottom")
+    told = {MEANING.get(word, word) for word in noun.split()}
+    attributes = (thing.size, thing.colour, thing.shape)
+    return " ".join(one for one in attributes if one not in told) or " ".join(attributes)
+
+
 def lead(thing: Thing, other: Thing, side: str) -> float:
     """How far ``thing`` lies further to a side than ``other``, in pixels between centres."""
     axis, sign = SIDES[side]
@@ -91,7 +99,7 @@ def test_every_expression_is_true_of_exactly_one_object(drawn: Sequence[Scene], 
         for referral in scene.referrals:
             kind, things = meant(referral.expression, scene.objects)
             assert (kind, [thing.box for thing in things]) == (referral.kind, [referral.box]), referral
-            assert referral.name.split() == [things[0].size, things[0].colour, things[0].shape]
+            assert referral.unsaid == left_unsaid(referral.expression, things[0])
             kinds.add(kind)
         assert len({referral.expression for referral in scene.referrals}) == len(scene.referrals)
     assert kinds == set(all_kinds)
