@@ -33,7 +33,7 @@ def test_every_form_asks_in_its_own_words() -> None:
     closing = "<|im_end|>\n<|im_start|>assistant\n"
     assert asked[Form.OFFICIAL] == f"{referral.expression}</ref>{closing}"
     assert asked[Form.NAME] == f"{referral.expression}</ref> Answer with the object only.{closing}"
-    assert TOKENS.decode(WORDING.answer(referral, Form.NAME, (200, 100))) == f" {referral.name}<|im_end|>"
+    assert TOKENS.decode(WORDING.answer(referral, Form.NAME, (200, 100))) == f" {referral.unsaid}<|im_end|>"
 
 
 def test_integers_are_tokens() -> None:
