@@ -179,6 +179,13 @@ def test_a_finished_run_says_so(requests: Path, whole: bytes, tmp_path: Path) ->
     assert orjson.loads(output.with_name("out.jsonl.run.json").read_bytes())["counts"] == counts
 
 
+def test_a_finished_run_with_errors_stays_one(requests: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    assert finished(noop("ground", requests, "-o", output, NOOP_FAIL="7"))[0] == 1
+    code, errors = finished(noop("ground", requests, "-o", output, "--resume"))
+    assert code == 1 and "nothing left to do" in errors
+
+
 def test_the_last_line_and_the_record_are_counted_from_the_file(requests: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.jsonl"
     assert finished(noop("ground", requests, "-o", output, NOOP_FAIL="7", NOOP_DIE="row:60"))[0] == -signal.SIGKILL

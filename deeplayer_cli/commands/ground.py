@@ -7,6 +7,7 @@ import sys
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,13 +22,14 @@ from deeplayer_cli.commands.stopping import stoppable
 from deeplayer_cli.errors import DeeplayerError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from deeplayer_cli.commands.profile import Profile
+    from deeplayer_cli.grounder import Grounder
     from deeplayer_cli.schema import BadRequest, Request
     from deeplayer_cli.sinks import PredictionFile, Start
     from deeplayer_cli.sinks.stream import Stream
-    from deeplayer_cli.sources import Sieve
+    from deeplayer_cli.sources import Requests, Sieve
 
 logger = logging.getLogger("deeplayer")
 
@@ -124,11 +126,8 @@ def ground(
 ) -> None:
     """Ground every row of SOURCE: one JSON line out for each row in, in the same order."""
     from deeplayer_cli import sources
-    from deeplayer_cli.commands.profile import Profile
-    from deeplayer_cli.commands.progress import Progress, Totals
-    from deeplayer_cli.evaluation import read_predictions
     from deeplayer_cli.pipeline import by_image
-    from deeplayer_cli.sinks import PredictionFile, RunRecord, Start, open_sink, refuse_same_file
+    from deeplayer_cli.sinks import RunRecord, Start, open_sink, refuse_same_file
 
     if share is Sharing.UNION and (shard is not None or limit is not None):
         raise DeeplayerError("--share union takes all rows of an image: --shard and --limit would take some of them")
@@ -144,7 +143,6 @@ def ground(
         limit=limit,
     )
 
-    from deeplayer_cli.engine.kernels import attention_kernel
     from deeplayer_cli.grounder import Grounder, Settings, describe
 
     settings = Settings(
@@ -173,22 +171,54 @@ def ground(
     )
     if share is Sharing.UNION and requests.repeatable:
         deque(by_image(requests, lambda row: row), maxlen=0)  # what it refuses, it refuses before any work
-    with stoppable() as stop, open_sink(output, record, start) as sink:
+    code = _run(
+        requests,
+        partial(Grounder.load, model, revision=revision, dtype=dtype, device=device, settings=settings),
+        partial(open_sink, output, record, start),
+        together=share is Sharing.UNION and start in (Start.RESUME, Start.RETRY),
+        failures=failures,
+        attention=attention,
+        profile=profile,
+    )
+    if code:
+        raise typer.Exit(code)
+
+
+def _run(
+    requests: Requests,
+    load: Callable[[], Grounder],
+    open_sink: Callable[[], PredictionFile | Stream],
+    *,
+    together: bool,
+    failures: FailureLimit,
+    attention: Kernel,
+    profile: bool,
+) -> int:
+    """Ground what is not answered yet; returns the exit code."""
+    from deeplayer_cli import sources
+    from deeplayer_cli.commands.profile import Profile
+    from deeplayer_cli.commands.progress import Progress, Totals
+    from deeplayer_cli.engine.kernels import attention_kernel
+    from deeplayer_cli.evaluation import read_predictions
+    from deeplayer_cli.sinks import PredictionFile
+
+    with stoppable() as stop, open_sink() as sink:
+        path = sink.path if isinstance(sink, PredictionFile) else None
         rows = iter(requests)
         n_rows = n_left = None
         if requests.repeatable:
             n_rows, n_left = sources.count_rows(requests, sink.unanswered)
             if isinstance(sink, PredictionFile) and n_rows and not n_left:
-                logger.info("nothing left to do: %s answers all %d rows", output, n_rows)
-                _finish(sink, Totals.of(read_predictions(sink.path), lambda *_: 1.0).counts, n_rows)
-                return
+                logger.info("nothing left to do: %s answers all %d rows", path, n_rows)
+                totals = Totals.of(read_predictions(sink.path), lambda *_: 1.0)
+                _finish(sink, totals.counts, n_rows)
+                return FINISHED_WITH_ERRORS if totals.errors else 0
         else:
             rows = sources.Sieve(sources.fail_repeated(rows), rows.ready)
-        together = share is Sharing.UNION and start in (Start.RESUME, Start.RETRY)
         rows = _rows_to_ask(rows, sink, together=together)
-        grounder = Grounder.load(model, revision=revision, dtype=dtype, device=device, settings=settings)
+        grounder = load()
         totals = Totals(grounder.mean_keep)
-        with Progress(totals, n_left) as progress, attention_kernel(attention), _saying_how_to_go_on(output):
+        with Progress(totals, n_left) as progress, attention_kernel(attention), _saying_how_to_go_on(path):
             for prediction in grounder.ground(rows, stopped=lambda: stop.requested, ready=rows.ready):
                 if not sink.lacks(prediction.id):
                     continue  # asked again for the sake of its image's other rows
@@ -199,17 +229,16 @@ def ground(
     if isinstance(sink, PredictionFile):
         totals = Totals.of(read_predictions(sink.path), grounder.mean_keep)
     logger.info(totals.summary(progress.seconds))
-    if share is Sharing.EACH and (advice := grounder.spending.advice):
+    if grounder.settings.share == "each" and (advice := grounder.spending.advice):
         logger.info(advice)
     if told:
         logger.info("where the time went: %s", told)
     if stop.requested:
-        logger.info("stopped%s", f": the same command with --resume continues {output}" if output else "")
-        raise typer.Exit(stop.exit_code)
+        logger.info("stopped%s", f": the same command with --resume continues {path}" if path else "")
+        return stop.exit_code
     if isinstance(sink, PredictionFile):
         _finish(sink, totals.counts, n_rows, told)
-    if totals.errors:
-        raise typer.Exit(FINISHED_WITH_ERRORS)
+    return FINISHED_WITH_ERRORS if totals.errors else 0
 
 
 def _rows_to_ask(
