@@ -64,7 +64,7 @@ def test_an_exam_needs_scenes() -> None:
 
 
 def test_the_command_tells_what_the_boxes_hold() -> None:
-    command = ["demo", "evaluate", "--split", "hard", "--count", "4", "--by", "visual_tokens"]
+    command = ["demo", "evaluate", "--split", "hard", "--count", "6", "--by", "visual_tokens"]
     told = CliRunner().invoke(app, command)
     assert told.exit_code == 0, told.output
     assert all(heading in told.output for heading in HOLDINGS)
