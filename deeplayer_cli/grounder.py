@@ -116,7 +116,8 @@ class Settings:
             DeeplayerError: the prior is of another model, or cannot be read.
         """
         prior = calibration.load(self.prior, checkpoint) if self.prior else None
-        return pruning.Options(pruning.Budget(self.keep, self.keep_tokens), self.layer, self.query, prior)
+        budget = pruning.Budget(self.keep, self.keep_tokens)
+        return pruning.Options(budget, self.layer, checkpoint.grounding_layer, self.query, prior)
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,7 @@ class Subject:
 
     def _method(self, name: str, keep: float) -> Method:
         n_layers: int = self.checkpoint.model.config.text_config.num_hidden_layers
-        return build(name, Options(Budget(keep)), n_layers)
+        return build(name, Options(Budget(keep), grounding_layer=self.checkpoint.grounding_layer), n_layers)
 
     def _generate_unseen(self, row: Row, n_new: int, layer: int | None, kept: Sequence[int]) -> list[int]:
         """As ``generate``: nothing is dropped, but layers after ``layer`` do not see what was not ``kept``."""

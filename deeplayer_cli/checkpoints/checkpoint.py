@@ -40,6 +40,7 @@ class Checkpoint:
         prompt: the grounding question in this model's chat format.
         tiling: how this model wants images cut.
         eos_id: the token that ends an answer.
+        grounding_layer: see ``Layout``.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Checkpoint:
     prompt: GroundingPrompt
     tiling: Tiling
     eos_id: int
+    grounding_layer: int | None = None
 
     @property
     def image_token_id(self) -> int:
@@ -103,7 +105,15 @@ def load(
     model.tie_weights()
     model.to(placement.device)  # what is left: the rotary frequencies
     _require_cuttable(name, layout)
-    return Checkpoint(name, model, layout.tokenizer, layout.prompt, layout.tiling, layout.tokenizer.token_id(_END))
+    return Checkpoint(
+        name,
+        model,
+        layout.tokenizer,
+        layout.prompt,
+        layout.tiling,
+        layout.tokenizer.token_id(_END),
+        layout.grounding_layer,
+    )
 
 
 def read_layout(name: str, revision: str | None = None) -> Layout:

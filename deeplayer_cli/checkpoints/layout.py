@@ -32,6 +32,8 @@ class Layout:
         prompt: the grounding prompt in the checkpoint's chat format.
         tiling: how the checkpoint wants images cut.
         rules: how its tensors are called and cut.
+        grounding_layer: the decoder layer, counted from 1, where the checkpoint says that its attention finds what an
+            expression means.
     """
 
     config: InternVLConfig
@@ -39,6 +41,7 @@ class Layout:
     prompt: GroundingPrompt
     tiling: Tiling
     rules: tuple[Rule, ...]
+    grounding_layer: int | None = None
 
 
 def tokens_per_tile(config: InternVLConfig) -> int:

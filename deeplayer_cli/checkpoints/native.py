@@ -54,7 +54,15 @@ def read(folder: Path, config: dict[str, Any]) -> Layout:
         tiling = read_tiling(folder)
         if (tiling.tile_size, tiling.tile_size) != tuple(native.vision_config.image_size):
             raise ValueError(f"image_size {native.vision_config.image_size}, but tiles of {tiling.tile_size} pixels")
-    return Layout(native, tokenizer, read_prompt(folder, tokenizer), tiling, RULES)
+        layer = _grounding_layer(config, native.text_config.num_hidden_layers)
+    return Layout(native, tokenizer, read_prompt(folder, tokenizer), tiling, RULES, layer)
+
+
+def _grounding_layer(config: dict[str, Any], n_layers: int) -> int | None:
+    layer = config.get("grounding_layer")
+    if layer is not None and not (isinstance(layer, int) and 0 < layer < n_layers):
+        raise ValueError(f"grounding_layer {layer!r} of {n_layers} layers")
+    return layer
 
 
 def internvl_config(config: dict[str, Any]) -> InternVLConfig:

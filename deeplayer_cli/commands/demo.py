@@ -125,9 +125,10 @@ def look(
 
     from deeplayer_cli import checkpoints
     from deeplayer_cli.demo.looking import looks
-    from deeplayer_cli.demo.scenes import SPLITS
+    from deeplayer_cli.demo.scenes import HELD_OUT_SEEDS, SPLITS, pick, scene
 
-    area, layers = looks(checkpoints.load(model, device=device), seed, count, SPLITS[split])
+    scenes = (scene(number, SPLITS[split]) for number in pick(HELD_OUT_SEEDS, seed, count))
+    area, layers = looks(checkpoints.load(model, device=device), scenes)
     if json:
         lines = {"area": area, "layers": [asdict(one) for one in layers]}
         typer.echo(orjson.dumps(lines, option=orjson.OPT_INDENT_2))

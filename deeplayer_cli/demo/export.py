@@ -9,6 +9,8 @@ import orjson
 import torch
 from transformers import GenerationConfig
 
+from deeplayer_cli import checkpoints
+from deeplayer_cli.demo.looking import grounding_layer
 from deeplayer_cli.demo.scenes import SIDE
 from deeplayer_cli.imaging import IMAGENET_MEAN, IMAGENET_STD
 
@@ -37,6 +39,8 @@ _PREPROCESSOR = {
 def export(model: InternVLForConditionalGeneration, tokens: PreTrainedTokenizerFast, folder: Path) -> None:
     """Write weights in bfloat16, configuration, tokenizer with its chat template, and preprocessing.
 
+    Then look at scenes with what was written, and note in ``config.json`` the layer where the model looks best.
+
     Args:
         model: in any floating dtype; left as it is.
         tokens: its tokenizer.
@@ -47,3 +51,13 @@ def export(model: InternVLForConditionalGeneration, tokens: PreTrainedTokenizerF
     rounded.save_pretrained(folder)
     tokens.save_pretrained(folder, save_jinja_files=False)
     (folder / "preprocessor_config.json").write_bytes(orjson.dumps(_PREPROCESSOR, option=orjson.OPT_INDENT_2))
+    _note_grounding_layer(folder)
+
+
+def _note_grounding_layer(folder: Path) -> None:
+    path = folder / "config.json"
+    looked = {"grounding_layer": grounding_layer(checkpoints.load(str(folder), device="cpu"))}
+    config = orjson.loads(path.read_bytes()) | looked
+    path.write_bytes(
+        orjson.dumps(config, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
+    )

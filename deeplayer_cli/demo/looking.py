@@ -8,23 +8,25 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from deeplayer_cli.demo.scenes import HELD_OUT_SEEDS, STANDARD, pick, scene
+from deeplayer_cli.demo.scenes import CURVE_SEEDS, pick, scene
 from deeplayer_cli.engine import Engine, Row, TemplateDraft
 from deeplayer_cli.imaging import tile_grid, tile_image
 from deeplayer_cli.pruning import AttentionScorer, Budget, Evidence, Method, Stage, token_places
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from PIL import Image
     from torch import Tensor
 
     from deeplayer_cli.boxes import Box
     from deeplayer_cli.checkpoints import Checkpoint
-    from deeplayer_cli.demo.scenes import Difficulty
+    from deeplayer_cli.demo.scenes import Scene
+    from deeplayer_cli.engine.vision import Encoded
     from deeplayer_cli.pruning import QueryRows
 
 _EXPRESSIONS = 4  # per scene
+_CHOOSING = 8  # scenes that choose a layer
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,8 @@ class Look:
     drafted: float
 
 
-def looks(
-    checkpoint: Checkpoint, first: int, count: int, difficulty: Difficulty = STANDARD
-) -> tuple[float, list[Look]]:
-    """Look at held-out scenes, from number ``first`` on.
+def looks(checkpoint: Checkpoint, scenes: Iterable[Scene]) -> tuple[float, list[Look]]:
+    """Look at scenes, for up to four expressions of each.
 
     Returns:
         The mean share of visual tokens that lie on the target, which attention without aim would give, and every layer
@@ -53,17 +53,25 @@ def looks(
     """
     areas, layers = [], range(1, checkpoint.model.config.text_config.num_hidden_layers)
     probes = {(layer, rows): _Probe(checkpoint, layer, rows) for layer in layers for rows in ("last", "drafted")}
+    encoder = Engine(checkpoint, Method("none"))
     found: dict[tuple[int, str], list[float]] = {key: [] for key in probes}
-    for one in (scene(seed, difficulty) for seed in pick(HELD_OUT_SEEDS, first, count)):
+    for one in scenes:
         referrals = list(islice(one.referrals, _EXPRESSIONS))
         tiles = torch.from_numpy(tile_image(one.image, checkpoint.tiling))[None]
         targets = [_tokens_on(referral.box, one.image, tiles.shape[1], checkpoint) for referral in referrals]
+        encoded = encoder.encode(tiles)
         areas += [target.float().mean().item() for target in targets]
         for key, probe in probes.items():
-            scores = probe(tiles, [referral.expression for referral in referrals])
+            scores = probe(encoded, [referral.expression for referral in referrals])
             found[key] += [(row[target].sum() / row.sum()).item() for row, target in zip(scores, targets, strict=True)]
     mean = {key: sum(shares) / len(shares) for key, shares in found.items()}
     return sum(areas) / len(areas), [Look(layer, mean[layer, "last"], mean[layer, "drafted"]) for layer in layers]
+
+
+def grounding_layer(checkpoint: Checkpoint) -> int:
+    """The layer, from 1, where the last prompt token looks most at what is meant, on scenes of the training curve."""
+    _, layers = looks(checkpoint, map(scene, pick(CURVE_SEEDS, 0, _CHOOSING)))
+    return max(layers, key=lambda one: one.last).layer
 
 
 class _Probe:
@@ -74,10 +82,10 @@ class _Probe:
         method = Method("probe", (Stage(layer, AttentionScorer(rows), self._seen, Budget(tokens=1)),))
         self._engine = Engine(checkpoint, method, draft=TemplateDraft.of(checkpoint.tokenizer))
 
-    def __call__(self, tiles: Tensor, expressions: Sequence[str]) -> Tensor:
+    def __call__(self, image: Encoded, expressions: Sequence[str]) -> Tensor:
         """Scores (B, n_visual) of expressions about one image."""
         rows = [Row(0, self._checkpoint.tokenizer.encode_expression(text)) for text in expressions]
-        self._engine.prefill(self._engine.prefix(self._engine.encode(tiles)), rows, 100)
+        self._engine.prefill(self._engine.prefix(image), rows, 100)
         return self._seen.scores
 
 

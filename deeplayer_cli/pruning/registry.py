@@ -34,12 +34,14 @@ class Options:
     Attributes:
         budget: the visual tokens that stay at the end.
         layer: 1-based decoder layer to drop after, or None for the method's own.
+        grounding_layer: where the model says that its attention finds the object; takes the place of layer 12 of 32.
         query: the prompt rows whose attention scores, for methods that read attention.
         prior: attention by place, for methods that are calibrated.
     """
 
     budget: Budget
     layer: int | None = None
+    grounding_layer: int | None = None
     query: QueryRows = "last"
     prior: Prior | None = None
 
@@ -74,8 +76,8 @@ class Entry:
         source: the paper or repository that it follows.
         scorer: makes the scorer from the options; None for a method that prunes nothing.
         selector: turns scores into tokens.
-        layer: the 1-based layer that it drops after, unless the user says otherwise; None for the paper's layer 12 of
-            32, carried over to the model's depth.
+        layer: the 1-based layer that it drops after, unless the user says otherwise; None for the model's grounding
+            layer or else the paper's layer 12 of 32, carried over to the model's depth.
         is_calibrated: it needs a prior, and drops after the prior's layer.
         drops: instead of ``selector`` and ``layer``, for a method that drops elsewhere or more than once.
         renumbers: see ``Method``.
@@ -113,7 +115,9 @@ class Entry:
             raise DeeplayerError(f"--layer {options.layer}: {name} drops after layers {layers} of {n_layers}, not one")
         if len(drops) == 1:
             calibrated = options.prior.layer if self.is_calibrated and options.prior else None
-            layers = [given for given in (options.layer, calibrated, self.layer, *layers) if given is not None][:1]
+            grounding = None if self.drops else options.grounding_layer
+            choices = (options.layer, calibrated, self.layer, grounding, *layers)
+            layers = [layer for layer in choices if layer is not None][:1]
         return Method(
             name,
             tuple(

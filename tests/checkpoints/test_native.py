@@ -142,6 +142,8 @@ def test_templates_that_fail(folder: Path, template: str, sentence: str) -> None
         ("config.json", {"text_config.use_sliding_window": True}, "sliding-window attention is not supported"),
         ("config.json", {"image_seq_length": 256}, "image_seq_length 256"),
         ("config.json", {"image_token_id": 4}, "image_token_id 4 is not the tokenizer's <IMG_CONTEXT>"),
+        ("config.json", {"grounding_layer": 2}, "grounding_layer 2 of 2 layers"),
+        ("config.json", {"grounding_layer": "1"}, "grounding_layer '1' of 2 layers"),
         ("config.json", {"vision_config.hidden_size": "x"}, "does not describe an InternVL model"),
         ("preprocessor_config.json", {"image_mean": [0.5, 0.5, 0.5]}, r"has image_mean \(0\.5, 0\.5, 0\.5\)"),
         ("preprocessor_config.json", {"size": {"height": 28, "width": 56}}, "size 56x28"),

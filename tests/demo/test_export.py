@@ -63,6 +63,10 @@ def test_the_tiling_trained_on_and_the_right_end(run: Run, folder: Path) -> None
     assert checkpoint.tokens_per_tile == 144
 
 
+def test_it_says_where_it_looks(folder: Path) -> None:
+    assert load(str(folder), device="cpu").grounding_layer == 1  # of two: tokens cannot be dropped after the last
+
+
 def test_transformers_reads_the_tokenizer(run: Run, folder: Path) -> None:
     tokens = AutoTokenizer.from_pretrained(folder)
     text = "<ref>the red star</ref><box>[[1, 20, 300, 1000]]</box><|im_end|>"

@@ -135,6 +135,14 @@ def test_default_layer_is_12_of_32(n_layers, layer):
     assert build("deep-layer", Options(Budget(0.1)), n_layers).layer == layer
 
 
+@pytest.mark.parametrize(
+    ("method", "layer"), [("deep-layer", 5), ("random", 5), ("fastv", 2), ("divprune", 0), ("vscan", 4), ("feather", 2)]
+)
+def test_a_models_grounding_layer_takes_the_place_of_12_of_32_alone(method, layer):
+    assert build(method, Options(Budget(0.1), grounding_layer=5), 8).layer == layer
+    assert build("deep-layer", Options(Budget(0.1), layer=6, grounding_layer=5), 8).layer == 6
+
+
 @pytest.mark.parametrize(("method", "layer"), [("deep-layer", 0), ("deep-layer", 8), ("random", -1), ("random", 8)])
 def test_layers_that_do_not_exist_are_refused(method, layer):
     with pytest.raises(DeeplayerError, match=f"--layer {layer} is out of range"):
