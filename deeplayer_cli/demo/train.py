@@ -110,7 +110,7 @@ class Recipe:
     """
 
     vision_steps: int = 3000
-    steps: int = 8000
+    steps: int = 4000
     scenes: int = 8
     questions: int = 12
     judge_every: int = 500

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from deeplayer_cli import checkpoints
 from deeplayer_cli.app import app
-from deeplayer_cli.demo.looking import looks
+from deeplayer_cli.demo.looking import grounding_layer, looks
 from deeplayer_cli.demo.scenes import HELD_OUT_SEEDS, scene
 from deeplayer_cli.engine import TemplateDraft
 from deeplayer_cli.engine.vision import normalize
@@ -18,8 +18,8 @@ from tests.engine.reference import PlainModel
 
 def test_shares_are_those_of_eager_attention() -> None:
     checkpoint = checkpoints.load("demo", dtype="float64", device="cpu")
-    area, found = looks(checkpoint, 7, 1)
     one, plain = scene(HELD_OUT_SEEDS[7]), PlainModel(checkpoint)
+    area, found = looks(checkpoint, [one])
     side = checkpoint.tiling.tile_size
     features = plain.features(normalize(torch.from_numpy(tile_image(one.image, checkpoint.tiling))))
     checkpoint.model.set_attn_implementation("eager")
@@ -45,6 +45,11 @@ def test_shares_are_those_of_eager_attention() -> None:
     for name, per_row in shares.items():
         expected = torch.stack(per_row).mean(0).tolist()
         assert [getattr(look, name) for look in found] == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_shipped_model_names_the_layer_where_it_looks() -> None:
+    checkpoint = checkpoints.load("demo", device="cpu")
+    assert checkpoint.grounding_layer == grounding_layer(checkpoint)
 
 
 def test_the_command_tells_every_layer_but_the_last() -> None:

@@ -42,7 +42,7 @@ def test_a_packages_method_is_compared(package: Path) -> None:
     lines = {line["method"]: line for line in orjson.loads(finished.stdout)}
     assert list(lines) == ["none", "deep-layer", "key-norm", "key-norm@layer=2"]
     assert lines["key-norm"]["keep"] == lines["deep-layer"]["keep"] < lines["key-norm@layer=2"]["keep"]
-    assert [line["layer"] for line in lines.values()] == [None, 3, 3, 2]
+    assert [line["layer"] for line in lines.values()] == [None, 6, 6, 2]
 
 
 def test_a_package_brings_a_method(package: Path) -> None:
@@ -52,7 +52,7 @@ def test_a_package_brings_a_method(package: Path) -> None:
         package, "ground", "sample_data/requests.jsonl", "--model", "demo", "--method", "key-norm", "--limit", 3
     )
     rows = [orjson.loads(line) for line in asked.stdout.splitlines()]
-    assert [(row["method"], row["layer"], row["kept_tokens"]) for row in rows] == [("key-norm", 3, 14)] * 3
+    assert [(row["method"], row["layer"], row["kept_tokens"]) for row in rows] == [("key-norm", 6, 14)] * 3
 
 
 @pytest.mark.parametrize(
