@@ -26,7 +26,7 @@ def curve(seed: str) -> dict[int, dict[str, float]]:
 
 
 def accuracy(score: dict[str, Any]) -> str:
-    low, high = (f"{100 * end:.0f}" for end in score["acc@0.5_ci95"])
+    low, high = (f"{100 * end:.1f}" for end in score["acc@0.5_ci95"])
     return f"{score['acc@0.5']:.1%} ({low}-{high})"
 
 
