@@ -7,13 +7,16 @@ import os
 import sys
 import traceback
 import warnings
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deeplayer_cli import __version__
 from deeplayer_cli.commands import bench, calibrate, compare, demo, ground, methods, score, verify
 from deeplayer_cli.errors import DeeplayerError, printable
+
+if TYPE_CHECKING:
+    from deeplayer_cli.runtime.prepare import Prepare
 
 USAGE_OR_IO, DEFECT, INTERRUPTED = 2, 70, 130
 
@@ -54,15 +57,19 @@ class _OneLine(logging.Formatter):
         return printable(super().format(record))
 
 
-def main() -> None:
-    """Run the command line; every expected failure becomes one line on stderr and an exit code."""
+def main(prepare: Prepare | None = None) -> None:
+    """Run the command line; every expected failure becomes one line on stderr and an exit code.
+
+    Args:
+        prepare: stands in for `deeplayer_cli.runtime.prepare.prepare`, so that ``ground`` runs without a model.
+    """
     handler = logging.StreamHandler()
     handler.setFormatter(_OneLine("deeplayer: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("deeplayer").setLevel(logging.INFO)
     warnings.filterwarnings("ignore", module="PIL")  # what an odd file means for its row is said in the row
     try:
-        app()
+        app(obj=prepare)
     except DeeplayerError as error:
         print(f"deeplayer: error: {printable(str(error))}", file=sys.stderr)  # noqa: T201
         sys.exit(USAGE_OR_IO)

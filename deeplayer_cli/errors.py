@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 
 class DeeplayerError(Exception):
     """The run cannot go on: wrong usage, configuration, checkpoint or I/O.
@@ -19,9 +25,33 @@ class RowError(Exception):
     """
 
     def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
+        super().__init__(kind, message)  # both, so that a pickled error comes back whole
         self.kind = kind
         self.message = message
+
+    def __str__(self) -> str:
+        """The sentence alone."""
+        return self.message
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Turn what the system refuses while reading ``name`` into a `DeeplayerError`."""
+    try:
+        yield
+    except OSError as error:
+        raise DeeplayerError(f"{name} cannot be read: {error.strerror or error}") from error
+
+
+@contextmanager
+def writing(name: str) -> Iterator[None]:
+    """Turn what the system refuses while writing ``name`` into a `DeeplayerError`."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise  # no failure of this run: the reader has left
+    except OSError as error:
+        raise DeeplayerError(f"{name} cannot be written: {error.strerror or error}") from error
 
 
 def printable(text: str) -> str:

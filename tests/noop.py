@@ -19,19 +19,19 @@ import os
 import signal
 import sys
 import time
-import types
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deeplayer_cli.app import main
 from deeplayer_cli.errors import RowError
+from deeplayer_cli.images.loader import LoadedRequest
+from deeplayer_cli.runtime.prepare import PreparedRun
 from deeplayer_cli.schema import BadRequest, Prediction, Request
 from deeplayer_cli.sinks import disk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 SIDE = 100
 
@@ -45,60 +45,41 @@ def answer(request: Request) -> Prediction:
     )
 
 
-@dataclass(frozen=True)
-class Settings:
-    method: str = "deep-layer"
-    keep: float = 0.1
-    keep_tokens: int | None = None
-    layer: int | None = None
-    query: str = "last"
-    prior: Path | None = None
-    max_tiles: int | None = None
-    max_pixels: int | None = None
-    exif_transpose: bool = False
-    max_new_tokens: int = 100
-    seed: int = 0
-    with_kept: bool = False
-    share: str = "each"
-    batch_size: int = 8
-    batch_tokens: int | None = None
-    compiled: bool | None = None
-    workers: int | None = None
-    profile: bool = False
+class Noop:
+    """An answerer that answers at once; see `deeplayer_cli.runtime.run.Answerer`."""
 
+    answers_whole_images = False
+    seconds_saved = 0.0
 
-class Grounder:
-    spending = types.SimpleNamespace(advice=None)
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, batch_size: int) -> None:
+        self._batch_size = batch_size
         self._answered = 0
 
-    @classmethod
-    def load(cls, model: str, *, settings: Settings, **_: Any) -> Grounder:
-        return cls(settings)
-
-    def ground(
-        self,
-        rows: Iterable[Request | BadRequest],
-        *,
-        stopped: Callable[[], bool] = lambda: False,
-        ready: Callable[[], bool] = lambda: True,
-    ) -> Iterator[Prediction]:
-        del ready
+    def windows(
+        self, rows: Iterable[Request | BadRequest], *, stopped: Callable[[], bool]
+    ) -> Iterator[list[LoadedRequest]]:
         rows = iter(rows)
-        while not stopped() and (batch := list(islice(rows, self.settings.batch_size))):
-            if delay := os.environ.get("NOOP_DELAY"):
-                time.sleep(float(delay))
-            for row in batch:
-                self._answered += 1
-                _die_at("row", self._answered)
-                yield self._one(row)
+        while not stopped() and (batch := list(islice(rows, self._batch_size))):
+            yield [LoadedRequest(row, None, row.error if isinstance(row, BadRequest) else None) for row in batch]
 
-    @staticmethod
-    def mean_keep(n_visual: int, n_kept: int) -> float:
+    def answer_window(self, window: Sequence[LoadedRequest], stopped: Callable[[], bool]) -> Iterator[list[Prediction]]:
+        del stopped
+        if delay := os.environ.get("NOOP_DELAY"):
+            time.sleep(float(delay))
+        for loaded in window:
+            self._answered += 1
+            _die_at("row", self._answered)
+            yield [self._one(loaded.request)]
+
+    def mean_keep(self, n_visual: int, n_kept: int) -> float:
         del n_visual, n_kept
         return 0.625
+
+    def advice(self) -> None:
+        return None
+
+    def profile(self, rows: int, seconds: float) -> Any:
+        raise NotImplementedError
 
     @staticmethod
     def _one(row: Request | BadRequest) -> Prediction:
@@ -110,9 +91,12 @@ class Grounder:
         return answer(row)
 
 
-def describe(model: str, settings: Settings, **_: Any) -> dict[str, object]:
-    changeless = ("batch_size", "batch_tokens", "compiled", "profile", "workers")
-    return {"weights": model, **{key: value for key, value in asdict(settings).items() if key not in changeless}}
+def prepare(model: str, *, revision: str | None, dtype: str, device: str, settings: Mapping[str, Any]) -> PreparedRun:
+    """Stands in for `deeplayer_cli.runtime.prepare.prepare`."""
+    del revision, dtype, device
+    changeless = ("attention", "batch_size", "batch_tokens", "compiled", "profile", "workers")
+    deciding = {"weights": model, **{key: value for key, value in settings.items() if key not in changeless}}
+    return PreparedRun(deciding, lambda: Noop(settings["batch_size"]))
 
 
 def _die_at(point: str, number: int) -> None:
@@ -140,22 +124,10 @@ def _install_plugs() -> None:
         setattr(disk, name, plugged(name))
 
 
-def _replace_engine() -> None:
-    grounder: Any = types.ModuleType("deeplayer_cli.grounder")
-    grounder.Grounder, grounder.Settings, grounder.describe = Grounder, Settings, describe
-    kernels: Any = types.ModuleType("deeplayer_cli.engine.kernels")
-    kernels.attention_kernel = lambda _: nullcontext()
-    engine: Any = types.ModuleType("deeplayer_cli.engine")
-    sys.modules |= {module.__name__: module for module in (grounder, kernels, engine)}
-
-
 if __name__ == "__main__":
-    _replace_engine()
     _install_plugs()
-    from deeplayer_cli.app import main
-
     try:
-        main()
+        main(prepare)
     finally:
         assert "torch" not in sys.modules
         if peak := os.environ.get("NOOP_PEAK"):

@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+READMES = [ROOT / "README.md", *sorted((ROOT / "deeplayer_cli").rglob("README.md"))]
 SET_UP = re.compile(r"python3 -m venv \.venv|\.venv/bin/pip install .*")
 
 
@@ -46,7 +47,12 @@ def test_the_second_command_is_the_tests():
     assert command == "python3 -m venv .venv && .venv/bin/pip install '.[dev]' && .venv/bin/python -m pytest -n auto"
 
 
-def test_every_option_that_the_readme_names_exists():
+def test_the_readme_takes_five_minutes():
+    assert len(README.splitlines()) <= 195
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: str(path.parent.name))
+def test_every_option_that_a_readme_names_exists(readme):
     from typer.main import get_command
 
     from deeplayer_cli.app import app
@@ -55,10 +61,38 @@ def test_every_option_that_the_readme_names_exists():
         own = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
         return own.union(*(options(child) for child in getattr(command, "commands", {}).values()))
 
-    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", readme.read_text()))
     assert named - options(get_command(app)) <= {"--help", "--version", "--install-completion", "--show-completion"}
 
 
-@pytest.mark.parametrize("path", re.findall(r"\]\((?!http)([^)#]+)\)", README))
-def test_links_lead_somewhere(path):
-    assert (ROOT / path).exists()
+def headings(text):
+    """The anchors of a page's headings, as code hosts make them."""
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: str(path.parent.name))
+def test_links_lead_somewhere(readme):
+    for path, anchor in re.findall(r"\]\((?!http)([^)#]*)(?:#([^)]+))?\)", readme.read_text()):
+        target = (readme.parent / path) if path else readme
+        assert target.exists(), path
+        assert not anchor or anchor in headings(target.read_text()), f"{path}#{anchor}"
+
+
+def test_the_python_example_runs(tmp_path, monkeypatch):
+    (example,) = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    (tmp_path / "sample_data").symlink_to(ROOT / "sample_data")
+    finished = subprocess.run(
+        [sys.executable, "-c", example], cwd=tmp_path, capture_output=True, timeout=280, check=False
+    )
+    assert finished.returncode == 0, finished.stderr.decode()
+    lines = finished.stdout.decode().splitlines()
+    assert len(lines) == 2 and "'rows': 108" in lines[-1]
+
+
+def test_every_method_is_in_the_readme():
+    from deeplayer_cli.pruning import known_methods
+
+    tables = (README, (ROOT / "deeplayer_cli" / "pruning" / "README.md").read_text())
+    for name in known_methods():
+        assert all(f"`{name}`" in table for table in tables), name

@@ -15,8 +15,8 @@ from transformers import (
 )
 
 from deeplayer_cli.checkpoints import Checkpoint
-from deeplayer_cli.imaging import Tiling
-from deeplayer_cli.prompts import internvl2_5
+from deeplayer_cli.models.internvl.prompt import internvl2_5
+from deeplayer_cli.models.internvl.tiling import Tiling
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

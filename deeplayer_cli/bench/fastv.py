@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from deeplayer_cli.engine.vision import normalize
+from deeplayer_cli.models.internvl.vision import normalize
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from torch import Tensor
-    from transformers import InternVLForConditionalGeneration
+
+    from deeplayer_cli.models.internvl.model import Model
 
 
 @torch.inference_mode()
 def first_token(
-    model: InternVLForConditionalGeneration,
+    model: Model,
     ids: Sequence[int],
     tiles: Tensor,
     layer: int,
@@ -64,7 +65,7 @@ def first_token(
 
 
 @contextmanager
-def _eager(model: InternVLForConditionalGeneration) -> Iterator[None]:
+def _eager(model: Model) -> Iterator[None]:
     before = model.config.text_config._attn_implementation  # there is no public way to read it
     model.set_attn_implementation("eager")
     try:

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from deeplayer_cli.pipeline import read_ahead
+from deeplayer_cli.images.decode import open_image
+from deeplayer_cli.images.loader import ImageLoader, WorkerTimes, read_ahead
+from deeplayer_cli.models.internvl.tiling import tile_grid, tile_image
 from deeplayer_cli.schema import Request, parse_request
 
 if TYPE_CHECKING:
-    from deeplayer_cli.imaging import Tiling
+    from deeplayer_cli.models.internvl.tiling import Tiling
 
 _SIZE, _GRID = (640, 480), (3, 2)
 _STRIDE = 97  # every so many numbers are looked at, to tell whether two ways gave the same tiles
@@ -63,8 +65,12 @@ class Photographs:
         """Through the pipeline, as rows of a file would come."""
         rows = (parse_request({"image": str(p), "expression": "x"}, p.name, p.name, Path()) for p in self.paths)
         requests = [row for row in rows if isinstance(row, Request)]
-        windows = read_ahead(requests, self.tiling, workers=self.workers, window=32)
-        return [_glance(job.image.tiles) for jobs in windows for job in jobs if job.image is not None]
+        load = ImageLoader(open_image, self._tile, WorkerTimes())
+        windows = read_ahead(requests, load, workers=self.workers, window=32)
+        return [_glance(loaded.image.tiles) for window in windows for loaded in window if loaded.image is not None]
+
+    def _tile(self, image: Image.Image) -> tuple[np.ndarray, tuple[int, int]]:
+        return tile_image(image, self.tiling), tile_grid(image.size, self.tiling)
 
     def _bare(self, path: Path) -> tuple[tuple[int, ...], int]:
         side, (columns, rows) = self.tiling.tile_size, _GRID

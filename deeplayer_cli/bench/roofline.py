@@ -5,21 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from deeplayer_cli.engine.flops import (
-    PromptLengths,
-    Shape,
-    decode_flops,
-    drops_of,
-    kv_bytes,
-    prefill_flops,
-    vision_flops,
-)
+from deeplayer_cli.cost.flops import decode_flops, kv_bytes, prefill_flops, vision_flops
+from deeplayer_cli.cost.shape import ModelShape, PromptLengths, drops_of
 from deeplayer_cli.pruning import Budget, Options, build
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from deeplayer_cli.bench.suites import Plan
+    from deeplayer_cli.bench.suites import BenchPlan
     from deeplayer_cli.checkpoints import Layout
 
 _EXPRESSION = "the small red circle"  # of all prompts
@@ -27,7 +20,7 @@ _PASSES = 4  # after the prompt's own, where every draft is right: one for each 
 
 
 @dataclass(frozen=True)
-class Device:
+class PeakRates:
     """Peak rates.
 
     Attributes:
@@ -42,7 +35,7 @@ class Device:
 
 
 @dataclass(frozen=True)
-class Limit:
+class RooflineLimit:
     """The least seconds that one expression about an image of its own can take.
 
     Attributes:
@@ -64,23 +57,23 @@ class Limit:
     kv_bytes: int
 
 
-def roofline(layout: Layout, plan: Plan, device: Device) -> Iterator[Limit]:
+def roofline(layout: Layout, plan: BenchPlan, device: PeakRates) -> Iterator[RooflineLimit]:
     """The limits of a model for every tile count and pruning of a plan.
 
     A pass takes as long as its FLOPs at the peak rate, or as reading the language model's weights and the keys and
     values once, whichever is longer.
     """
-    shape = Shape.of(layout.config)
+    shape = ModelShape.from_config(layout.config)
     weights = device.bytes_per_number * _parameters(shape)
     for n_tiles in plan.tiles:
         n_visual = n_tiles * shape.tokens_per_tile
-        prompt = PromptLengths.of(layout, n_visual, len(layout.tokenizer.encode_expression(_EXPRESSION)))
+        prompt = PromptLengths.from_checkpoint(layout, n_visual, len(layout.tokenizer.encode_expression(_EXPRESSION)))
         for name, method, keep in plan.prunings:
             drops = drops_of(build(method, Options(Budget(keep)), shape.text.layers), n_visual)
             held = kv_bytes(shape, prompt, device.bytes_per_number, drops)
             a_pass = (weights + held) / device.bandwidth
             decode = decode_flops(shape, prompt, plan.n_new, drops) / device.flops
-            yield Limit(
+            yield RooflineLimit(
                 n_visual,
                 name,
                 vision_flops(shape, n_tiles) / device.flops,
@@ -91,7 +84,7 @@ def roofline(layout: Layout, plan: Plan, device: Device) -> Iterator[Limit]:
             )
 
 
-def _parameters(shape: Shape) -> int:
+def _parameters(shape: ModelShape) -> int:
     """Of the language model and its head."""
     text = shape.text
     layer = text.hidden * (2 * text.queries + 2 * text.keys + text.mlp_matrices * text.intermediate)

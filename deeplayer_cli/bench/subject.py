@@ -9,19 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from deeplayer_cli.bench import fastv
-from deeplayer_cli.engine import Engine, Row
-from deeplayer_cli.engine.draft import no_draft
-from deeplayer_cli.engine.flops import (
-    PromptLengths,
-    Shape,
-    drops_of,
-    head_flops,
-    prefill_flops,
-    union_flops,
-    vision_flops,
-)
-from deeplayer_cli.engine.vision import normalize
-from deeplayer_cli.pruning import Budget, Method, Options, build, token_places
+from deeplayer_cli.cost.flops import head_flops, prefill_flops, union_flops, vision_flops
+from deeplayer_cli.cost.shape import ModelShape, PromptLengths, drops_of
+from deeplayer_cli.engine import Engine, Row, union_of_rows
+from deeplayer_cli.engine.drafting import no_draft
+from deeplayer_cli.pruning import Budget, Method, Options, Selector, build, token_places
+from deeplayer_cli.reference.generate import generate, prompt_ids
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,7 +24,7 @@ if TYPE_CHECKING:
 
     from deeplayer_cli.checkpoints import Checkpoint
     from deeplayer_cli.engine import Answer, Draft, Prefix
-    from deeplayer_cli.pruning import Evidence, Stage
+    from deeplayer_cli.pruning import ScorerInputs, Selection, Stage
 
 _WORDS = ("red", "blue", "green", "small", "large", "circle", "square", "star")
 
@@ -53,7 +46,7 @@ class Subject:
         self._places = token_places((n_tiles, 1), n_tiles, self.n_visual)[None]
         texts = [f"the {_WORDS[n % 8]} {_WORDS[n // 8 % 8]} {_WORDS[n // 64 % 8]}" for n in range(n_expressions)]
         self.rows = [Row(0, checkpoint.tokenizer.encode_expression(text), seed) for seed, text in enumerate(texts)]
-        self._shape = Shape.of(checkpoint.model.config)
+        self._shape = ModelShape.from_config(checkpoint.model.config)
         self._vision_flops = vision_flops(self._shape, n_tiles)
         self._references: dict[tuple[str, float, int], list[list[int]]] = {}
 
@@ -71,19 +64,7 @@ class Subject:
 
     def generate(self, row: Row, n_new: int) -> list[int]:
         """Transformers' own greedy ``generate()``, pixels to tokens, for one expression."""
-        model, device = self.checkpoint.model, self.checkpoint.model.device
-        ids = torch.tensor([self._prompt_ids(row)], device=device)
-        generated = model.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            pixel_values=normalize(self._tiles[0].to(device)).to(model.dtype),
-            max_new_tokens=n_new,
-            min_new_tokens=1,
-            do_sample=False,
-            eos_token_id=self.checkpoint.eos_id,
-            pad_token_id=self.checkpoint.eos_id,
-        )[0, ids.shape[1] :].tolist()
-        return [token for token in generated if token != self.checkpoint.eos_id]
+        return generate(self.checkpoint, self._tiles[0], row.expression_ids, n_new)
 
     def fastv_as_written(self, keep: float) -> list[int]:
         """The first answer token, by `bench.fastv`."""
@@ -96,7 +77,7 @@ class Subject:
 
     def flops(self, method: str, keep: float) -> int:
         """Of the engine, pixels to the first token of every answer, by `engine.flops`."""
-        lengths = PromptLengths.of(self.checkpoint, self.n_visual, len(self.rows[0].expression_ids))
+        lengths = PromptLengths.from_checkpoint(self.checkpoint, self.n_visual, len(self.rows[0].expression_ids))
         drops = drops_of(self._method(method, keep), self.n_visual)
         return self._vision_flops + prefill_flops(self._shape, lengths, drops, len(self.rows))
 
@@ -111,11 +92,11 @@ class Subject:
         """An engine whose rows keep ``union`` of the visual tokens together, whatever their scores."""
         (stage,) = self._method(method, keep).stages
         pooled = Method(method, (replace(stage, selector=PoolSelector(int(union * self.n_visual))),))
-        return Engine(self.checkpoint, pooled, union=True)
+        return Engine(self.checkpoint, pooled, pruned_layers=union_of_rows)
 
     def union_flops(self, method: str, keep: float, union: float) -> int:
         """As `flops`, of a `union_engine`."""
-        lengths = PromptLengths.of(self.checkpoint, self.n_visual, len(self.rows[0].expression_ids))
+        lengths = PromptLengths.from_checkpoint(self.checkpoint, self.n_visual, len(self.rows[0].expression_ids))
         (drop,) = drops_of(self._method(method, keep), self.n_visual)
         n_union = int(union * self.n_visual)
         return self._vision_flops + union_flops(self._shape, lengths, drop, n_union, len(self.rows))
@@ -148,14 +129,7 @@ class Subject:
             return self.generate(row, n_new)
 
     def _prompt_ids(self, row: Row) -> list[int]:
-        tokenizer, prompt = self.checkpoint.tokenizer, self.checkpoint.prompt
-        return [
-            *tokenizer.encode(prompt.before_image),
-            *[self.checkpoint.image_token_id] * self.n_visual,
-            *tokenizer.encode_piece(prompt.after_image),
-            *row.expression_ids,
-            *tokenizer.encode_piece(prompt.after_expression),
-        ]
+        return prompt_ids(self.checkpoint, self.n_visual, row.expression_ids)
 
 
 @dataclass(frozen=True)
@@ -190,18 +164,17 @@ class KnownDraft:
 
 
 @dataclass(frozen=True)
-class PoolSelector:
+class PoolSelector(Selector):
     """Forces the size of a union, which with random weights would mean nothing: rows keep overlapping parts of a pool.
 
     Attributes:
         n_pool: visual tokens in the pool, spread evenly over all.
     """
 
-    n_pool: int
-    needs_features = False
     compilable = True
+    n_pool: int
 
-    def __call__(self, scores: Tensor, evidence: Evidence, n_keep: int) -> Tensor:
+    def __call__(self, scores: Tensor, inputs: ScorerInputs, n_keep: int) -> Tensor:
         """See ``Selector``; ``scores`` only tell how many rows and tokens there are."""
         n_rows, n_visual = scores.shape
         pool = torch.arange(self.n_pool, device=scores.device) * n_visual // self.n_pool
@@ -215,13 +188,13 @@ class SelectionProbe:
 
     Attributes:
         stage: the method's only stage.
-        evidence: of one prompt.
+        inputs: of one prompt.
         n_keep: tokens to keep.
         kept: the tokens kept, (1, n_keep).
     """
 
     stage: Stage
-    evidence: Evidence
+    inputs: ScorerInputs
     n_keep: int
     kept: list[list[int]]
 
@@ -229,17 +202,16 @@ class SelectionProbe:
     def read(cls, subject: Subject, method: str, keep: float) -> SelectionProbe:
         """Run a prompt through an engine with a method of one stage."""
         (stage,) = subject.engine(method, keep).method.stages
-        given: list[tuple[Evidence, int]] = []
+        given: list[tuple[ScorerInputs, int]] = []
 
-        class Listening:
-            needs_features = stage.selector.needs_features
-            compilable = False
+        class ListeningSelector(Selector):
+            needs = stage.selector.needs
 
-            def __call__(self, scores: Tensor, evidence: Evidence, n_keep: int) -> Tensor:
-                given.append((evidence, n_keep))
-                return stage.selector(scores, evidence, n_keep)
+            def __call__(self, scores: Tensor, inputs: ScorerInputs, n_keep: int) -> Tensor | Selection:
+                given.append((inputs, n_keep))
+                return stage.selector(scores, inputs, n_keep)
 
-        listening = Method(method, (replace(stage, selector=Listening()),))
+        listening = Method(method, (replace(stage, selector=ListeningSelector()),))
         engine = Engine(subject.checkpoint, listening)
         kept = engine.prefill(subject.prefix(engine), subject.rows, 1).kept.tolist()
         return cls(stage, *given[0], kept)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from deeplayer_cli.bench.photographs import Photographs
 from deeplayer_cli.bench.subject import KnownDraft, SelectionProbe, Subject
 from deeplayer_cli.bench.timing import Case
-from deeplayer_cli.engine import TemplateDraft
-from deeplayer_cli.engine.draft import no_draft
-from deeplayer_cli.engine.selection import selection
+from deeplayer_cli.engine.drafting import no_draft
+from deeplayer_cli.engine.selection import StageSelector
+from deeplayer_cli.models.internvl.answer_format import TemplateDraft
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +27,7 @@ _RIGHT = (0.0, 0.5, 1.0)  # shares of drafts that are accepted
 
 
 @dataclass(frozen=True)
-class Plan:
+class BenchPlan:
     """What to vary.
 
     Attributes:
@@ -48,7 +48,7 @@ class Plan:
         return [("unpruned", "none", 1.0), *((f"{_METHOD} {keep:g}", _METHOD, keep) for keep in self.keeps)]
 
 
-def prefill(checkpoint: Checkpoint, plan: Plan) -> Iterator[Case]:
+def prefill(checkpoint: Checkpoint, plan: BenchPlan) -> Iterator[Case]:
     """Pixels to the first token: transformers, the engine unpruned and pruned, FastV as published, and fewer tiles."""
     for n_tiles in plan.tiles:
         subject = Subject(checkpoint, n_tiles)
@@ -63,7 +63,7 @@ def prefill(checkpoint: Checkpoint, plan: Plan) -> Iterator[Case]:
             yield _ask(Subject(checkpoint, 1), group, "unpruned, 1 tile", "none", 1.0, 1)
 
 
-def share(checkpoint: Checkpoint, plan: Plan) -> Iterator[Case]:
+def share(checkpoint: Checkpoint, plan: BenchPlan) -> Iterator[Case]:
     """Pixels to the first tokens of all expressions about one image; unpruned means a prefix cache."""
     for subject, group in _subjects(checkpoint, plan):
         yield _generate(subject, group, 1)
@@ -74,7 +74,7 @@ def share(checkpoint: Checkpoint, plan: Plan) -> Iterator[Case]:
                 yield _unite(subject, group, keep)
 
 
-def e2e(checkpoint: Checkpoint, plan: Plan) -> Iterator[Case]:
+def e2e(checkpoint: Checkpoint, plan: BenchPlan) -> Iterator[Case]:
     """Pixels to whole answers, without drafts and with drafts of which a known share is right."""
     for subject, group in _subjects(checkpoint, plan):
         yield _generate(subject, group, plan.n_new)
@@ -85,7 +85,7 @@ def e2e(checkpoint: Checkpoint, plan: Plan) -> Iterator[Case]:
                 yield _ask(subject, group, f"{name}, drafts {right:.0%} right", method, keep, plan.n_new, draft)
 
 
-def decode(checkpoint: Checkpoint, plan: Plan) -> Iterator[Case]:
+def decode(checkpoint: Checkpoint, plan: BenchPlan) -> Iterator[Case]:
     """The answers alone, after the prompts have been read."""
     for subject, group in _subjects(checkpoint, plan):
         for name, method, keep in plan.prunings:
@@ -95,7 +95,7 @@ def decode(checkpoint: Checkpoint, plan: Plan) -> Iterator[Case]:
                 yield _decode(subject, group, f"{name}, drafts {right:.0%} right", method, keep, plan.n_new, draft)
 
 
-def select(checkpoint: Checkpoint, plan: Plan) -> Iterator[Case]:
+def select(checkpoint: Checkpoint, plan: BenchPlan) -> Iterator[Case]:
     """The selection step by itself, against the prefill that it is part of."""
     for n_tiles in plan.tiles:
         subject = Subject(checkpoint, n_tiles)
@@ -107,7 +107,7 @@ def select(checkpoint: Checkpoint, plan: Plan) -> Iterator[Case]:
             yield _select(subject, group, "independent set", "deep-layer-mis", keep, compiled=False)
 
 
-def pipeline(checkpoint: Checkpoint, plan: Plan) -> Iterator[Case]:
+def pipeline(checkpoint: Checkpoint, plan: BenchPlan) -> Iterator[Case]:
     """Files to tiles, with as many threads as `ground` would take."""
     del plan
     workers = min(8, os.cpu_count() or 1)
@@ -117,7 +117,7 @@ def pipeline(checkpoint: Checkpoint, plan: Plan) -> Iterator[Case]:
     yield Case(group, "the pipeline", lambda _: photographs.delivered(), photographs.bare)
 
 
-SUITES: Mapping[str, Callable[[Checkpoint, Plan], Iterator[Case]]] = {
+SUITES: Mapping[str, Callable[[Checkpoint, BenchPlan], Iterator[Case]]] = {
     "prefill": prefill,
     "share": share,
     "decode": decode,
@@ -127,7 +127,7 @@ SUITES: Mapping[str, Callable[[Checkpoint, Plan], Iterator[Case]]] = {
 }
 
 
-def _subjects(checkpoint: Checkpoint, plan: Plan) -> Iterator[tuple[Subject, str]]:
+def _subjects(checkpoint: Checkpoint, plan: BenchPlan) -> Iterator[tuple[Subject, str]]:
     for n_tiles in plan.tiles:
         for n in plan.expressions:
             subject = Subject(checkpoint, n_tiles, n)
@@ -203,12 +203,12 @@ def _decode(
 
 def _select(subject: Subject, group: str, name: str, method: str, keep: float, *, compiled: bool) -> Case:
     probe = SelectionProbe.read(subject, method, keep)
-    choose = selection(probe.stage, compiled=compiled)
-    return Case(group, name, lambda _: choose(probe.evidence, probe.n_keep).tolist(), lambda: probe.kept)
+    choose = StageSelector(probe.stage, method, compiled=compiled)
+    return Case(group, name, lambda _: choose(probe.inputs, probe.n_keep).indices.tolist(), lambda: probe.kept)
 
 
 def _draft(subject: Subject, method: str, keep: float, n_new: int, right: float) -> Draft:
-    template = TemplateDraft.of(subject.checkpoint.tokenizer)
+    template = TemplateDraft.from_tokenizer(subject.checkpoint.tokenizer)
     answers = subject.reference(method, keep, n_new)
     known = {tuple(row.expression_ids): answer for row, answer in zip(subject.rows, answers, strict=True)}
     return KnownDraft(known, len(template(subject.rows[0].expression_ids, ())), right)

@@ -45,7 +45,7 @@ class Spread:
     most: float
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
+    def from_values(cls, values: Sequence[float]) -> Spread:
         """The spread of at least one value."""
         return cls(median(values), min(values), max(values))
 
@@ -83,9 +83,9 @@ def measure(cases: Sequence[Case], rounds: int, device: torch.device) -> Iterato
     first: dict[str, tuple[Case, list[float]]] = {}
     for case, taken, is_right in zip(cases, seconds, right, strict=True):
         base, base_taken = first.setdefault(case.group, (case, taken))
-        speed = Spread.of([one / own for one, own in zip(base_taken, taken, strict=True)])
+        speed = Spread.from_values([one / own for one, own in zip(base_taken, taken, strict=True)])
         fewer = base.flops / case.flops if base.flops and case.flops else None
-        yield Result(case, Spread.of(taken), speed if is_right else None, fewer)
+        yield Result(case, Spread.from_values(taken), speed if is_right else None, fewer)
 
 
 def _time(case: Case, device: torch.device) -> float:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from deeplayer_cli.checkpoints import native, original, random_weights
 from deeplayer_cli.checkpoints.files import read_json, stored_tensors
+from deeplayer_cli.checkpoints.fitting import require_memory
 from deeplayer_cli.checkpoints.layout import Layout, empty_model, refuse_bad_config
 from deeplayer_cli.checkpoints.locate import locate
-from deeplayer_cli.checkpoints.memory import require
-from deeplayer_cli.checkpoints.placement import Placement
 from deeplayer_cli.checkpoints.weights import plan, stream, targets
+from deeplayer_cli.device.placement import Placement
 from deeplayer_cli.errors import DeeplayerError
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from transformers import InternVLForConditionalGeneration
 
     from deeplayer_cli.checkpoints.tokenizer import Tokenizer
-    from deeplayer_cli.imaging import Tiling
-    from deeplayer_cli.prompts import GroundingPrompt
+    from deeplayer_cli.models.internvl.prompt import GroundingPrompt
+    from deeplayer_cli.models.internvl.tiling import Tiling
 
 _ATTENTIONS = ("sdpa", "eager")
 _LAYOUTS = {"internvl_chat": original.read, "internvl": native.read}
@@ -90,7 +90,7 @@ def load(
     layout = read_layout(name, revision)
     if name.startswith(random_weights.PREFIX):
         model = empty_model(layout.config, placement.dtype, attention)
-        require(name, model.num_parameters(), placement)
+        require_memory(name, model.num_parameters(), placement)
         random_weights.fill(model, placement.device)
     else:
         folder = locate(name, revision)
@@ -100,7 +100,7 @@ def load(
             layout.config.tie_word_embeddings = False
         with refuse_bad_config(folder / "config.json"):
             model = empty_model(layout.config, placement.dtype, attention)
-        require(name, model.num_parameters(), placement)
+        require_memory(name, model.num_parameters(), placement)
         stream(plan(folder, stored, layout.rules, model), model, placement.device)
     model.tie_weights()
     model.to(placement.device)  # what is left: the rotary frequencies

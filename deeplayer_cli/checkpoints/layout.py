@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from deeplayer_cli.checkpoints.tokenizer import Tokenizer
-    from deeplayer_cli.checkpoints.weights import Rule
-    from deeplayer_cli.imaging import Tiling
-    from deeplayer_cli.prompts import GroundingPrompt
+    from deeplayer_cli.checkpoints.weights import TensorRule
+    from deeplayer_cli.models.internvl.prompt import GroundingPrompt
+    from deeplayer_cli.models.internvl.tiling import Tiling
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Layout:
     tokenizer: Tokenizer
     prompt: GroundingPrompt
     tiling: Tiling
-    rules: tuple[Rule, ...]
+    rules: tuple[TensorRule, ...]
     grounding_layer: int | None = None
 
 

@@ -12,10 +12,11 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from deeplayer_cli.checkpoints.files import read_json, read_text
 from deeplayer_cli.checkpoints.layout import Layout, refuse_bad_config, tokens_per_tile
 from deeplayer_cli.checkpoints.tokenizer import FastTokenizer, Tokenizer
-from deeplayer_cli.checkpoints.weights import Rule
+from deeplayer_cli.checkpoints.weights import TensorRule
 from deeplayer_cli.errors import DeeplayerError
-from deeplayer_cli.imaging import IMAGENET_MEAN, IMAGENET_STD, Tiling
-from deeplayer_cli.prompts import IMAGE_CONTEXT, IMAGE_END, IMAGE_START, QUESTION, GroundingPrompt
+from deeplayer_cli.models.internvl.prompt import IMAGE_CONTEXT, IMAGE_END, IMAGE_START, QUESTION, GroundingPrompt
+from deeplayer_cli.models.internvl.tiling import Tiling
+from deeplayer_cli.models.internvl.vision import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,12 +27,12 @@ _ROPE = {"rope_theta", "rope_scaling"}  # read by the text configurations, which
 
 # Old names first; they are transformers' own, ``conversion_mapping.py`` ("llava").
 RULES = (
-    Rule("language_model.lm_head.{rest}", ("lm_head.{rest}",)),
-    Rule("language_model.model.{rest}", ("model.language_model.{rest}",)),
-    Rule("vision_tower.{rest}", ("model.vision_tower.{rest}",)),
-    Rule("multi_modal_projector.{rest}", ("model.multi_modal_projector.{rest}",)),
-    Rule("model.{rest}", ("model.{rest}",)),
-    Rule("lm_head.{rest}", ("lm_head.{rest}",)),
+    TensorRule("language_model.lm_head.{rest}", ("lm_head.{rest}",)),
+    TensorRule("language_model.model.{rest}", ("model.language_model.{rest}",)),
+    TensorRule("vision_tower.{rest}", ("model.vision_tower.{rest}",)),
+    TensorRule("multi_modal_projector.{rest}", ("model.multi_modal_projector.{rest}",)),
+    TensorRule("model.{rest}", ("model.{rest}",)),
+    TensorRule("lm_head.{rest}", ("lm_head.{rest}",)),
 )
 
 

@@ -14,10 +14,10 @@ from transformers import InternVLConfig, InternVLVisionConfig, LlamaConfig, Qwen
 
 from deeplayer_cli.checkpoints.layout import Layout, refuse_bad_config, tokens_per_tile
 from deeplayer_cli.checkpoints.tokenizer import FastTokenizer, SentencePieceTokenizer, Tokenizer
-from deeplayer_cli.checkpoints.weights import Rule, thirds
+from deeplayer_cli.checkpoints.weights import TensorRule, thirds
 from deeplayer_cli.errors import DeeplayerError
-from deeplayer_cli.imaging import Tiling
-from deeplayer_cli.prompts import IMAGE_CONTEXT, INTERNVL2_5_SYSTEM, internvl2_5
+from deeplayer_cli.models.internvl.prompt import IMAGE_CONTEXT, INTERNVL2_5_SYSTEM, internvl2_5
+from deeplayer_cli.models.internvl.tiling import Tiling
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,30 +35,32 @@ _MAX_TILES = 6  # the official grounding evaluation's, not the 12 in config.json
 
 _VIT, _NATIVE_VIT = "vision_model.encoder.layers.{layer}.", "model.vision_tower.encoder.layer.{layer}."
 _VISION_RULES = (
-    Rule("vision_model.embeddings.class_embedding", ("model.vision_tower.embeddings.cls_token",)),
-    Rule("vision_model.embeddings.position_embedding", ("model.vision_tower.embeddings.position_embeddings",)),
-    Rule(
+    TensorRule("vision_model.embeddings.class_embedding", ("model.vision_tower.embeddings.cls_token",)),
+    TensorRule("vision_model.embeddings.position_embedding", ("model.vision_tower.embeddings.position_embeddings",)),
+    TensorRule(
         "vision_model.embeddings.patch_embedding.{kind}",
         ("model.vision_tower.embeddings.patch_embeddings.projection.{kind}",),
     ),
-    Rule(f"{_VIT}attn.qkv.{{kind}}", tuple(f"{_NATIVE_VIT}attention.{part}_proj.{{kind}}" for part in "qkv"), thirds),
-    Rule(f"{_VIT}attn.proj.{{kind}}", (f"{_NATIVE_VIT}attention.projection_layer.{{kind}}",)),
-    Rule(f"{_VIT}attn.q_norm.weight", (f"{_NATIVE_VIT}attention.q_norm.weight",)),
-    Rule(f"{_VIT}attn.k_norm.weight", (f"{_NATIVE_VIT}attention.k_norm.weight",)),
-    Rule(f"{_VIT}mlp.{{rest}}", (f"{_NATIVE_VIT}mlp.{{rest}}",)),
-    Rule(f"{_VIT}norm1.{{kind}}", (f"{_NATIVE_VIT}layernorm_before.{{kind}}",)),
-    Rule(f"{_VIT}norm2.{{kind}}", (f"{_NATIVE_VIT}layernorm_after.{{kind}}",)),
-    Rule(f"{_VIT}ls1", (f"{_NATIVE_VIT}lambda_1",)),
-    Rule(f"{_VIT}ls2", (f"{_NATIVE_VIT}lambda_2",)),
-    Rule("mlp1.0.{kind}", ("model.multi_modal_projector.layer_norm.{kind}",)),
-    Rule("mlp1.1.{kind}", ("model.multi_modal_projector.linear_1.{kind}",)),
-    Rule("mlp1.3.{kind}", ("model.multi_modal_projector.linear_2.{kind}",)),
+    TensorRule(
+        f"{_VIT}attn.qkv.{{kind}}", tuple(f"{_NATIVE_VIT}attention.{part}_proj.{{kind}}" for part in "qkv"), thirds
+    ),
+    TensorRule(f"{_VIT}attn.proj.{{kind}}", (f"{_NATIVE_VIT}attention.projection_layer.{{kind}}",)),
+    TensorRule(f"{_VIT}attn.q_norm.weight", (f"{_NATIVE_VIT}attention.q_norm.weight",)),
+    TensorRule(f"{_VIT}attn.k_norm.weight", (f"{_NATIVE_VIT}attention.k_norm.weight",)),
+    TensorRule(f"{_VIT}mlp.{{rest}}", (f"{_NATIVE_VIT}mlp.{{rest}}",)),
+    TensorRule(f"{_VIT}norm1.{{kind}}", (f"{_NATIVE_VIT}layernorm_before.{{kind}}",)),
+    TensorRule(f"{_VIT}norm2.{{kind}}", (f"{_NATIVE_VIT}layernorm_after.{{kind}}",)),
+    TensorRule(f"{_VIT}ls1", (f"{_NATIVE_VIT}lambda_1",)),
+    TensorRule(f"{_VIT}ls2", (f"{_NATIVE_VIT}lambda_2",)),
+    TensorRule("mlp1.0.{kind}", ("model.multi_modal_projector.layer_norm.{kind}",)),
+    TensorRule("mlp1.1.{kind}", ("model.multi_modal_projector.linear_1.{kind}",)),
+    TensorRule("mlp1.3.{kind}", ("model.multi_modal_projector.linear_2.{kind}",)),
 )
 
 _LLM, _NATIVE_LLM = "language_model.model.layers.{layer}.", "model.language_model.layers.{layer}."
 
 
-def internlm2_rules(text: LlamaConfig) -> tuple[Rule, ...]:
+def internlm2_rules(text: LlamaConfig) -> tuple[TensorRule, ...]:
     """How InternLM2 names its tensors."""
     split = partial(grouped, kv_heads=text.num_key_value_heads, head_dim=text.head_dim)
     names = {
@@ -70,21 +72,21 @@ def internlm2_rules(text: LlamaConfig) -> tuple[Rule, ...]:
         "ffn_norm": "post_attention_layernorm",
     }
     return (
-        Rule(
+        TensorRule(
             f"{_LLM}attention.wqkv.weight", tuple(f"{_NATIVE_LLM}self_attn.{part}_proj.weight" for part in "qkv"), split
         ),
-        *(Rule(f"{_LLM}{old}.weight", (f"{_NATIVE_LLM}{new}.weight",)) for old, new in names.items()),
-        Rule("language_model.model.tok_embeddings.weight", ("model.language_model.embed_tokens.weight",)),
-        Rule("language_model.model.norm.weight", ("model.language_model.norm.weight",)),
-        Rule("language_model.output.weight", ("lm_head.weight",)),
+        *(TensorRule(f"{_LLM}{old}.weight", (f"{_NATIVE_LLM}{new}.weight",)) for old, new in names.items()),
+        TensorRule("language_model.model.tok_embeddings.weight", ("model.language_model.embed_tokens.weight",)),
+        TensorRule("language_model.model.norm.weight", ("model.language_model.norm.weight",)),
+        TensorRule("language_model.output.weight", ("lm_head.weight",)),
     )
 
 
-def qwen2_rules(_: Qwen2Config) -> tuple[Rule, ...]:
+def qwen2_rules(_: Qwen2Config) -> tuple[TensorRule, ...]:
     """How Qwen2 names its tensors: as transformers does."""
     return (
-        Rule("language_model.model.{rest}", ("model.language_model.{rest}",)),
-        Rule("language_model.lm_head.weight", ("lm_head.weight",)),
+        TensorRule("language_model.model.{rest}", ("model.language_model.{rest}",)),
+        TensorRule("language_model.lm_head.weight", ("lm_head.weight",)),
     )
 
 
@@ -105,17 +107,17 @@ def grouped(wqkv: Tensor, *, kv_heads: int, head_dim: int) -> tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
-class LanguageModel:
+class DecoderFamily:
     """What differs between the language models that the original layout carries."""
 
     config: Callable[..., LlamaConfig | Qwen2Config]
-    rules: Callable[[Any], tuple[Rule, ...]]
+    rules: Callable[[Any], tuple[TensorRule, ...]]
     tokenizer: Callable[[Path], Tokenizer]
 
 
 _LANGUAGE_MODELS = {
-    "InternLM2ForCausalLM": LanguageModel(LlamaConfig, internlm2_rules, SentencePieceTokenizer.read),
-    "Qwen2ForCausalLM": LanguageModel(Qwen2Config, qwen2_rules, FastTokenizer.read),
+    "InternLM2ForCausalLM": DecoderFamily(LlamaConfig, internlm2_rules, SentencePieceTokenizer.read),
+    "Qwen2ForCausalLM": DecoderFamily(Qwen2Config, qwen2_rules, FastTokenizer.read),
 }
 
 
@@ -194,7 +196,7 @@ def internvl_config(config: dict[str, Any], image_token_id: int) -> InternVLConf
     return native
 
 
-def _language_model(path: Path, config: dict[str, Any]) -> LanguageModel:
+def _language_model(path: Path, config: dict[str, Any]) -> DecoderFamily:
     family = config["llm_config"]["architectures"][0]
     if family not in _LANGUAGE_MODELS:
         known = " and ".join(_LANGUAGE_MODELS)

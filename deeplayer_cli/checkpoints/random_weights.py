@@ -18,8 +18,8 @@ from deeplayer_cli.checkpoints.sizes import MINI, SIZES
 from deeplayer_cli.checkpoints.tokenizer import FastTokenizer
 from deeplayer_cli.checkpoints.weights import materialise
 from deeplayer_cli.errors import DeeplayerError
-from deeplayer_cli.imaging import Tiling
-from deeplayer_cli.prompts import IMAGE_CONTEXT
+from deeplayer_cli.models.internvl.prompt import IMAGE_CONTEXT
+from deeplayer_cli.models.internvl.tiling import Tiling
 
 if TYPE_CHECKING:
     from torch import nn

@@ -10,7 +10,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Transformer:
+class HalfShape:
     """The dimensions of one half of a model; ``kv_heads`` and ``vocabulary`` are the language model's alone."""
 
     hidden: int
@@ -22,7 +22,7 @@ class Transformer:
 
 
 @dataclass(frozen=True)
-class Size:
+class PublishedSize:
     """One size.
 
     Attributes:
@@ -35,9 +35,9 @@ class Size:
 
     name: str
     parameters: int
-    vision: Transformer
+    vision: HalfShape
     family: str
-    text: Transformer
+    text: HalfShape
 
     def original_config(self) -> dict[str, Any]:
         """The ``config.json`` of this size in the original layout, as far as it describes shapes."""
@@ -73,7 +73,7 @@ class Size:
         }
 
 
-def _dimensions(half: Transformer) -> dict[str, Any]:
+def _dimensions(half: HalfShape) -> dict[str, Any]:
     return {
         "hidden_size": half.hidden,
         "num_hidden_layers": half.layers,
@@ -82,21 +82,21 @@ def _dimensions(half: Transformer) -> dict[str, Any]:
     }
 
 
-_VIT_300M = Transformer(hidden=1024, layers=24, heads=16, intermediate=4096)
-_VIT_MINI = Transformer(hidden=128, layers=2, heads=2, intermediate=512)
-_VIT_6B = Transformer(hidden=3200, layers=45, heads=25, intermediate=12800)
+_VIT_300M = HalfShape(hidden=1024, layers=24, heads=16, intermediate=4096)
+_VIT_MINI = HalfShape(hidden=128, layers=2, heads=2, intermediate=512)
+_VIT_6B = HalfShape(hidden=3200, layers=45, heads=25, intermediate=12800)
 _INTERNLM2, _QWEN2 = "InternLM2ForCausalLM", "Qwen2ForCausalLM"
 _INTERNLM2_VOCABULARY, _QWEN2_VOCABULARY = 92553, 151674
 
 SIZES = (
-    Size("1b", 938_193_024, _VIT_300M, _QWEN2, Transformer(896, 24, 14, 4864, 2, _QWEN2_VOCABULARY)),
-    Size("2b", 2_205_754_368, _VIT_300M, _INTERNLM2, Transformer(2048, 24, 16, 8192, 8, _INTERNLM2_VOCABULARY)),
-    Size("4b", 3_712_637_952, _VIT_300M, _QWEN2, Transformer(2048, 36, 16, 11008, 2, _QWEN2_VOCABULARY)),
-    Size("8b", 8_075_365_376, _VIT_300M, _INTERNLM2, Transformer(4096, 32, 32, 14336, 8, _INTERNLM2_VOCABULARY)),
-    Size("26b", 25_514_186_112, _VIT_6B, _INTERNLM2, Transformer(6144, 48, 48, 16384, 8, _INTERNLM2_VOCABULARY)),
-    Size("38b", 38_388_164_992, _VIT_6B, _QWEN2, Transformer(5120, 64, 40, 27648, 8, _QWEN2_VOCABULARY)),
-    Size("78b", 78_408_318_336, _VIT_6B, _QWEN2, Transformer(8192, 80, 64, 29568, 8, _QWEN2_VOCABULARY)),
+    PublishedSize("1b", 938_193_024, _VIT_300M, _QWEN2, HalfShape(896, 24, 14, 4864, 2, _QWEN2_VOCABULARY)),
+    PublishedSize("2b", 2_205_754_368, _VIT_300M, _INTERNLM2, HalfShape(2048, 24, 16, 8192, 8, _INTERNLM2_VOCABULARY)),
+    PublishedSize("4b", 3_712_637_952, _VIT_300M, _QWEN2, HalfShape(2048, 36, 16, 11008, 2, _QWEN2_VOCABULARY)),
+    PublishedSize("8b", 8_075_365_376, _VIT_300M, _INTERNLM2, HalfShape(4096, 32, 32, 14336, 8, _INTERNLM2_VOCABULARY)),
+    PublishedSize("26b", 25_514_186_112, _VIT_6B, _INTERNLM2, HalfShape(6144, 48, 48, 16384, 8, _INTERNLM2_VOCABULARY)),
+    PublishedSize("38b", 38_388_164_992, _VIT_6B, _QWEN2, HalfShape(5120, 64, 40, 27648, 8, _QWEN2_VOCABULARY)),
+    PublishedSize("78b", 78_408_318_336, _VIT_6B, _QWEN2, HalfShape(8192, 80, 64, 29568, 8, _QWEN2_VOCABULARY)),
 )
 
-MINI = Size("mini", 122_093_696, _VIT_MINI, _INTERNLM2, Transformer(512, 32, 8, 1792, 2, 11_600))
+MINI = PublishedSize("mini", 122_093_696, _VIT_MINI, _INTERNLM2, HalfShape(512, 32, 8, 1792, 2, 11_600))
 """As deep as the 8B, an eighth as wide: speed on a CPU shows at it in seconds."""

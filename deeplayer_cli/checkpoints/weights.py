@@ -1,6 +1,6 @@
 """From stored tensors to a model's parameters: one table of names, checked whole and then streamed.
 
-A layout is a tuple of ``Rule``s. The same rule that later cuts a tensor is first run on its shape alone, so every
+A layout is a tuple of ``TensorRule``s. The same rule that later cuts a tensor is first run on its shape alone, so every
 missing, unexpected or misshapen tensor is known before the first byte of weights is read.
 """
 
@@ -36,7 +36,7 @@ def thirds(tensor: Tensor) -> tuple[Tensor, ...]:
 
 
 @dataclass(frozen=True)
-class Rule:
+class TensorRule:
     """One line of a layout's table: a stored name, the parameters it becomes, and how it is cut into them.
 
     Attributes:
@@ -68,12 +68,12 @@ class Move:
     split: Callable[[Tensor], Sequence[Tensor]]
 
 
-def targets(stored: Iterable[str], rules: Sequence[Rule]) -> set[str]:
+def targets(stored: Iterable[str], rules: Sequence[TensorRule]) -> set[str]:
     """The names of all parameters that some stored tensor maps to."""
     return {target for name in stored for rule in rules for target in rule.apply(name)}
 
 
-def plan(folder: Path, stored: Mapping[str, StoredTensor], rules: Sequence[Rule], model: nn.Module) -> list[Move]:
+def plan(folder: Path, stored: Mapping[str, StoredTensor], rules: Sequence[TensorRule], model: nn.Module) -> list[Move]:
     """Match all stored tensors with all parameters.
 
     Args:
@@ -134,7 +134,7 @@ def materialise(model: nn.Module, name: str, device: torch.device) -> Tensor:
     return parameter
 
 
-def _split_shapes(rule: Rule, shape: tuple[int, ...]) -> list[tuple[int, ...]] | None:
+def _split_shapes(rule: TensorRule, shape: tuple[int, ...]) -> list[tuple[int, ...]] | None:
     try:
         return [tuple(piece.shape) for piece in rule.split(torch.empty(shape, device="meta"))]
     except (RuntimeError, IndexError):  # a shape that cannot be cut this way

@@ -17,7 +17,7 @@ from deeplayer_cli.errors import DeeplayerError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from deeplayer_cli.bench import Plan, Result, Spread
+    from deeplayer_cli.bench import BenchPlan, Result, Spread
     from deeplayer_cli.checkpoints import Checkpoint
 
 
@@ -69,9 +69,9 @@ def bench(
     import torch
 
     from deeplayer_cli import checkpoints
-    from deeplayer_cli.bench import SUITES, Plan, measure
+    from deeplayer_cli.bench import SUITES, BenchPlan, measure
 
-    plan = Plan(
+    plan = BenchPlan(
         _numbers("--tiles", tiles, int),
         _numbers("--keep", keep, float),
         _numbers("--expressions", expressions, int),
@@ -99,14 +99,14 @@ def bench(
 
 
 def _roofline(
-    model: str, revision: str | None, plan: Plan, tflops: float | None, bandwidth: float | None, *, json: bool
+    model: str, revision: str | None, plan: BenchPlan, tflops: float | None, bandwidth: float | None, *, json: bool
 ) -> None:
     from deeplayer_cli import checkpoints
-    from deeplayer_cli.bench import Device, roofline
+    from deeplayer_cli.bench import PeakRates, roofline
 
     if tflops is None or bandwidth is None:
         raise DeeplayerError("a roofline needs the device's peak rates: give --tflops and --bandwidth")
-    device = Device(tflops * 1e12, bandwidth * 1e9, bytes_per_number=2)
+    device = PeakRates(tflops * 1e12, bandwidth * 1e9, bytes_per_number=2)
     limits = list(roofline(checkpoints.read_layout(model, revision), plan, device))
     if json:
         typer.echo(orjson.dumps([asdict(limit) for limit in limits], option=orjson.OPT_INDENT_2))

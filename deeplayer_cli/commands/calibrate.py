@@ -40,8 +40,10 @@ def calibrate(
 
     from tqdm import tqdm
 
-    from deeplayer_cli import calibration, checkpoints
-    from deeplayer_cli.imaging import open_image
+    from deeplayer_cli import checkpoints
+    from deeplayer_cli.images.decode import open_image
+    from deeplayer_cli.runtime import calibrate as calibration
+    from deeplayer_cli.runtime.prior_file import save_prior
     from deeplayer_cli.sources.images import Images
 
     if output.exists() and not overwrite:
@@ -64,5 +66,5 @@ def calibrate(
             yield image
 
     prior = calibration.calibrate(checkpoint, opened(), layer)
-    calibration.save(prior, output, checkpoint, used)
+    save_prior(prior, output, checkpoint, used, calibration.QUESTION)
     logger.info("%s: attention of layer %d over %d images", output, layer, used)

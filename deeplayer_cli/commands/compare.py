@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import re
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,19 +15,19 @@ import orjson
 import typer
 
 from deeplayer_cli import __version__
-from deeplayer_cli.commands import comparison_table, options
+from deeplayer_cli.commands import options
 from deeplayer_cli.commands.options import INPUT, OUTPUT, PRUNING, option
+from deeplayer_cli.commands.progress import ProgressBar
 from deeplayer_cli.commands.stopping import stoppable
 from deeplayer_cli.errors import DeeplayerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from deeplayer_cli.evaluation.compare import Run
+    from deeplayer_cli.evaluation.compare import MethodRun
     from deeplayer_cli.evaluation.matching import Unreachable
-    from deeplayer_cli.evaluation.running import Runner
-    from deeplayer_cli.grounder import Settings
-    from deeplayer_cli.sinks import RunRecord
+    from deeplayer_cli.evaluation.running import ComparisonRunner
+    from deeplayer_cli.runtime.settings import Settings
     from deeplayer_cli.sources import Requests
 
 _CHANGES = {"layer": "layer", "max-tiles": "max_tiles"}
@@ -41,7 +40,7 @@ _WITHOUT_A_RUN = {"from_", "reference", "csv", "plot", "json"}
 logger = logging.getLogger("deeplayer")
 
 
-class Match(StrEnum):
+class MatchBy(StrEnum):
     """What the methods of a comparison have in common."""
 
     KEEP = "keep"
@@ -67,14 +66,14 @@ def compare(
         str, option("--keep", help="Shares of visual tokens, separated by commas.", rich_help_panel=PRUNING)
     ] = "0.1",
     match: Annotated[
-        Match,
+        MatchBy,
         option(
             "--match",
             help="`keep`: every method keeps --keep. `mean-keep`, `flops`: the first one does, and each other what "
             "makes its mean keep, or its FLOPs, equal to the first's.",
             rich_help_panel=PRUNING,
         ),
-    ] = Match.KEEP,
+    ] = MatchBy.KEEP,
     reference: Annotated[
         str, option("--reference", help="The method that the others are compared with, row by row.")
     ] = "none",
@@ -129,21 +128,20 @@ def compare(
         _refuse_options_of_a_run(context)
         runs = _recorded(from_)
     else:
-        from deeplayer_cli.evaluation.running import Stopped
-        from deeplayer_cli.grounder import Settings
+        from deeplayer_cli.evaluation.running import ComparisonPlan, Stopped
+        from deeplayer_cli.runtime.settings import Settings
 
         base = Settings(method="none", max_tiles=max_tiles, seed=seed, batch_size=batch_size)
         wanted = [one for text in methods.split(",") if (one := _wanted(text, base, layer, prior)) != base]
-        plan = _Plan(base, wanted, _shares(keep), match, reference)
+        plan = ComparisonPlan(base, wanted, _shares(keep), match.value, reference)
         plan.refuse_impossible()
         source = source or []
         requests = _requests(source, image_root, limit)
         weights = {"revision": revision, "dtype": dtype, "device": device}
-        circumstances = {"version": __version__, "source": source, "model": model, "revision": revision}
-        with _folder(results, source) as folder, stoppable() as stop:
-            runner = _runner(model, weights, circumstances, requests, folder, lambda: stop.requested)
+        with _folder(results, source) as folder, stoppable() as stop, ProgressBar() as bar:
+            runner = _runner(model, weights, source, requests, folder, prior, lambda: stop.requested)
             try:
-                runs, unreachable = plan.run(runner)
+                runs, unreachable = plan.run(runner, bar.show)
             except Stopped:
                 logger.info("stopped%s", f": the same command goes on with what {results} holds" if results else "")
                 raise typer.Exit(stop.exit_code) from None
@@ -160,104 +158,33 @@ def compare(
         rows = [line.to_dict() for line in lines] + [one.to_dict() for one in unreachable]
         typer.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2))
     else:
+        from deeplayer_cli.report import comparison_table
+
         comparison_table.show(lines, unreachable, reference)
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What to run.
-
-    Attributes:
-        base: the settings that prune nothing; always run.
-        wanted: the others, without their ``keep``.
-        shares: the keeps.
-        match: what the methods have in common.
-        reference: the line that the others are compared with.
-    """
-
-    base: Settings
-    wanted: Sequence[Settings]
-    shares: Sequence[float]
-    match: Match
-    reference: str
-
-    def refuse_impossible(self) -> None:
-        """Find out now what could not be compared later.
-
-        Raises:
-            DeeplayerError: there is no such reference, or nothing to match the others with.
-        """
-        from deeplayer_cli.evaluation import line_called
-        from deeplayer_cli.evaluation.matching import at_equal_keep, label_of, require_measure
-
-        line_called(self.reference, [label_of(one) for one in (self.base, *at_equal_keep(self.wanted, self.shares))])
-        require_measure(self.wanted, self.match.value)
-
-    def run(self, runner: Runner) -> tuple[list[Run], list[Unreachable]]:
-        """Run it all; returns the runs, and the methods that no keep makes as costly as the first."""
-        from deeplayer_cli.evaluation import line_called
-        from deeplayer_cli.evaluation.matching import Unreachable, label_of
-
-        for one in self.wanted:
-            runner.method(one)  # what this model cannot run is said before hours of work
-        runs = _run(runner, [self.base])
-        lines = self._lines(runner)
-        reachable = [one for one in lines if not isinstance(one, Unreachable)]
-        line_called(self.reference, [label_of(one) for one in (self.base, *reachable)])
-        runs += _run(runner, reachable)
-        return runs, [one for one in lines if isinstance(one, Unreachable)]
-
-    def _lines(self, runner: Runner) -> Sequence[Settings | Unreachable]:
-        """What to run once the base has been run: only now the prompts are known."""
-        from deeplayer_cli.evaluation.matching import at_equal_cost, at_equal_keep
-
-        if self.match.value == "keep":
-            return at_equal_keep(self.wanted, self.shares)
-        workload = runner.workload(self.base)
-        if not workload:
-            raise DeeplayerError(f"--match {self.match.value} needs rows that can be asked, and all are in error")
-        return at_equal_cost(
-            self.wanted,
-            self.shares,
-            self.match.value,
-            cost=lambda settings: runner.cost(settings, workload),
-            largest=lambda settings: runner.largest(settings, workload),
-        )
 
 
 def _runner(
     model: str,
     weights: Mapping[str, Any],
-    circumstances: Mapping[str, object],
+    source: Sequence[str],
     requests: Requests,
     folder: Path,
+    prior: Path | None,
     stopped: Callable[[], bool],
-) -> Runner:
+) -> ComparisonRunner:
     from deeplayer_cli import checkpoints
-    from deeplayer_cli.evaluation.running import Runner
-    from deeplayer_cli.grounder import describe
-    from deeplayer_cli.sinks import RunRecord
+    from deeplayer_cli.evaluation.running import ComparisonRunner
+    from deeplayer_cli.runtime.identity import ModelIdentity
+    from deeplayer_cli.runtime.prior_file import load_prior
 
-    def record(settings: Settings) -> RunRecord:
-        return RunRecord(describe(model, settings, **weights), circumstances)
-
-    return Runner(checkpoints.load(model, **weights), requests, folder, cache(record), stopped)
-
-
-def _run(runner: Runner, wanted: Sequence[Settings]) -> list[Run]:
-    """Ask the rows under some settings, with a progress bar; those are timed whose rows were all asked now."""
-    from deeplayer_cli.commands.progress import Progress, Totals
-
-    seconds = {}
-    with Progress(Totals(lambda *_: 1.0), len(wanted) * runner.n_rows) as progress:
-        for tiles in dict.fromkeys(one.max_tiles for one in wanted):
-            for line, prediction in runner.answer([one for one in wanted if one.max_tiles == tiles]):
-                progress.advance(prediction)
-                seconds[line.settings] = line.seconds if line.rows == runner.n_rows else None
-    return [replace(runner.finish(one), seconds=seconds.get(one)) for one in wanted]
+    identity = ModelIdentity.from_name(model, **weights)
+    checkpoint = checkpoints.load(model, **weights)
+    circumstances = {"version": __version__, "source": source, "model": model, "revision": weights["revision"]}
+    read = load_prior(prior, checkpoint) if prior is not None else None
+    return ComparisonRunner(checkpoint, identity, read, requests, folder, circumstances, stopped)
 
 
-def _recorded(folders: Sequence[Path]) -> list[Run]:
+def _recorded(folders: Sequence[Path]) -> list[MethodRun]:
     """The runs in some folders; warns of those that are unfinished or were changed."""
     from deeplayer_cli import evaluation
 
@@ -273,14 +200,13 @@ def _requests(source: Sequence[str], image_root: Path | None, limit: int | None)
     requests = sources.open_source(source, image_root=image_root, limit=limit)
     if not requests.repeatable:
         raise DeeplayerError("every method reads the rows anew, and a pipe can be read only once: give a file")
-    sources.count_rows(requests)
     return requests
 
 
 @contextmanager
 def _folder(results: Path | None, source: Sequence[str]) -> Iterator[Path]:
     """Where the rows of all methods go: a folder that stays, or one that does not."""
-    from deeplayer_cli.sinks.writing import writing
+    from deeplayer_cli.errors import writing
 
     if results is None:
         with TemporaryDirectory() as folder:
@@ -295,12 +221,12 @@ def _folder(results: Path | None, source: Sequence[str]) -> Iterator[Path]:
 
 def _wanted(text: str, base: Settings, layer: int | None, prior: Path | None) -> Settings:
     """Read one of ``--methods``: a name, and after each @ a setting of its own; calibrated ones get the prior."""
-    from deeplayer_cli.pruning import methods, require_known
+    from deeplayer_cli.pruning import known_methods, require_known
 
     name, *changes = text.split("@")
     require_known(name)
     found: dict[str, Any] = {} if name == base.method else {"layer": layer}
-    if methods()[name].is_calibrated:
+    if known_methods()[name].is_calibrated:
         found["prior"] = prior
     for change in changes:
         key, _, value = change.partition("=")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -69,28 +70,34 @@ def evaluate(
 ) -> None:
     """Ground scenes that the shipped model never saw: how many boxes are right, and what the others hold."""
     from deeplayer_cli import evaluation
-    from deeplayer_cli.commands.progress import Progress, Totals
+    from deeplayer_cli.commands.progress import ProgressBar
     from deeplayer_cli.commands.score import show
-    from deeplayer_cli.demo.evaluate import Exam
-    from deeplayer_cli.grounder import Grounder
+    from deeplayer_cli.demo.evaluate import HeldOutEvaluation
+    from deeplayer_cli.runtime.grounder import Grounder
+    from deeplayer_cli.runtime.run import RunProgress
+    from deeplayer_cli.runtime.totals import Totals
+    from deeplayer_cli.sinks import read_predictions
     from deeplayer_cli.sinks.stream import Stream
 
-    exam = Exam(split, seed, count)
+    held_out = HeldOutEvaluation(split, seed, count)
     grounder = Grounder.load(model, device=device, method=method, keep=keep, layer=layer, query=query.value)
     totals = Totals(grounder.mean_keep)
+    begun = time.perf_counter()
     with TemporaryDirectory() as folder:
         predictions = Path(folder, "predictions.jsonl")
-        with Stream(predictions) as writer, Progress(totals, total_rows=None) as progress:
-            for prediction in exam.predictions(grounder):
+        with Stream(predictions) as writer, ProgressBar() as bar:
+            bar.show(RunProgress(totals, None, None))
+            for prediction in held_out.predictions(grounder):
                 writer.write(prediction)
-                progress.advance(prediction)
-        logger.info(totals.summary(progress.seconds))
-        report = evaluation.score(evaluation.read_predictions(predictions), by=by)
+                totals.add(prediction)
+                bar.show(RunProgress(totals, None, prediction))
+        logger.info(totals.summary(time.perf_counter() - begun))
+        report = evaluation.score(read_predictions(predictions), by=by)
     if json:
-        typer.echo(orjson.dumps(report.to_dict() | {"held": exam.held}, option=orjson.OPT_INDENT_2))
+        typer.echo(orjson.dumps(report.to_dict() | {"held": held_out.held}, option=orjson.OPT_INDENT_2))
     else:
         show(report)
-        _show_held(exam.held)
+        _show_held(held_out.held)
 
 
 def _show_held(held: Mapping[str, Mapping[Holding, int]]) -> None:

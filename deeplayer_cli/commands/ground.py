@@ -6,9 +6,6 @@ import logging
 import sys
 from collections import deque
 from contextlib import contextmanager
-from dataclasses import asdict, replace
-from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +13,6 @@ import typer
 
 from deeplayer_cli import __version__
 from deeplayer_cli.commands import options
-from deeplayer_cli.commands.failure_limit import FailureLimit
 from deeplayer_cli.commands.options import INPUT, OUTPUT, Kernel, Query, Sharing, option
 from deeplayer_cli.commands.stopping import stoppable
 from deeplayer_cli.errors import DeeplayerError
@@ -24,12 +20,11 @@ from deeplayer_cli.errors import DeeplayerError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from deeplayer_cli.commands.profile import Profile
-    from deeplayer_cli.grounder import Grounder
-    from deeplayer_cli.schema import BadRequest, Request
-    from deeplayer_cli.sinks import PredictionFile, Start
-    from deeplayer_cli.sinks.stream import Stream
-    from deeplayer_cli.sources import Requests, Sieve
+    from deeplayer_cli.commands.stopping import Stop
+    from deeplayer_cli.runtime.failure_limit import FailureLimit
+    from deeplayer_cli.runtime.run import Answerer, Outcome
+    from deeplayer_cli.sinks import ResumeMode, Sink
+    from deeplayer_cli.sources import Requests
 
 logger = logging.getLogger("deeplayer")
 
@@ -39,6 +34,7 @@ _OUT: dict[str, Any] = {"rich_help_panel": OUTPUT}
 
 
 def ground(
+    context: typer.Context,
     source: Annotated[
         list[str],
         typer.Argument(
@@ -126,12 +122,13 @@ def ground(
 ) -> None:
     """Ground every row of SOURCE: one JSON line out for each row in, in the same order."""
     from deeplayer_cli import sources
-    from deeplayer_cli.pipeline import by_image
-    from deeplayer_cli.sinks import RunRecord, Start, open_sink, refuse_same_file
+    from deeplayer_cli.runtime.failure_limit import FailureLimit
+    from deeplayer_cli.runtime.prepare import prepare
+    from deeplayer_cli.sinks import RunRecord, open_sink, refuse_same_file
 
     if share is Sharing.UNION and (shard is not None or limit is not None):
         raise DeeplayerError("--share union takes all rows of an image: --shard and --limit would take some of them")
-    start = _start(overwrite=overwrite, resume=resume, retry_errors=retry_errors)
+    mode = _resume_mode(overwrite=overwrite, resume=resume, retry_errors=retry_errors)
     failures = FailureLimit(rows=0) if strict else FailureLimit.parse(max_failures)
     refuse_same_file(output, source)
     requests = sources.open_source(
@@ -142,132 +139,97 @@ def ground(
         share=sources.parse_shard(shard) if shard is not None else (0, 1),
         limit=limit,
     )
-
-    from deeplayer_cli.grounder import Grounder, Settings, describe
-
-    settings = Settings(
-        method=method,
-        keep=keep,
-        keep_tokens=keep_tokens,
-        layer=layer,
-        query=query.value,
-        prior=prior,
-        max_tiles=max_tiles,
-        max_pixels=max_pixels,
-        exif_transpose=exif_transpose,
-        max_new_tokens=max_new_tokens,
-        seed=seed,
-        with_kept=with_kept,
-        share=share.value,
-        batch_size=batch_size,
-        batch_tokens=batch_tokens,
-        compiled=compile_,
-        workers=workers,
-        profile=profile,
-    )
+    settings: dict[str, Any] = {
+        "method": method,
+        "keep": keep,
+        "keep_tokens": keep_tokens,
+        "layer": layer,
+        "query": query.value,
+        "prior": prior,
+        "max_tiles": max_tiles,
+        "max_pixels": max_pixels,
+        "exif_transpose": exif_transpose,
+        "max_new_tokens": max_new_tokens,
+        "seed": seed,
+        "with_kept": with_kept,
+        "share": share.value,
+        "batch_size": batch_size,
+        "batch_tokens": batch_tokens,
+        "compiled": compile_,
+        "attention": attention.value,
+        "workers": workers,
+        "profile": profile,
+    }
+    prepared = (context.obj or prepare)(model, revision=revision, dtype=dtype, device=device, settings=settings)
     record = RunRecord(
-        settings=describe(model, settings, revision=revision, dtype=dtype, device=device),
+        settings=prepared.deciding,
         circumstances={"version": __version__, "source": source, "model": model, "revision": revision},
     )
     if share is Sharing.UNION and requests.repeatable:
-        deque(by_image(requests, lambda row: row), maxlen=0)  # what it refuses, it refuses before any work
-    code = _run(
-        requests,
-        partial(Grounder.load, model, revision=revision, dtype=dtype, device=device, settings=settings),
-        partial(open_sink, output, record, start),
-        together=share is Sharing.UNION and start in (Start.RESUME, Start.RETRY),
-        failures=failures,
-        attention=attention,
-        profile=profile,
-    )
-    if code:
-        raise typer.Exit(code)
+        deque(sources.by_image(requests, lambda row: row), maxlen=0)  # what it refuses, it refuses before any work
+    with stoppable() as stop:
+        sink = open_sink(output, record, mode)
+        outcome = _run(requests, prepared.load, sink, failures, stop, profile=profile)
+    _report(outcome, output if sink.path else None)
+    if stop.requested:
+        raise typer.Exit(stop.exit_code)
+    if outcome.totals.errors:
+        raise typer.Exit(FINISHED_WITH_ERRORS)
 
 
 def _run(
     requests: Requests,
-    load: Callable[[], Grounder],
-    open_sink: Callable[[], PredictionFile | Stream],
-    *,
-    together: bool,
+    load: Callable[[], Answerer],
+    sink: Sink,
     failures: FailureLimit,
-    attention: Kernel,
+    stop: Stop,
+    *,
     profile: bool,
-) -> int:
-    """Ground what is not answered yet; returns the exit code."""
-    from deeplayer_cli import sources
-    from deeplayer_cli.commands.profile import Profile
-    from deeplayer_cli.commands.progress import Progress, Totals
-    from deeplayer_cli.engine.kernels import attention_kernel
-    from deeplayer_cli.evaluation import read_predictions
-    from deeplayer_cli.sinks import PredictionFile
+) -> Outcome:
+    from deeplayer_cli.commands.progress import ProgressBar
+    from deeplayer_cli.runtime.run import run_rows
 
-    with stoppable() as stop, open_sink() as sink:
-        path = sink.path if isinstance(sink, PredictionFile) else None
-        rows = iter(requests)
-        n_rows = n_left = None
-        if requests.repeatable:
-            n_rows, n_left = sources.count_rows(requests, sink.unanswered)
-            if isinstance(sink, PredictionFile) and n_rows and not n_left:
-                logger.info("nothing left to do: %s answers all %d rows", path, n_rows)
-                totals = Totals.of(read_predictions(sink.path), lambda *_: 1.0)
-                _finish(sink, totals.counts, n_rows)
-                return FINISHED_WITH_ERRORS if totals.errors else 0
-        else:
-            rows = sources.Sieve(sources.fail_repeated(rows), rows.ready)
-        rows = _rows_to_ask(rows, sink, together=together)
-        grounder = load()
-        totals = Totals(grounder.mean_keep)
-        with Progress(totals, n_left) as progress, attention_kernel(attention), _saying_how_to_go_on(path):
-            for prediction in grounder.ground(rows, stopped=lambda: stop.requested, ready=rows.ready):
-                if not sink.lacks(prediction.id):
-                    continue  # asked again for the sake of its image's other rows
-                sink.write(prediction)
-                progress.advance(prediction)
-                failures.refuse(totals.rows, totals.errors)
-    told = Profile.of(grounder, totals.rows, progress.seconds) if profile else None
-    if isinstance(sink, PredictionFile):
-        totals = Totals.of(read_predictions(sink.path), grounder.mean_keep)
-    logger.info(totals.summary(progress.seconds))
-    if grounder.settings.share == "each" and (advice := grounder.spending.advice):
-        logger.info(advice)
-    if told:
-        logger.info("where the time went: %s", told)
-    if stop.requested:
+    with ProgressBar() as bar, _saying_how_to_resume(sink.path):
+        return run_rows(
+            requests,
+            load,
+            sink,
+            failures=failures,
+            progress=bar.show,
+            stopped=lambda: stop.requested,
+            profile=profile,
+        )
+
+
+def _report(outcome: Outcome, path: Path | None) -> None:
+    """Tell what a run came to."""
+    counts = outcome.counts
+    if path and outcome.n_rows and not outcome.n_answered and not outcome.stopped:
+        logger.info("nothing left to do: %s answers all %d rows", path, outcome.n_rows)
+    else:
+        logger.info(outcome.totals.summary(outcome.seconds))
+    if outcome.advice:
+        logger.info(outcome.advice)
+    if outcome.profile:
+        logger.info("where the time went: %s", outcome.profile)
+    if outcome.stopped:
         logger.info("stopped%s", f": the same command with --resume continues {path}" if path else "")
-        return stop.exit_code
-    if isinstance(sink, PredictionFile):
-        _finish(sink, totals.counts, n_rows, told)
-    return FINISHED_WITH_ERRORS if totals.errors else 0
+    elif path and outcome.n_rows is not None and counts["rows"] != outcome.n_rows:
+        logger.warning("%s holds %d rows, the input %d: the input has changed", path, counts["rows"], outcome.n_rows)
 
 
-def _rows_to_ask(
-    rows: Sieve[Request | BadRequest], sink: PredictionFile | Stream, *, together: bool
-) -> Sieve[Request | BadRequest]:
-    """The rows without an answer; where those of an image go ``together``, all rows of their images."""
-    from deeplayer_cli.pipeline import by_image
-    from deeplayer_cli.sources import Sieve
-
-    if not together:
-        return Sieve(rows, rows.ready, sink.unanswered)
-    images = by_image(rows, lambda row: row)
-    # All of an image's rows are looked at, although one would do: looking checks a row.
-    lacking = (image for image in images if any([sink.unanswered(row) for row in image]))  # noqa: C419
-    return Sieve(chain.from_iterable(lacking), rows.ready)
-
-
-def _start(*, overwrite: bool, resume: bool, retry_errors: bool) -> Start:
-    from deeplayer_cli.sinks import Start
+def _resume_mode(*, overwrite: bool, resume: bool, retry_errors: bool) -> ResumeMode:
+    from deeplayer_cli.sinks import ResumeMode
 
     if overwrite and (resume or retry_errors):
         raise DeeplayerError("--overwrite empties what --resume would continue: give one of them")
     if retry_errors:
-        return Start.RETRY
-    return Start.RESUME if resume else Start.OVERWRITE if overwrite else Start.NEW
+        return ResumeMode.RETRY
+    return ResumeMode.RESUME if resume else ResumeMode.OVERWRITE if overwrite else ResumeMode.NEW
 
 
 @contextmanager
-def _saying_how_to_go_on(output: Path | None) -> Iterator[None]:
+def _saying_how_to_resume(output: Path | None) -> Iterator[None]:
     """Whatever ends the run, what was written is safe."""
     try:
         yield
@@ -275,10 +237,3 @@ def _saying_how_to_go_on(output: Path | None) -> Iterator[None]:
         if output is None:
             raise
         raise DeeplayerError(f"{error} (then continue {output} with --resume)") from error
-
-
-def _finish(sink: PredictionFile, counts: dict[str, int], n_rows: int | None, profile: Profile | None = None) -> None:
-    """Note in the record how many rows the finished file has; say so if they are not those of the input."""
-    replace(sink.record, counts=counts, profile=asdict(profile) if profile else sink.record.profile).save(sink.path)
-    if n_rows is not None and counts["rows"] != n_rows:
-        logger.warning("%s holds %d rows, the input %d: the input has changed", sink.path, counts["rows"], n_rows)

@@ -10,7 +10,7 @@ from deeplayer_cli.commands import options
 
 def methods(json: options.Json = False) -> None:
     """List the pruning methods: what each keeps, after which layer, and whose idea it is."""
-    from deeplayer_cli.pruning import methods as known
+    from deeplayer_cli.pruning import known_methods
 
     rows = [
         {
@@ -19,7 +19,7 @@ def methods(json: options.Json = False) -> None:
             "layer": entry.after,
             "source": entry.source,
         }
-        for name, entry in known().items()
+        for name, entry in known_methods().items()
     ]
     if json:
         typer.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2))

@@ -1,118 +1,50 @@
-"""What a run says about itself on stderr: a bar on a terminal while it goes, one line when it ends."""
+"""The progress bar of a run, on stderr."""
 
 from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from deeplayer_cli.evaluation.score import CORRECT_IOU
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
     from types import TracebackType
 
-    from deeplayer_cli.schema import Prediction
+    from deeplayer_cli.runtime.run import RunProgress
 
 
-@dataclass
-class Totals:
-    """Counts over a run's predictions.
-
-    Args:
-        mean_keep: share of an image's visual tokens that is seen, averaged over layers, by their number and how many
-            of them were kept.
-    """
-
-    mean_keep: Callable[[int, int], float]
-    rows: int = 0
-    no_box: int = 0
-    errors: int = 0
-    judged: int = 0
-    correct: int = 0
-    visual: int = 0
-    kept: int = 0
-    seen: float = 0.0
-
-    @classmethod
-    def of(cls, predictions: Iterable[Prediction], mean_keep: Callable[[int, int], float]) -> Totals:
-        """Count all of some predictions."""
-        totals = cls(mean_keep)
-        for prediction in predictions:
-            totals.add(prediction)
-        return totals
-
-    def add(self, prediction: Prediction) -> None:
-        """Count one prediction."""
-        self.rows += 1
-        self.no_box += prediction.status == "no_box"
-        self.errors += prediction.status == "error"
-        if prediction.iou is not None:
-            self.judged += 1
-            self.correct += prediction.iou >= CORRECT_IOU
-        if prediction.visual_tokens is not None and prediction.kept_tokens is not None:
-            self.visual += prediction.visual_tokens
-            self.kept += prediction.kept_tokens
-            mean_keep = self.mean_keep(prediction.visual_tokens, prediction.kept_tokens)
-            self.seen += mean_keep * prediction.visual_tokens
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Rows by status; their sum is ``rows``."""
-        ok = self.rows - self.no_box - self.errors
-        return {"rows": self.rows, "ok": ok, "no_box": self.no_box, "error": self.errors}
-
-    @property
-    def accuracy(self) -> str:
-        """Acc@0.5 so far, failures counted as wrong."""
-        return f"Acc@0.5 {self.correct / self.judged:.1%}" if self.judged else "no gold boxes"
-
-    def summary(self, seconds: float) -> str:
-        """The one line that a run ends with."""
-        ok = self.counts["ok"]
-        parts = [f"{self.rows} rows in {seconds:.1f} s: {ok} with a box, {self.no_box} without, {self.errors} errors"]
-        if self.visual:
-            parts.append(
-                f"kept {self.kept / self.visual:.1%} of visual tokens (mean over layers {self.seen / self.visual:.1%})"
-            )
-        if self.judged:
-            parts.append(f"{self.accuracy} on {self.judged} rows with gold")
-        return ", ".join(parts)
-
-
-class Progress:
+class ProgressBar:
     """A bar over rows, drawn on stderr only if that is a terminal."""
 
-    def __init__(self, totals: Totals, total_rows: int | None) -> None:
-        self._totals = totals
-        self._bar = tqdm(total=total_rows, unit="row", file=sys.stderr, disable=not sys.stderr.isatty(), leave=False)
+    def __init__(self) -> None:
+        self._bar: tqdm | None = None
         self._started = time.perf_counter()
         self._images = 0
         self._last_image: str | None = None
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> ProgressBar:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
-    @property
-    def seconds(self) -> float:
-        """Time since the start."""
-        return time.perf_counter() - self._started
-
-    def advance(self, prediction: Prediction) -> None:
-        """Count one prediction and redraw."""
-        self._totals.add(prediction)
+    def show(self, progress: RunProgress) -> None:
+        """Draw how far a run is."""
+        totals, prediction = progress.totals, progress.prediction
+        if self._bar is None or prediction is None:
+            self._started = time.perf_counter()
+            self._bar = tqdm(
+                total=progress.n_left, unit="row", file=sys.stderr, disable=not sys.stderr.isatty(), leave=False
+            )
+            return
         self._images += prediction.image != self._last_image
         self._last_image = prediction.image
+        images_per_second = self._images / (time.perf_counter() - self._started)
         self._bar.set_postfix_str(
-            f"{self._images / self.seconds:.1f} images/s, {self._totals.errors} errors, {self._totals.accuracy}",
-            refresh=False,
+            f"{images_per_second:.1f} images/s, {totals.errors} errors, {totals.accuracy}", refresh=False
         )
         self._bar.update()

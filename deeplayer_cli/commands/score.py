@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("deeplayer")
 
 
-class Rule(StrEnum):
+class AnswerRule(StrEnum):
     """Rules by which an answer's text becomes a box."""
 
     INTERNVL = "internvl"
@@ -42,16 +42,17 @@ def score(
         str | None, option("--by", help="Also score each value of this field: of a row, or of its meta.")
     ] = None,
     rule: Annotated[
-        Rule | None,
+        AnswerRule | None,
         option("--rule", help="Read the stored answers again by this rule.", show_default="boxes as stored"),
     ] = None,
     json: options.Json = False,
 ) -> None:
     """Score predicted boxes against gold boxes; failures stay in the denominator."""
     from deeplayer_cli import evaluation
+    from deeplayer_cli.sinks import read_predictions
 
     report = evaluation.score(
-        evaluation.read_predictions(predictions),
+        read_predictions(predictions),
         rule=rule.value if rule else None,
         gold=evaluation.read_gold(gold) if gold else None,
         by=by,

@@ -30,7 +30,8 @@ def verify(
     from rich.markup import escape
     from rich.table import Table
 
-    from deeplayer_cli import sources, verification
+    from deeplayer_cli import sources
+    from deeplayer_cli.reference import verify as verification
 
     rows = sources.open_source([data]) if data else None
     table = Table("check", "result", "detail")

@@ -21,7 +21,7 @@ from torch.nn import functional
 from deeplayer_cli.boxes import to_permille
 from deeplayer_cli.demo import packed, tokenizer
 from deeplayer_cli.demo.dense import spread_loss
-from deeplayer_cli.prompts import internvl2_5
+from deeplayer_cli.models.internvl.prompt import internvl2_5
 
 if TYPE_CHECKING:
     import random

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from deeplayer_cli.demo.scenes import Scene
-    from deeplayer_cli.grounder import Grounder
+    from deeplayer_cli.runtime.grounder import Grounder
     from deeplayer_cli.schema import Prediction
 
 _HELD_FROM = 0.5  # IoU
@@ -25,7 +25,7 @@ Holding = Literal["the object meant", "a near copy", "another object", "no objec
 HOLDINGS: tuple[Holding, ...] = ("the object meant", "a near copy", "another object", "no object", "no box")
 
 
-class Exam:
+class HeldOutEvaluation:
     """Held-out scenes, about four expressions on each, and what the answers box.
 
     Args:

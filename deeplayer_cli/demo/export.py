@@ -12,7 +12,7 @@ from transformers import GenerationConfig
 from deeplayer_cli import checkpoints
 from deeplayer_cli.demo.looking import grounding_layer
 from deeplayer_cli.demo.scenes import SIDE
-from deeplayer_cli.imaging import IMAGENET_MEAN, IMAGENET_STD
+from deeplayer_cli.models.internvl.vision import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
     from pathlib import Path

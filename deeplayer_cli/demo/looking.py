@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from deeplayer_cli.demo.scenes import CURVE_SEEDS, pick, scene
-from deeplayer_cli.engine import Engine, Row, TemplateDraft
-from deeplayer_cli.imaging import tile_grid, tile_image
-from deeplayer_cli.pruning import AttentionScorer, Budget, Evidence, Method, Stage, token_places
+from deeplayer_cli.engine import Engine, Row
+from deeplayer_cli.models.internvl.answer_format import TemplateDraft
+from deeplayer_cli.models.internvl.tiling import tile_grid, tile_image
+from deeplayer_cli.pruning import AttentionScorer, Budget, Method, Stage, StageShare, token_places
+from deeplayer_cli.runtime.calibrate import RecordScores
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
     from deeplayer_cli.boxes import Box
     from deeplayer_cli.checkpoints import Checkpoint
     from deeplayer_cli.demo.scenes import Scene
-    from deeplayer_cli.engine.vision import Encoded
-    from deeplayer_cli.pruning import QueryRows
+    from deeplayer_cli.models.internvl.vision import Encoded
+    from deeplayer_cli.pruning import QueryRowKind
 
 _EXPRESSIONS = 4  # per scene
 _CHOOSING = 8  # scenes that choose a layer
@@ -77,29 +79,17 @@ def grounding_layer(checkpoint: Checkpoint) -> int:
 class _Probe:
     """Reads one layer's scores as pruning by them would."""
 
-    def __init__(self, checkpoint: Checkpoint, layer: int, rows: QueryRows) -> None:
-        self._checkpoint, self._seen = checkpoint, _Seen()
-        method = Method("probe", (Stage(layer, AttentionScorer(rows), self._seen, Budget(tokens=1)),))
-        self._engine = Engine(checkpoint, method, draft=TemplateDraft.of(checkpoint.tokenizer))
+    def __init__(self, checkpoint: Checkpoint, layer: int, rows: QueryRowKind) -> None:
+        self._checkpoint, self._seen = checkpoint, RecordScores()
+        method = Method("probe", (Stage(layer, AttentionScorer(rows), self._seen, StageShare(Budget(tokens=1))),))
+        self._engine = Engine(checkpoint, method, draft=TemplateDraft.from_tokenizer(checkpoint.tokenizer))
 
     def __call__(self, image: Encoded, expressions: Sequence[str]) -> Tensor:
         """Scores (B, n_visual) of expressions about one image."""
         rows = [Row(0, self._checkpoint.tokenizer.encode_expression(text)) for text in expressions]
         self._engine.prefill(self._engine.prefix(image), rows, 100)
+        assert self._seen.scores is not None  # noqa: S101 - a prefill that prunes has selected
         return self._seen.scores
-
-
-class _Seen:
-    """A selector that remembers what it was given."""
-
-    needs_features = False
-    compilable = False
-    scores: Tensor
-
-    def __call__(self, scores: Tensor, evidence: Evidence, n_keep: int) -> Tensor:
-        del evidence
-        self.scores = scores
-        return torch.arange(n_keep, device=scores.device).expand(len(scores), -1)
 
 
 def _tokens_on(box: Box, image: Image.Image, n_tiles: int, checkpoint: Checkpoint) -> Tensor:

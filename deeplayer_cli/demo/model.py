@@ -21,7 +21,7 @@ _KINSHIP = 2.0  # how much larger than other weights those start by which a quer
 
 
 @dataclass(frozen=True)
-class Size:
+class DemoSize:
     """What may differ between the shipped model and the tiny ones of the tests."""
 
     hidden: int = 128
@@ -33,7 +33,7 @@ class Size:
     kv_heads: int = 2
 
 
-def build(size: Size, vocabulary: int, image_token: int, end_token: int) -> InternVLForConditionalGeneration:
+def build(size: DemoSize, vocabulary: int, image_token: int, end_token: int) -> InternVLForConditionalGeneration:
     """Build the model with the initial weights that training starts from, drawn from torch's global generator.
 
     Args:

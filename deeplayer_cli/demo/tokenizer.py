@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import PreTrainedTokenizerFast
 
 from deeplayer_cli.demo.expressions import WORDS
-from deeplayer_cli.prompts import IMAGE_CONTEXT, IMAGE_END, IMAGE_START, QUESTION
+from deeplayer_cli.models.internvl.prompt import IMAGE_CONTEXT, IMAGE_END, IMAGE_START, QUESTION
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

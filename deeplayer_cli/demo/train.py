@@ -25,7 +25,7 @@ from tqdm import tqdm
 from deeplayer_cli.boxes import box_iou, from_permille
 from deeplayer_cli.demo import answers, dense, tokenizer
 from deeplayer_cli.demo.answers import Form
-from deeplayer_cli.demo.model import Size, build
+from deeplayer_cli.demo.model import DemoSize, build
 from deeplayer_cli.demo.optimise import Optimisers
 from deeplayer_cli.demo.scenes import (
     COMPACT,
@@ -39,10 +39,10 @@ from deeplayer_cli.demo.scenes import (
     pick,
     scene,
 )
-from deeplayer_cli.engine.vision import encode
 from deeplayer_cli.errors import DeeplayerError
-from deeplayer_cli.imaging import Tiling, tile_image
-from deeplayer_cli.prompts import IMAGE_CONTEXT
+from deeplayer_cli.models.internvl.prompt import IMAGE_CONTEXT
+from deeplayer_cli.models.internvl.tiling import Tiling, tile_image
+from deeplayer_cli.models.internvl.vision import encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -115,7 +115,7 @@ class Recipe:
     questions: int = 12
     judge_every: int = 500
     judge_scenes: int = 32
-    size: Size = field(default_factory=Size)
+    size: DemoSize = field(default_factory=DemoSize)
     seed: int = 0
 
 

@@ -59,7 +59,7 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None
     )
 
 
-def close(layer: LlamaDecoderLayer, hidden: Tensor, attended: Tensor) -> Tensor:
+def attention_output_and_mlp(layer: LlamaDecoderLayer, hidden: Tensor, attended: Tensor) -> Tensor:
     """The layer's output (B, T, C): output projection, residual, MLP, residual."""
     hidden = hidden + layer.self_attn.o_proj(attended.transpose(1, 2).flatten(2))
     return hidden + layer.mlp(layer.post_attention_layernorm(hidden))

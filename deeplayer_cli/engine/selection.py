@@ -1,37 +1,102 @@
-"""The selection path: evidence in, kept indices out, as one function that torch can compile."""
+"""The selection path: what a stage reads in, the kept visual tokens out."""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch._dynamo.exc import TorchDynamoException
+
+from deeplayer_cli.engine.decoder import unrotate
+from deeplayer_cli.engine.stopwatch import Stopwatch, phase
+from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.pruning import ScorerInputs, Selection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
 
-    from deeplayer_cli.pruning import Evidence, Stage
+    from deeplayer_cli.engine.language_model import LanguageModel
+    from deeplayer_cli.engine.types import KeptTokens, Prefix, QueryRows, Suffix
+    from deeplayer_cli.pruning import Stage
 
-    Select = Callable[[Evidence, int], Tensor]
+    Select = Callable[[ScorerInputs, int], tuple[Tensor, Selection]]
 
 logger = logging.getLogger("deeplayer")
 
 
-def selection(stage: Stage, *, compiled: bool) -> Select:
-    """The stage's scorer and selector as one function of (evidence, number to keep), compiled if asked for.
+class StageSelector:
+    """A stage's scorer and selector as one function of (inputs, number to keep).
 
-    Shapes are dynamic: one compilation serves every tile count, batch and expression length. Without a working compiler
-    on the machine the function warns once and goes on eagerly, with the same indices. What is not ``compilable``
-    never is.
+    What they return the first time is checked.
+
+    Args:
+        stage: of a method.
+        method: its name, for messages.
+        compiled: run it through ``torch.compile``, where the selector allows that. Shapes are dynamic: one compilation
+            serves every tile count, batch and expression length. Without a working compiler on the machine it warns
+            once and goes on eagerly, with the same indices.
+        watch: told of every selection.
     """
 
-    def select(evidence: Evidence, n_keep: int) -> Tensor:
-        return stage.selector(stage.scorer(evidence), evidence, n_keep)
+    def __init__(self, stage: Stage, method: str, *, compiled: bool = False, watch: Stopwatch | None = None) -> None:
+        self.stage = stage
+        self.watch = watch or Stopwatch()
+        self._method = method
+        self._checked = False
 
-    return _CompiledOrEager(select) if compiled and stage.selector.compilable else select
+        def select(inputs: ScorerInputs, n_keep: int) -> tuple[Tensor, Selection]:
+            scores = stage.scorer(inputs)
+            selected = stage.selector(scores, inputs, n_keep)
+            return scores, selected if isinstance(selected, Selection) else Selection(selected)
+
+        self._select: Select = _CompiledOrEager(select) if compiled and stage.selector.compilable else select
+
+    @phase("select")
+    def __call__(self, inputs: ScorerInputs, n_keep: int) -> Selection:
+        """The selection of ``n_keep`` tokens.
+
+        Raises:
+            DeeplayerError: what came back is no selection; it names the method.
+        """
+        scores, selection = self._select(inputs, n_keep)
+        if not self._checked:
+            self._check(scores, selection, inputs, n_keep)
+            self._checked = True
+        return selection
+
+    def _check(self, scores: Tensor, selection: Selection, inputs: ScorerInputs, n_keep: int) -> None:
+        batch, n_visual = len(inputs.seeds), inputs.n_visual
+        if scores.shape != (batch, n_visual):
+            raise self._wrong(f"{tuple(scores.shape)} scores for {batch} prompts of {n_visual} visual tokens")
+        if not bool(scores.isfinite().all()) and _are_finite(inputs):  # else the model's numbers overflowed before
+            raise self._wrong("scores that are not finite")
+        indices, counts = selection.indices, selection.counts
+        if indices.dtype != torch.int64 or indices.shape != (batch, n_keep):
+            raise self._wrong(f"{indices.dtype} indices of shape {tuple(indices.shape)}, not int64 {(batch, n_keep)}")
+        increase = indices[:, 1:] > indices[:, :-1]
+        if counts is not None:  # what stands behind a row's count does not matter
+            increase |= torch.arange(1, n_keep, device=indices.device) >= counts[:, None]
+        if not bool(increase.all() & (indices >= 0).all() & (indices < n_visual).all()):
+            raise self._wrong(f"indices that are not sorted, unique and below {n_visual}")
+        least = self.stage.selector.least(n_keep)
+        if (counts is not None) != self.stage.selector.adaptive or (
+            counts is not None and not bool(((counts >= least) & (counts <= n_keep)).all())
+        ):
+            raise self._wrong(f"counts that are not between {least} and {n_keep}, or none where they were due")
+        if (selection.features is not None) != self.stage.selector.merges:
+            raise self._wrong("features where none were due, or none where they were")
+
+    def _wrong(self, what: str) -> DeeplayerError:
+        return DeeplayerError(f"method {self._method} is broken: it returned {what}")
+
+
+def _are_finite(inputs: ScorerInputs) -> bool:
+    tensors = (part for part in inputs if isinstance(part, torch.Tensor) and part.is_floating_point())
+    return all(bool(tensor.isfinite().all()) for tensor in tensors)
 
 
 class _CompiledOrEager:
@@ -39,13 +104,127 @@ class _CompiledOrEager:
         self._eager = eager
         self._active: Select = torch.compile(eager, dynamic=True, fullgraph=True)
 
-    def __call__(self, evidence: Evidence, n_keep: int) -> Tensor:
+    def __call__(self, inputs: ScorerInputs, n_keep: int) -> tuple[Tensor, Selection]:
         try:
-            return self._active(evidence, n_keep)
+            return self._active(inputs, n_keep)
         except TorchDynamoException as error:
             if self._active is self._eager:
                 raise
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             logger.warning("torch.compile does not work here (%s); the selection path runs uncompiled", reason)
             self._active = self._eager
-            return self._eager(evidence, n_keep)
+            return self._eager(inputs, n_keep)
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Position ids of prompts of which some visual tokens are left.
+
+    Attributes:
+        n_p0: tokens before the visual ones.
+        n_visual: visual tokens of the whole image.
+        n_text: tokens behind the visual ones.
+        renumbers: leaves no gaps where tokens were dropped.
+    """
+
+    n_p0: int
+    n_visual: int
+    n_text: int
+    renumbers: bool
+
+    def __call__(self, kept: Tensor) -> Tensor:
+        """(B, n_p0 + n_kept + n_text) ids, where the visual tokens ``kept`` (B, n_kept) are left."""
+        n_kept = kept.shape[1]
+        before, visual, text = (torch.arange(n, device=kept.device) for n in (self.n_p0, n_kept, self.n_text))
+        ids = (before, self.n_p0 + (visual if self.renumbers else kept), self.text_start(n_kept) + text)
+        return torch.cat([part.expand(len(kept), -1) for part in ids], dim=1)
+
+    def text_start(self, n_kept: int) -> int:
+        """Id of the first token behind the visual ones, of which ``n_kept`` are left."""
+        return self.n_p0 + (n_kept if self.renumbers else self.n_visual)
+
+
+@dataclass(frozen=True)
+class LayerView:
+    """What one layer shows to a stage.
+
+    Attributes:
+        queries: (B, heads, at least T, head_dim); the last T are the suffixes'.
+        keys: (B, kv_heads, S, head_dim) of the whole prompts.
+        values: as ``keys``.
+        hidden: makes the layer's output (B, S - n_p0, C) for everything behind P0.
+    """
+
+    queries: Tensor
+    keys: Tensor
+    values: Tensor
+    hidden: Callable[[], Tensor]
+
+
+@dataclass(frozen=True)
+class Chooser:
+    """How B prompts choose among their visual tokens.
+
+    Attributes:
+        language: the model.
+        rows: which of the suffix tokens are what.
+        places: (B, n_visual, 3) of all visual tokens.
+        class_attention: (B, n_visual, heads) to all visual tokens, see ``ScorerInputs``.
+        positions: of the prompts.
+        n_suffix: suffix tokens of a prompt; they come last.
+    """
+
+    language: LanguageModel
+    rows: QueryRows
+    places: Tensor
+    class_attention: Tensor
+    positions: Positions
+    n_suffix: int
+
+    @classmethod
+    def from_prompts(cls, language: LanguageModel, prefix: Prefix, suffix: Suffix, *, renumbers: bool) -> Chooser:
+        """Of prompts behind a prefix."""
+        n_text = prefix.text.shape[1] + suffix.n_tokens
+        positions = Positions(language.n_p0, prefix.n_visual, n_text, renumbers)
+        places, class_attention = prefix.places[suffix.images], prefix.class_attention[suffix.images]
+        return cls(language, suffix.rows, places, class_attention, positions, suffix.n_tokens)
+
+    def __call__(self, select: StageSelector, view: LayerView, kept: KeptTokens) -> Selection:
+        """Select among the tokens ``kept`` so far; indices are into these."""
+        inputs = self._inputs(select.stage, view, kept)
+        n_keep = min(select.stage.count(self.positions.n_visual), inputs.n_visual)
+        return select(inputs, n_keep)
+
+    def _inputs(self, stage: Stage, view: LayerView, kept: KeptTokens) -> ScorerInputs:
+        """What the stage needs, and nothing else."""
+        needs, n_p0, n_visual = stage.needs, self.positions.n_p0, kept.indices.shape[1]
+        n_before = n_p0 + n_visual + self.positions.n_text - self.n_suffix
+        found: dict[str, object] = {}
+        if needs & {"queries", "keys"}:
+            found |= self._queries_and_keys(stage, view, kept)
+        if "values" in needs:
+            found["values"] = view.values
+        if needs & {"features", "text_features"}:
+            hidden = view.hidden()
+            found |= {"features": hidden[:, :n_visual], "text_features": hidden[:, n_visual:]}
+        if "places" in needs:
+            found["places"] = self.places.take_along_dim(kept.indices[..., None], dim=1)
+        if "class_attention" in needs:
+            found["class_attention"] = self.class_attention.take_along_dim(kept.indices[..., None], dim=1)
+        if "weights" in needs:
+            found["weights"] = kept.weights
+        if "rotation" in needs:
+            found["rotation"] = self.language.rotation(self.positions(kept.indices))
+        prompt_tokens = self.rows.prompt_tokens(n_before, self.n_suffix)
+        return ScorerInputs(self.rows.seeds, n_p0, n_visual, prompt_tokens, **found)  # type: ignore[arg-type]
+
+    def _queries_and_keys(self, stage: Stage, view: LayerView, kept: KeptTokens) -> dict[str, object]:
+        queries, keys = view.queries[:, :, -self.n_suffix :], view.keys
+        if not stage.scorer.rotary:
+            cos, sin = self.language.rotation(self.positions(kept.indices))
+            queries = unrotate(queries, (cos[:, -self.n_suffix :], sin[:, -self.n_suffix :]))
+            keys = unrotate(keys, (cos, sin))
+        if "queries" not in stage.needs:
+            return {"keys": keys}
+        queries, visible = self.rows.pick(stage.scorer.rows, queries, keys.shape[2])
+        return {"keys": keys, "queries": queries, "visible": visible}

@@ -2,7 +2,7 @@
 
 from deeplayer_cli.evaluation.agreement import disagreements
 from deeplayer_cli.evaluation.compare import compare, line_called
-from deeplayer_cli.evaluation.reading import read_gold, read_predictions
+from deeplayer_cli.evaluation.gold import read_gold
 from deeplayer_cli.evaluation.results import read_runs, result_files
 from deeplayer_cli.evaluation.score import Rate, Report, Summary, score
 
@@ -14,7 +14,6 @@ __all__ = [
     "disagreements",
     "line_called",
     "read_gold",
-    "read_predictions",
     "read_runs",
     "result_files",
     "score",

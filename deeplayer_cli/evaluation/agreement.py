@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from deeplayer_cli.evaluation.reading import read_predictions
+from deeplayer_cli.sinks.reading import read_predictions
 from deeplayer_cli.sinks.run_record import load_record, record_path
 
 if TYPE_CHECKING:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from deeplayer_cli.boxes import CORRECT_IOU
 from deeplayer_cli.errors import DeeplayerError
-from deeplayer_cli.evaluation.score import CORRECT_IOU, Rate, clustered_interval
+from deeplayer_cli.evaluation.score import Rate, clustered_interval
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Sequence
 
+    from deeplayer_cli.cost.model import Cost
     from deeplayer_cli.schema import Id, Prediction
 
 _Z = NormalDist().inv_cdf(0.975)
@@ -30,52 +32,7 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
-    """What rows cost, each as if it were alone: one expression about one image.
-
-    Attributes:
-        rows: their number; those in error before they were asked cost nothing and are not counted.
-        visual_tokens: of all rows together.
-        seen_tokens: the visual tokens that a layer sees, averaged over layers, of all rows together.
-        total_gflops: vision tower, projector and the prompt's pass, without the answer, of all rows together; see
-            `deeplayer_cli.engine.flops` for what is counted.
-        total_kv_bytes: keys and values of the prompts at their end, of all rows together.
-    """
-
-    rows: int
-    visual_tokens: int
-    seen_tokens: float
-    total_gflops: float
-    total_kv_bytes: float
-
-    @property
-    def mean_keep(self) -> float:
-        """Share of the visual tokens that is seen, averaged over layers."""
-        return self.seen_tokens / self.visual_tokens
-
-    @property
-    def gflops(self) -> float:
-        """Of one row, on average."""
-        return self.total_gflops / self.rows
-
-    @property
-    def kv_bytes(self) -> float:
-        """Of one row, on average."""
-        return self.total_kv_bytes / self.rows
-
-    def plus(self, other: Cost) -> Cost:
-        """Of the rows of both."""
-        return Cost(
-            self.rows + other.rows,
-            self.visual_tokens + other.visual_tokens,
-            self.seen_tokens + other.seen_tokens,
-            self.total_gflops + other.total_gflops,
-            self.total_kv_bytes + other.total_kv_bytes,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
+class MethodRun:
     """What one method did with all rows.
 
     Attributes:
@@ -106,7 +63,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ComparedRun:
     """One line of a comparison.
 
     Attributes:
@@ -117,7 +74,7 @@ class Line:
         relative_time: seconds over the reference's; None if either was not timed.
     """
 
-    run: Run
+    run: MethodRun
     accuracy: Rate
     retained: float | None
     difference: Difference | None
@@ -152,7 +109,7 @@ def label_for(method: object, *, layer: object = None, max_tiles: object = None,
     return "".join([str(method), *(f"@{name}={value}" for name, value in unusual.items() if value is not None)])
 
 
-def gather(predictions: Iterable[Prediction], *, label: str, keep: float | None) -> Run:
+def gather(predictions: Iterable[Prediction], *, label: str, keep: float | None) -> MethodRun:
     """Reduce a method's predictions to what a comparison needs; cost and time are for the caller to add."""
     ids: list[Id] = []
     images: list[Hashable] = []
@@ -170,7 +127,7 @@ def gather(predictions: Iterable[Prediction], *, label: str, keep: float | None)
         if row.visual_tokens is not None and row.kept_tokens is not None:
             visual += row.visual_tokens
             kept += row.kept_tokens
-    return Run(
+    return MethodRun(
         *(label, 1.0 if layer is None else keep, layer, tuple(ids), tuple(images), tuple(right), n_no_box, n_error),
         kept=kept / visual if visual else None,
     )
@@ -192,7 +149,7 @@ def line_called(name: str, labels: Sequence[str]) -> int:
     return found[0]
 
 
-def compare(runs: Sequence[Run], reference: Run) -> list[Line]:
+def compare(runs: Sequence[MethodRun], reference: MethodRun) -> list[ComparedRun]:
     """Compare runs over the same rows with one of them.
 
     Raises:
@@ -233,7 +190,7 @@ def paired_difference(right: Sequence[bool], other: Sequence[bool], images: Sequ
     return Difference(value, max(-1.0, centre - _Z * error), min(1.0, centre + _Z * error), p)
 
 
-def _line(run: Run, reference: Run) -> Line:
+def _line(run: MethodRun, reference: MethodRun) -> ComparedRun:
     theirs = dict(zip(reference.ids, reference.right, strict=True))
     if set(run.ids) != theirs.keys():
         both = len(theirs.keys() & set(run.ids))
@@ -243,7 +200,7 @@ def _line(run: Run, reference: Run) -> Line:
         )
     accuracy, whole = (sum(one.right) / len(one.right) for one in (run, reference))
     seconds, whole_seconds = run.seconds, reference.seconds
-    return Line(
+    return ComparedRun(
         run,
         Rate(accuracy, *clustered_interval(run.right, run.images)),
         accuracy / whole if whole else None,

@@ -14,8 +14,8 @@ from deeplayer_cli.evaluation.compare import label_for
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from deeplayer_cli.evaluation.compare import Cost
-    from deeplayer_cli.grounder import Settings
+    from deeplayer_cli.cost.model import Cost
+    from deeplayer_cli.runtime.settings import Settings
 
 Match = Literal["keep", "mean-keep", "flops"]
 
@@ -51,7 +51,7 @@ class Unreachable:
 
 def prunes(settings: Settings) -> bool:
     """Whether their method drops anything, so that ``keep`` means something to it."""
-    return pruning.methods()[settings.method].scorer is not None
+    return pruning.known_methods()[settings.method].prunes
 
 
 def label_of(settings: Settings) -> str:

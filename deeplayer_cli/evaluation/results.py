@@ -9,18 +9,19 @@ from dataclasses import asdict, fields, replace
 from functools import reduce
 from typing import TYPE_CHECKING, get_args
 
+from deeplayer_cli.cost.model import Cost
 from deeplayer_cli.errors import DeeplayerError
-from deeplayer_cli.evaluation.compare import Cost, gather, label_for
-from deeplayer_cli.evaluation.reading import read_predictions
+from deeplayer_cli.evaluation.compare import gather, label_for
 from deeplayer_cli.schema import Status
 from deeplayer_cli.schema.values import show
+from deeplayer_cli.sinks.reading import read_predictions
 from deeplayer_cli.sinks.run_record import load_record, record_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from deeplayer_cli.evaluation.compare import Run
+    from deeplayer_cli.evaluation.compare import MethodRun
     from deeplayer_cli.schema import Id, Prediction
     from deeplayer_cli.sinks import RunRecord
 
@@ -58,7 +59,7 @@ def result_files(folders: Sequence[Path]) -> list[Path]:
     return found
 
 
-def read_runs(folders: Sequence[Path]) -> list[Run]:
+def read_runs(folders: Sequence[Path]) -> list[MethodRun]:
     """The runs in some folders, without the model: those that prune nothing first, then by name and keep.
 
     Prediction files of the same settings are one run; of an id that several answer, the first file's answer counts.
@@ -97,7 +98,7 @@ def _refuse_strangers(records: Mapping[Path, RunRecord]) -> None:
                 )
 
 
-def _read(files: Sequence[tuple[Path, RunRecord]]) -> Run:
+def _read(files: Sequence[tuple[Path, RunRecord]]) -> MethodRun:
     settings = files[0][1].settings
     costs = [_cost(record) for _, record in files]
     run = gather(

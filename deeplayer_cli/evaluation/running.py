@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import cached_property
-from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from deeplayer_cli import pruning
-from deeplayer_cli.evaluation.compare import gather
-from deeplayer_cli.evaluation.cost import CostModel
-from deeplayer_cli.evaluation.matching import label_of
-from deeplayer_cli.evaluation.reading import read_predictions
+from deeplayer_cli.cost.model import CostModel
+from deeplayer_cli.errors import DeeplayerError, RowError
+from deeplayer_cli.evaluation.compare import gather, line_called
+from deeplayer_cli.evaluation.matching import Unreachable, at_equal_cost, at_equal_keep, label_of, require_measure
 from deeplayer_cli.evaluation.results import result_path, with_outcome
-from deeplayer_cli.grounder import Grounder
-from deeplayer_cli.prefixes import Prefixes
-from deeplayer_cli.sinks import PredictionFile, Start
+from deeplayer_cli.images.decode import read_size
+from deeplayer_cli.runtime.grounder import Grounder
+from deeplayer_cli.runtime.identity import deciding
+from deeplayer_cli.runtime.prefix_cache import PrefixCache
+from deeplayer_cli.runtime.run import RunLine, RunProgress, take_turns
+from deeplayer_cli.runtime.totals import Totals
+from deeplayer_cli.schema import Request, check_gold, check_resolution
+from deeplayer_cli.sinks import PredictionFile, ResumeMode, RunRecord, read_predictions
+from deeplayer_cli.sources import count_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from deeplayer_cli.boxes import Resolution
     from deeplayer_cli.checkpoints import Checkpoint
-    from deeplayer_cli.evaluation.compare import Cost, Run
-    from deeplayer_cli.evaluation.cost import Workload
-    from deeplayer_cli.grounder import Settings
-    from deeplayer_cli.imaging import Tiling
-    from deeplayer_cli.pipeline import Job
-    from deeplayer_cli.pruning import Method
-    from deeplayer_cli.schema import Id, Prediction
-    from deeplayer_cli.sinks import RunRecord
+    from deeplayer_cli.cost.model import Cost, Workload
+    from deeplayer_cli.evaluation.compare import MethodRun
+    from deeplayer_cli.evaluation.matching import Match
+    from deeplayer_cli.pruning import Method, Prior
+    from deeplayer_cli.runtime.identity import ModelIdentity
+    from deeplayer_cli.runtime.settings import Settings
+    from deeplayer_cli.schema import BadRequest, Id, Prediction, Status
     from deeplayer_cli.sources import Requests
 
 
@@ -40,58 +43,103 @@ class Stopped(Exception):  # noqa: N818 - not an error
     """A comparison ended early because it was asked to."""
 
 
-@dataclass
-class Line:
-    """One of the settings that rows are asked under.
-
-    Attributes:
-        settings: what to ask.
-        sink: where the answers go.
-        grounder: who asks.
-        rows: how many have been asked.
-        seconds: what that would have taken without the others.
-    """
-
-    settings: Settings
-    sink: PredictionFile
-    grounder: Grounder
-    rows: int = 0
-    seconds: float = 0.0
-
-    def turns(self, jobs: Sequence[Job], stopped: Callable[[], bool]) -> Iterator[list[Prediction]]:
-        """Answer what has no answer among some rows, a batch at a time; what is yielded has been written."""
-        mine = [job for job in jobs if self.sink.unanswered(job.request)]
-        batches = self.grounder.answer_window(mine, stopped)
-        while True:
-            begun, spared = time.perf_counter(), self.grounder.spared
-            batch = next(batches, None)
-            if batch is None:
-                return
-            self.grounder.release()  # the next line needs the room
-            for prediction in batch:
-                self.sink.write(prediction)
-            self.rows += len(batch)
-            self.seconds += time.perf_counter() - begun + self.grounder.spared - spared
-            yield batch
-
-
 @dataclass(frozen=True)
-class Runner:
-    """Asks rows under any settings, each into a prediction file of its own.
+class ComparisonPlan:
+    """What to run.
 
     Attributes:
-        checkpoint: the model.
-        requests: rows that can be read again.
-        folder: of the prediction files; what they hold already is not asked again.
-        record: of a run with some settings.
-        stopped: asked after every batch whether to end.
+        base: the settings that prune nothing; always run.
+        wanted: the others, without their ``keep``.
+        shares: the keeps.
+        match: what the methods have in common.
+        reference: the line that the others are compared with.
     """
 
-    checkpoint: Checkpoint
-    requests: Requests
-    folder: Path
-    record: Callable[[Settings], RunRecord]
-    stopped: Callable[[], bool]
+    base: Settings
+    wanted: Sequence[Settings]
+    shares: Sequence[float]
+    match: Match
+    reference: str
+
+    def refuse_impossible(self) -> None:
+        """Find out, before a model is loaded, what could not be compared later.
+
+        Raises:
+            DeeplayerError: there is no such reference, or nothing to match the others with.
+        """
+        self._require_reference(at_equal_keep(self.wanted, self.shares))
+        require_measure(self.wanted, self.match)
+
+    def run(
+        self, runner: ComparisonRunner, progress: Callable[[RunProgress], None]
+    ) -> tuple[list[MethodRun], list[Unreachable]]:
+        """Run it all; returns the runs, and the methods that no keep makes as costly as the first.
+
+        Raises:
+            DeeplayerError: a method or a row will not do.
+            Stopped: it was asked to end; answers so far are in the files.
+        """
+        for one in self.wanted:
+            runner.method(one)  # what this model cannot run is refused before hours of work
+        lines = self._lines(runner)
+        reachable = [one for one in lines if not isinstance(one, Unreachable)]
+        self._require_reference(reachable)
+        return runner.run([self.base, *reachable], progress), [one for one in lines if isinstance(one, Unreachable)]
+
+    def _lines(self, runner: ComparisonRunner) -> Sequence[Settings | Unreachable]:
+        if self.match == "keep":
+            return at_equal_keep(self.wanted, self.shares)
+        workload = runner.workload()
+        return at_equal_cost(
+            self.wanted,
+            self.shares,
+            self.match,
+            cost=lambda settings: runner.cost(settings, workload),
+            largest=lambda settings: runner.largest(settings, workload),
+        )
+
+    def _require_reference(self, wanted: Sequence[Settings]) -> None:
+        line_called(self.reference, [label_of(one) for one in (self.base, *wanted)])
+
+
+class ComparisonRunner:
+    """Answers rows under any settings, each into a prediction file of its own.
+
+    Args:
+        checkpoint: the model.
+        identity: of the model.
+        prior: for methods that are calibrated.
+        requests: rows that can be read again.
+        folder: of the prediction files; rows that they hold are not answered again.
+        circumstances: for the files' records.
+        stopped: called after every batch; whether to end.
+
+    Raises:
+        DeeplayerError: two rows have one id.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        identity: ModelIdentity,
+        prior: Prior | None,
+        requests: Requests,
+        folder: Path,
+        circumstances: Mapping[str, object],
+        stopped: Callable[[], bool],
+    ) -> None:
+        self._checkpoint, self._identity, self._prior = checkpoint, identity, prior
+        self._requests, self._folder = requests, folder
+        self._circumstances, self._stopped = circumstances, stopped
+        self._costs = CostModel(checkpoint)
+        ids: set[Id] = set()
+
+        def note(row: Request | BadRequest) -> bool:
+            ids.add(row.id)
+            return True
+
+        count_rows(requests, note)  # one pass, which refuses repeated ids as well
+        self._ids = frozenset(ids)
 
     def method(self, settings: Settings) -> Method:
         """The method that settings name.
@@ -99,79 +147,120 @@ class Runner:
         Raises:
             DeeplayerError: the model cannot run it.
         """
-        n_layers: int = self.checkpoint.model.config.text_config.num_hidden_layers
-        return pruning.build(settings.method, settings.pruning_options(self.checkpoint), n_layers)
+        n_layers: int = self._checkpoint.model.config.text_config.num_hidden_layers
+        prior = self._prior if settings.prior else None
+        options = settings.pruning_options(self._checkpoint.grounding_layer, prior)
+        return pruning.build(settings.method, options, n_layers)
 
-    def tiling(self, settings: Settings) -> Tiling:
-        """How settings have images cut."""
-        tiling = self.checkpoint.tiling
-        return replace(tiling, max_tiles=settings.max_tiles or tiling.max_tiles)
-
-    def answer(self, wanted: Sequence[Settings]) -> Iterator[tuple[Line, Prediction]]:
-        """Ask the rows that have no answer yet, under all settings in turn, yielding each answer once it is written.
-
-        What the methods have in common is computed once for each batch: the vision tower, and the layers before the
-        drop where it is the same for neighbours in the order of their layers.
-
-        Args:
-            wanted: settings that differ in their method alone.
+    def run(self, wanted: Sequence[Settings], progress: Callable[[RunProgress], None]) -> list[MethodRun]:
+        """Answer the rows under all settings; those are timed whose rows were all answered now.
 
         Raises:
-            DeeplayerError: the file holds an answer to another question under some id, or cannot be written.
-            Stopped: it was asked to end; what was yielded is in the file.
+            DeeplayerError: a file holds an answer to another question under some id, or cannot be written.
+            Stopped: it was asked to end; answers so far are in the files.
         """
-        prefixes = Prefixes()
-        with ExitStack() as files:
-            lines = [self._line(settings, prefixes, files) for settings in wanted]
-            lines.sort(key=lambda line: line.grounder.method.layer or 0)
-            unanswered = (row for row in self.requests if any([line.sink.unanswered(row) for line in lines]))  # noqa: C419
-            for jobs in lines[0].grounder.windows(unanswered, stopped=self.stopped):
-                turns = [line.turns(jobs, self.stopped) for line in lines]
-                for turn in zip_longest(*turns, fillvalue=()):
-                    yield from (
-                        (line, prediction) for line, part in zip(lines, turn, strict=True) for prediction in part
-                    )
-        if self.stopped():
-            raise Stopped
+        totals, n_left = Totals(lambda *_: 1.0), len(wanted) * len(self._ids)
+        seconds: dict[Settings, float | None] = {}
+        progress(RunProgress(totals, n_left, None))
+        for tiles in dict.fromkeys(one.max_tiles for one in wanted):
+            lines = [one for one in wanted if one.max_tiles == tiles]
+            for settings, line, prediction in self._answer(lines):
+                totals.add(prediction)
+                progress(RunProgress(totals, n_left, prediction))
+                seconds[settings] = line.seconds if line.rows == len(self._ids) else None
+        return [replace(self._finish(one), seconds=seconds.get(one)) for one in wanted]
 
-    def _line(self, settings: Settings, prefixes: Prefixes, files: ExitStack) -> Line:
-        record = self.record(settings)
-        sink = files.enter_context(PredictionFile(result_path(self.folder, record), record, Start.RESUME))
-        return Line(settings, sink, Grounder(self.checkpoint, settings, prefixes=prefixes))
+    def workload(self) -> Workload:
+        """What the rows will cost, by the sizes of their images; rows that cannot be answered are left out.
 
-    def finish(self, settings: Settings) -> Run:
-        """What the answers to the rows come to; notes in the file's record that it is whole."""
-        record = self.record(settings)
-        path = result_path(self.folder, record)
-        statuses = Counter(row.status for row in read_predictions(path))
-        whole = CostModel(self.checkpoint).workload(read_predictions(path))
-        with_outcome(record, statuses, self.cost(settings, whole) if whole else None).save(path)
-        run = gather(self._rows(settings), label=label_of(settings), keep=settings.keep)
-        workload = self.workload(settings)
-        return replace(run, cost=self.cost(settings, workload) if workload else None)
-
-    @property
-    def n_rows(self) -> int:
-        """How many rows there are."""
-        return len(self._ids)
-
-    def workload(self, settings: Settings) -> Workload:
-        """What the rows asked, once they are answered under settings."""
-        return CostModel(self.checkpoint).workload(self._rows(settings))
+        Raises:
+            DeeplayerError: none can.
+        """
+        sizes: dict[Path, Resolution | None] = {}
+        found: Workload = Counter(
+            self._costs.prompt(size, row.expression)
+            for row in self._requests
+            if isinstance(row, Request) and (size := _usable_size(row, sizes)) is not None
+        )
+        if not found:
+            raise DeeplayerError("methods of equal cost need rows that can be answered, and none can")
+        return found
 
     def cost(self, settings: Settings, workload: Workload) -> Cost:
         """What a workload of at least one row costs under settings."""
-        return CostModel(self.checkpoint).cost(self.method(settings), workload, self.tiling(settings))
+        return self._costs.cost(self.method(settings), workload, settings.tiling(self._checkpoint.tiling))
 
     def largest(self, settings: Settings, workload: Workload) -> int:
         """Visual tokens of the largest image of a workload."""
-        return CostModel(self.checkpoint).largest(workload, self.tiling(settings))
+        return self._costs.largest(workload, settings.tiling(self._checkpoint.tiling))
 
-    def _rows(self, settings: Settings) -> Iterator[Prediction]:
-        """The answers to the rows: the file may hold more."""
-        path = result_path(self.folder, self.record(settings))
-        return (row for row in read_predictions(path) if row.id in self._ids)
+    def _answer(self, wanted: Sequence[Settings]) -> Iterator[tuple[Settings, RunLine, Prediction]]:
+        """Answer the rows that have no answer yet, under settings that differ in their method alone.
 
-    @cached_property
-    def _ids(self) -> frozenset[Id]:
-        return frozenset(row.id for row in self.requests)
+        What the methods have in common is computed once for each batch: the vision tower, and the layers before the
+        drop where it is the same for neighbours in the order of their layers.
+        """
+        prefixes = PrefixCache()
+        with ExitStack() as files:
+            lines = sorted(
+                ((one, *self._line(one, prefixes, files)) for one in wanted), key=lambda line: line[1].method.layer or 0
+            )
+            settings_of = {id(line): settings for settings, _, line in lines}
+            in_turn = [line for _, _, line in lines]
+            rows = (row for row in self._requests if _any_lacks(in_turn, row))
+            for line, prediction in take_turns(in_turn, rows, self._stopped):
+                yield settings_of[id(line)], line, prediction
+        if self._stopped():
+            raise Stopped
+
+    def _line(self, settings: Settings, prefixes: PrefixCache, files: ExitStack) -> tuple[Grounder, RunLine]:
+        record = self._record(settings)
+        sink = files.enter_context(PredictionFile(result_path(self._folder, record), record, ResumeMode.RESUME))
+        prior = self._prior if settings.prior else None
+        grounder = Grounder(self._checkpoint, settings, prior=prior, prefixes=prefixes)
+        return grounder, RunLine(grounder, sink)
+
+    def _record(self, settings: Settings) -> RunRecord:
+        return RunRecord(deciding(self._identity, settings), self._circumstances)
+
+    def _finish(self, settings: Settings) -> MethodRun:
+        """What the answers to the rows come to; notes in the file's record that it is whole."""
+        record, method = self._record(settings), self.method(settings)
+        path = result_path(self._folder, record)
+        statuses: Counter[Status] = Counter()
+        whole: Workload = Counter()
+        own: Workload = Counter()  # the file may hold more rows than were asked for now
+
+        def own_rows() -> Iterator[Prediction]:
+            for row in read_predictions(path):
+                statuses[row.status] += 1
+                prompt = self._costs.answered(row, method)
+                whole.update([prompt] if prompt else [])
+                if row.id in self._ids:
+                    own.update([prompt] if prompt else [])
+                    yield row
+
+        run = gather(own_rows(), label=label_of(settings), keep=settings.keep)
+        with_outcome(record, statuses, self.cost(settings, whole) if whole else None).save(path)
+        return replace(run, cost=self.cost(settings, own) if own else None)
+
+
+def _any_lacks(lines: Sequence[RunLine], row: Request | BadRequest) -> bool:
+    """Whether some line has no answer to a row; every line is asked, because that checks the row as well."""
+    return any([line.sink.unanswered(row) for line in lines])  # noqa: C419
+
+
+def _usable_size(row: Request, sizes: dict[Path, Resolution | None]) -> Resolution | None:
+    """Width and height of a row's image, from the file's header; None if the row cannot be answered."""
+    try:
+        if row.path not in sizes:
+            sizes[row.path] = None
+            sizes[row.path] = read_size(row.path)
+        size = sizes[row.path]
+        if size is not None:
+            check_resolution(row.resolution_wh, size)
+            if row.gold is not None:
+                check_gold(row.gold, size)
+    except RowError:
+        return None
+    return size

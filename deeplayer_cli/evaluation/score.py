@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import orjson
 
-from deeplayer_cli.boxes import ANSWER_RULES, centre_inside, parse_answer
+from deeplayer_cli.boxes import centre_inside
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.schema import Prediction, overlap
+from deeplayer_cli.schema.answer_rules import ANSWER_RULES, parse_answer
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping, Sequence

@@ -1,29 +1,41 @@
-"""Pruning methods by name: pure functions on tensors, no model classes, no files."""
+"""Pruning methods by name: pure functions on tensors, no model classes, no files.
+
+inputs.py, method.py    the contract: what a method reads, and what it is
+registry.py             names to methods; what a user may set about one
+methods/NAME.py         one method a file
+attention.py, topk.py, independent_set.py, prior.py, places.py   what several methods share
+"""
 
 from deeplayer_cli.pruning.attention import AttentionScorer
-from deeplayer_cli.pruning.base import Asker, Budget, Evidence, Method, QueryRows, Scorer, Selector, Stage
+from deeplayer_cli.pruning.inputs import Need, QueryRowKind, ScorerInputs
+from deeplayer_cli.pruning.method import Budget, Method, Scorer, Selection, Selector, Stage, StageShare
 from deeplayer_cli.pruning.places import Grid, token_places
-from deeplayer_cli.pruning.registry import Drop, Entry, Options, build, check_layer, methods, require_known
-from deeplayer_cli.pruning.relative import Prior
+from deeplayer_cli.pruning.prior import Prior
+from deeplayer_cli.pruning.registry import Drop, Entry, Options, build, check_layer, known_methods, require_known
+from deeplayer_cli.pruning.topk import TopK, topk
 
 __all__ = [
-    "Asker",
     "AttentionScorer",
     "Budget",
     "Drop",
     "Entry",
-    "Evidence",
     "Grid",
     "Method",
+    "Need",
     "Options",
     "Prior",
-    "QueryRows",
+    "QueryRowKind",
     "Scorer",
+    "ScorerInputs",
+    "Selection",
     "Selector",
     "Stage",
+    "StageShare",
+    "TopK",
     "build",
     "check_layer",
-    "methods",
+    "known_methods",
     "require_known",
     "token_places",
+    "topk",
 ]

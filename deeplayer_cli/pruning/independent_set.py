@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional
 
+from deeplayer_cli.pruning.method import Selector
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from deeplayer_cli.pruning.base import Evidence
+    from deeplayer_cli.pruning.inputs import ScorerInputs
 
 
 @dataclass(frozen=True)
-class IndependentSet:
+class IndependentSet(Selector):
     """The best tokens stay as pivots; the rest of the budget goes to tokens unlike them and unlike each other.
 
     1. The ``int(pivots * n_keep)`` highest scores, at least one, are pivots.
@@ -35,16 +37,15 @@ class IndependentSet:
         semantic: weight of the features against the places, 0.5 as published for localisation.
     """
 
+    needs = frozenset({"features", "places"})
     pivots: float = 0.7
     threshold: float = 0.8
     semantic: float = 0.5
-    needs_features: bool = True
-    compilable: bool = False
 
-    def __call__(self, scores: Tensor, evidence: Evidence, n_keep: int) -> Tensor:
+    def __call__(self, scores: Tensor, inputs: ScorerInputs, n_keep: int) -> Tensor:
         """Return sorted indices, (B, n_keep)."""
         rank = scores.sort(dim=-1, descending=True, stable=True).indices.argsort(dim=-1)
-        alike = self.similarity(evidence.features, evidence.places) > self.threshold
+        alike = self.similarity(inputs.features, inputs.places) > self.threshold
         alike.diagonal(dim1=1, dim2=2).fill_(False)
         pivot = rank < max(1, int(self.pivots * n_keep))
         aside = pivot | (alike & pivot[:, None]).any(-1)

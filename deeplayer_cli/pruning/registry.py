@@ -1,30 +1,32 @@
-"""The methods that there are, each a line of data; others join through the entry-point group ``deeplayer.methods``."""
+"""Methods by name: a file in ``pruning/methods``, or an entry point of the group ``deeplayer.methods``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from importlib.metadata import entry_points
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
 from deeplayer_cli.errors import DeeplayerError
-from deeplayer_cli.pruning.attention import AttentionScorer
-from deeplayer_cli.pruning.base import Budget, Method, QueryRows, Scorer, Selector, Stage
-from deeplayer_cli.pruning.class_attention import ClassAttentionScorer
-from deeplayer_cli.pruning.independent_set import IndependentSet
-from deeplayer_cli.pruning.max_min import MaxMin, NoScore
-from deeplayer_cli.pruning.random import RandomScorer
-from deeplayer_cli.pruning.relative import Prior, RelativeScorer
-from deeplayer_cli.pruning.topk import GridAndTopK, TopK
-from deeplayer_cli.pruning.uniform import UniformScorer
-from deeplayer_cli.pruning.unlike_pivots import KeyNormScorer, UnlikePivots
+from deeplayer_cli.pruning.inputs import NEEDS
+from deeplayer_cli.pruning.method import Budget, Method, Scorer, Selector, Stage, StageShare
+from deeplayer_cli.pruning.topk import TopK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from deeplayer_cli.pruning.inputs import QueryRowKind
+    from deeplayer_cli.pruning.method import ScoreFrom
+    from deeplayer_cli.pruning.prior import Prior
+
 ENTRY_POINTS = "deeplayer.methods"
+_PACKAGE = "deeplayer_cli.pruning.methods"
 
 _TOP_K = TopK()
+_LAYERS = 32  # of the models that layers are published for
+_DEEP_LAYER = 12  # of these: the paper's
 
 
 @dataclass(frozen=True)
@@ -42,44 +44,59 @@ class Options:
     budget: Budget
     layer: int | None = None
     grounding_layer: int | None = None
-    query: QueryRows = "last"
+    query: QueryRowKind = "last"
     prior: Prior | None = None
 
 
 @dataclass(frozen=True)
 class Drop:
-    """One of a method's drops, as published for a model of 32 layers; other depths drop in proportion.
+    """One of a method's drops, before a model and a budget are known.
 
     Attributes:
-        layer: 1-based, of 32.
-        power: see ``Stage``.
+        scorer: makes the scorer from the options.
         selector: turns scores into tokens.
-        reads_next: see ``Stage``.
+        layer: the 1-based layer to drop after.
+        of_32: the same in a model of 32 layers; other depths drop in proportion. With neither, it is the model's
+            grounding layer, or else layer 12 of 32.
+        power: see ``StageShare``.
+        share: a fixed share that stays, see ``StageShare``.
+        score_from: see ``Stage``.
     """
 
-    layer: int
-    power: float = 1.0
+    scorer: Callable[[Options], Scorer]
     selector: Selector = _TOP_K
-    reads_next: bool = False
+    layer: int | None = None
+    of_32: int | None = None
+    power: float = 1.0
+    share: float | None = None
+    score_from: ScoreFrom = "same_layer"
 
-    def layer_in(self, n_layers: int) -> int:
+    def layer_in(self, n_layers: int, grounding_layer: int | None) -> int:
         """The layer that it drops after in a model of ``n_layers``."""
-        return max(1, round(self.layer * n_layers / 32))
+        if self.layer is not None:
+            return self.layer
+        if self.of_32 is None and grounding_layer is not None:
+            return grounding_layer
+        return max(1, round((self.of_32 or _DEEP_LAYER) * n_layers / _LAYERS))
+
+    @property
+    def after(self) -> str:
+        """The layer that it drops after, in words."""
+        return str(self.layer) if self.layer is not None else f"{self.of_32 or _DEEP_LAYER} of {_LAYERS}"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A method as data.
+    """A method as data: one drop, given by ``scorer``, ``selector`` and ``layer``, or several ``drops``, or none.
 
     Attributes:
         summary: what stays, in a few words.
         source: the paper or repository that it follows.
-        scorer: makes the scorer from the options; None for a method that prunes nothing.
-        selector: turns scores into tokens.
-        layer: the 1-based layer that it drops after, unless the user says otherwise; None for the model's grounding
-            layer or else the paper's layer 12 of 32, carried over to the model's depth.
+        scorer: makes the only drop's scorer from the options.
+        selector: the only drop's.
+        layer: the only drop's, see ``Drop``.
         is_calibrated: it needs a prior, and drops after the prior's layer.
-        drops: instead of ``selector`` and ``layer``, for a method that drops elsewhere or more than once.
+        drops: instead of ``scorer``, ``selector`` and ``layer``, in the order of their layers.
         renumbers: see ``Method``.
     """
 
@@ -93,150 +110,79 @@ class Entry:
     renumbers: bool = False
 
     @property
+    def all_drops(self) -> tuple[Drop, ...]:
+        """The drops, however they were given; none for a method that prunes nothing."""
+        return self.drops or (() if self.scorer is None else (Drop(self.scorer, self.selector, self.layer),))
+
+    @property
+    def prunes(self) -> bool:
+        """Whether it drops anything, so that a budget means something to it."""
+        return bool(self.all_drops)
+
+    @property
     def after(self) -> str | None:
         """The layers that it drops after, in words."""
-        if self.scorer is None:
+        if not self.all_drops:
             return None
-        if self.layer is not None:
-            return f"{self.layer}, calibrated" if self.is_calibrated else str(self.layer)
-        return ", ".join(str(drop.layer) for drop in self.drops or (Drop(12),)) + " of 32"
+        *first, last = (drop.after for drop in self.all_drops)
+        shown = ", ".join([*(layer.removesuffix(f" of {_LAYERS}") for layer in first), last])
+        return f"{shown}, calibrated" if self.is_calibrated else shown
 
     def build(self, name: str, options: Options, n_layers: int) -> Method:
         """The method for a model of ``n_layers`` decoder layers.
 
         Raises:
-            DeeplayerError: a layer is given for a method that drops after several.
+            DeeplayerError: a layer is given for a method that drops after several, or a drop is not well-formed.
         """
-        if self.scorer is None:
-            return Method(name)
-        scorer, drops = self.scorer(options), self.drops or (Drop(12, selector=self.selector),)
-        layers = [drop.layer_in(n_layers) for drop in drops]
+        drops = self.all_drops
+        layers = [drop.layer_in(n_layers, options.grounding_layer) for drop in drops]
         if options.layer is not None and len(drops) > 1:
             raise DeeplayerError(f"--layer {options.layer}: {name} drops after layers {layers} of {n_layers}, not one")
-        if len(drops) == 1:
-            calibrated = options.prior.layer if self.is_calibrated and options.prior else None
-            grounding = None if self.drops else options.grounding_layer
-            choices = (options.layer, calibrated, self.layer, grounding, *layers)
-            layers = [layer for layer in choices if layer is not None][:1]
-        return Method(
-            name,
-            tuple(
-                Stage(layer, scorer, drop.selector, options.budget, drop.power, drop.reads_next)
-                for layer, drop in zip(layers, drops, strict=True)
-            ),
-            self.renumbers,
+        if options.layer is not None:
+            layers = [options.layer for _ in drops]
+        elif self.is_calibrated and options.prior:
+            layers = [options.prior.layer for _ in drops]
+        stages = tuple(
+            Stage(
+                layer,
+                drop.scorer(options),
+                drop.selector,
+                StageShare(options.budget, drop.power, drop.share),
+                drop.score_from,
+            )
+            for layer, drop in zip(layers, drops, strict=True)
         )
+        for stage in stages:
+            _check_stage(name, stage, may_adapt=stage is stages[-1] and not self.renumbers)
+        return Method(name, stages, self.renumbers)
 
 
-def _relative(options: Options) -> Scorer:
-    if options.prior is None:
-        raise DeeplayerError("d2pruner needs --prior FILE, which `deeplayer calibrate` makes from images")
-    if options.layer not in (None, options.prior.layer):
+def _check_stage(name: str, stage: Stage, *, may_adapt: bool) -> None:
+    """Refuse what a package made and the engine could not run."""
+    if not isinstance(stage.scorer, Scorer) or not isinstance(stage.selector, Selector):
         raise DeeplayerError(
-            f"--layer {options.layer}: the prior is of layer {options.prior.layer}, and every layer has its own"
+            f"method {name}: its scorer and selector must be subclasses of deeplayer_cli.pruning.Scorer and Selector, "
+            "whose `needs` name the inputs that they read; see deeplayer_cli/pruning/README.md"
         )
-    return RelativeScorer(options.prior)
-
-
-_PYRAMID = (Drop(8, 1 / 3, reads_next=True), Drop(16, 2 / 3, reads_next=True), Drop(24, reads_next=True))
-_DEEP_LAYER = "Deep-Layer Attention Pruning (clawRxiv 2604.00591)"
-
-_OWN = {
-    "none": Entry("everything", "the unpruned model"),
-    "random": Entry("a seeded random choice", "the baseline to beat", lambda _: RandomScorer()),
-    "uniform": Entry("a regular grid", "the baseline to beat without looking", lambda _: UniformScorer()),
-    "deep-layer": Entry(
-        "the most attended at layer 12 of 32", _DEEP_LAYER, lambda options: AttentionScorer(options.query)
-    ),
-    "deep-layer-mis": Entry(
-        "the same scores; pivots, then tokens unlike them (S_spat is ours)",
-        f"{_DEEP_LAYER}, as it was run",
-        lambda options: AttentionScorer(options.query),
-        IndependentSet(),
-    ),
-    "primed": Entry(
-        "the most attended by the answer's draft, about to write the box",
-        "this project's own",
-        lambda _: AttentionScorer("drafted"),
-    ),
-    "fastv": Entry(
-        "the most attended at layer 2",
-        "FastV (arXiv:2403.06764)",
-        lambda options: AttentionScorer(options.query),
-        layer=2,
-    ),
-    "d2pruner": Entry(
-        "the most attended compared with a prior; pivots, then tokens unlike them (S_spat is ours)",
-        "D2Pruner (arXiv:2512.19443)",
-        _relative,
-        IndependentSet(),
-        layer=2,
-        is_calibrated=True,
-    ),
-    "pyramiddrop": Entry(
-        "the most attended, in three steps",
-        "PyramidDrop (arXiv:2410.17247), position ids kept",
-        lambda options: AttentionScorer(options.query),
-        drops=_PYRAMID,
-    ),
-    "pyramiddrop-renumbered": Entry(
-        "the same; position ids of later layers are counted anew",
-        "PyramidDrop (arXiv:2410.17247), as published: it shows what renumbering costs",
-        lambda options: AttentionScorer(options.query),
-        drops=_PYRAMID,
-        renumbers=True,
-    ),
-    "sparsevlm-nomerge": Entry(
-        "the most attended by the expression, in three steps; nothing is merged",
-        "SparseVLM (arXiv:2410.04417); that all of the expression rates is ours",
-        lambda _: AttentionScorer("text"),
-        # 300, 200 and 110 of 576 tokens
-        drops=(Drop(2, 0.394), Drop(6, 0.639), Drop(15)),
-    ),
-    "feather": Entry(
-        "a grid and the most attended without RoPE; of these again the most attended",
-        "FEATHER (arXiv:2412.13180)",
-        lambda options: AttentionScorer(options.query, rotary=False),
-        # 30% and a ninth of the rest, then 9% of these
-        drops=(Drop(8, 0.288, GridAndTopK()), Drop(16)),
-    ),
-    "vscan": Entry(
-        "the most attended without RoPE",
-        "VScan (arXiv:2505.22654), the second of its stages",
-        lambda options: AttentionScorer(options.query, rotary=False),
-        drops=(Drop(16),),
-    ),
-    "divprune": Entry(
-        "the most diverse before the language model",
-        "DivPrune (arXiv:2503.02175)",
-        lambda _: NoScore(),
-        MaxMin(),
-        layer=0,
-    ),
-    "dart": Entry(
-        "a few pivots, then the tokens least like each of them",
-        "DART (arXiv:2502.11494); that pivots take turns by key norm is ours",
-        lambda _: KeyNormScorer(),
-        UnlikePivots(),
-        layer=2,
-    ),
-    "visionzip-nomerge": Entry(
-        "the most attended by the vision tower's class token, before the language model; nothing is merged",
-        "VisionZip (arXiv:2412.04467); that patches are summed and tiles compete is ours",
-        lambda _: ClassAttentionScorer(),
-        layer=0,
-    ),
-}
+    if unknown := sorted(stage.needs - NEEDS):
+        raise DeeplayerError(f"method {name} needs {', '.join(unknown)}, and there is only {', '.join(sorted(NEEDS))}")
+    if stage.selector.merges and "features" not in stage.selector.needs:
+        raise DeeplayerError(f"method {name}: its selector merges, so its `needs` must name features")
+    if stage.selector.adaptive and not may_adapt:
+        raise DeeplayerError(
+            f"method {name}: a number of tokens that depends on content is for the last drop of a method that keeps "
+            "position ids"
+        )
 
 
 @cache
-def methods() -> Mapping[str, Entry]:
+def known_methods() -> Mapping[str, Entry]:
     """All methods by name: deeplayer's own, then those that installed packages bring.
 
     Raises:
         DeeplayerError: a package brings something else, or a name that is taken.
     """
-    found = dict(_OWN)
+    found = dict(sorted(_own().items(), key=lambda one: (one[1].prunes, one[0])))  # `none` first
     for point in entry_points(group=ENTRY_POINTS):
         try:
             entry = point.load()
@@ -249,14 +195,19 @@ def methods() -> Mapping[str, Entry]:
     return found
 
 
+def _own() -> dict[str, Entry]:
+    names = [module.name for module in iter_modules(import_module(_PACKAGE).__path__)]
+    return {name.replace("_", "-"): import_module(f"{_PACKAGE}.{name}").ENTRY for name in names}
+
+
 def require_known(name: str) -> None:
     """Refuse a name that is no method's.
 
     Raises:
         DeeplayerError: it names those that there are.
     """
-    if name not in methods():
-        raise DeeplayerError(f"no pruning method is called {name!r}; there are: {', '.join(methods())}")
+    if name not in known_methods():
+        raise DeeplayerError(f"no pruning method is called {name!r}; there are: {', '.join(known_methods())}")
 
 
 def build(name: str, options: Options, n_layers: int) -> Method:
@@ -266,7 +217,7 @@ def build(name: str, options: Options, n_layers: int) -> Method:
         DeeplayerError: no such method, or a layer that the model or the scorer does not have.
     """
     require_known(name)
-    method = methods()[name].build(name, options, n_layers)
+    method = known_methods()[name].build(name, options, n_layers)
     for stage in method.stages:
         check_layer(stage, n_layers)
     return method
@@ -278,7 +229,8 @@ def check_layer(stage: Stage, n_layers: int) -> None:
     Raises:
         DeeplayerError: it says which layers there are.
     """
-    first = 0 if stage.scorer.rows in (None, "class") else 1
+    reads_attention = bool(stage.needs & {"queries", "keys", "values"})
+    first = 1 if reads_attention and not stage.reads_next_layer else 0
     if not first <= stage.drop_after_layer < n_layers:
         raise DeeplayerError(
             f"--layer {stage.drop_after_layer} is out of range: this model has {n_layers} decoder layers, "

@@ -6,17 +6,17 @@ import csv
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
+from deeplayer_cli.errors import writing
 from deeplayer_cli.evaluation.compare import Difference
-from deeplayer_cli.sinks.writing import writing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from deeplayer_cli.evaluation.compare import Line
+    from deeplayer_cli.evaluation.compare import ComparedRun
 
 
-def write_csv(lines: Sequence[Line], path: Path) -> None:
+def write_csv(lines: Sequence[ComparedRun], path: Path) -> None:
     """Write one row a line: the columns of its JSON, with an interval or a difference as a column for each number.
 
     Raises:
@@ -29,7 +29,7 @@ def write_csv(lines: Sequence[Line], path: Path) -> None:
         writer.writerows(rows)
 
 
-def _flat(line: Line) -> dict[str, object]:
+def _flat(line: ComparedRun) -> dict[str, object]:
     row = line.to_dict()
     del row["difference"], row["acc@0.5_ci95"]
     row |= {"acc@0.5_low": line.accuracy.low, "acc@0.5_high": line.accuracy.high}

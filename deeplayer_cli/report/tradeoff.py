@@ -6,14 +6,14 @@ from collections import defaultdict
 from itertools import cycle, product
 from typing import TYPE_CHECKING
 
-from deeplayer_cli.errors import DeeplayerError
-from deeplayer_cli.sinks.writing import writing
+from deeplayer_cli.errors import DeeplayerError, writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from deeplayer_cli.evaluation.compare import Cost, Line
+    from deeplayer_cli.cost.model import Cost
+    from deeplayer_cli.evaluation.compare import ComparedRun
     from deeplayer_cli.evaluation.score import Rate
 
 _AXES: dict[str, Callable[[Cost], float]] = {
@@ -40,7 +40,7 @@ def require_plot(path: Path) -> None:
     del mpl
 
 
-def plot(lines: Sequence[Line], path: Path) -> None:
+def plot(lines: Sequence[ComparedRun], path: Path) -> None:
     """Draw accuracy with its 95% interval against FLOPs, and against mean keep; lines of unknown cost are left out.
 
     Raises:

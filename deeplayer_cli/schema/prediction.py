@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 import orjson
 
-from deeplayer_cli.boxes import box_iou, parse_answer
+from deeplayer_cli.boxes import box_iou
+from deeplayer_cli.schema.answer_rules import parse_answer
 from deeplayer_cli.schema.values import Id, find_non_finite, four_numbers, is_id, show
 
 if TYPE_CHECKING:

@@ -1,7 +1,19 @@
 """Where predictions go."""
 
 from deeplayer_cli.sinks.opening import open_sink, refuse_same_file
-from deeplayer_cli.sinks.prediction_file import PredictionFile, Start
+from deeplayer_cli.sinks.prediction_file import PredictionFile, ResumeMode
+from deeplayer_cli.sinks.reading import read_predictions
 from deeplayer_cli.sinks.run_record import RunRecord, load_record, record_path
+from deeplayer_cli.sinks.sink import Sink
 
-__all__ = ["PredictionFile", "RunRecord", "Start", "load_record", "open_sink", "record_path", "refuse_same_file"]
+__all__ = [
+    "PredictionFile",
+    "ResumeMode",
+    "RunRecord",
+    "Sink",
+    "load_record",
+    "open_sink",
+    "read_predictions",
+    "record_path",
+    "refuse_same_file",
+]

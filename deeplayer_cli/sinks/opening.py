@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from deeplayer_cli.errors import DeeplayerError
-from deeplayer_cli.sinks.prediction_file import PredictionFile, Start
+from deeplayer_cli.sinks.prediction_file import PredictionFile, ResumeMode
 from deeplayer_cli.sinks.stream import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from deeplayer_cli.sinks.run_record import RunRecord
+    from deeplayer_cli.sinks.sink import Sink
 
 
-def open_sink(path: Path | None, record: RunRecord, start: Start = Start.NEW) -> PredictionFile | Stream:
+def open_sink(path: Path | None, record: RunRecord, mode: ResumeMode = ResumeMode.NEW) -> Sink:
     """Open what predictions go to: a file that can be continued, or a stream for stdout (None), pipes and devices.
 
     Raises:
@@ -29,8 +30,8 @@ def open_sink(path: Path | None, record: RunRecord, start: Start = Start.NEW) ->
     if path is not None and path.is_dir():
         raise DeeplayerError(f"{path} is a folder: name a file in it")
     if path is not None and (path.is_file() or not path.exists()):
-        return PredictionFile(path, record, start)
-    if start in (Start.RESUME, Start.RETRY):
+        return PredictionFile(path, record, mode)
+    if mode in (ResumeMode.RESUME, ResumeMode.RETRY):
         raise DeeplayerError(f"{path or 'stdout'} cannot be resumed: name a file with -o")
     return Stream(path)
 

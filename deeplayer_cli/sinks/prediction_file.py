@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import os
 import time
@@ -9,15 +10,15 @@ from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from deeplayer_cli.errors import DeeplayerError
-from deeplayer_cli.known import Answered, id_hash, question_hash
+from deeplayer_cli.errors import DeeplayerError, writing
 from deeplayer_cli.schema import Prediction
+from deeplayer_cli.schema.row_ids import AnsweredIndex, id_hash, question_hash
 from deeplayer_cli.sinks import disk
+from deeplayer_cli.sinks.reading import read_predictions
 from deeplayer_cli.sinks.run_record import load_record, record_path, refuse_other_settings
-from deeplayer_cli.sinks.writing import writing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
     from types import TracebackType
 
@@ -30,7 +31,7 @@ SYNC_ROWS, SYNC_SECONDS = 64, 2.0
 _LONGEST_LINE = 2**26
 
 
-class Start(Enum):
+class ResumeMode(Enum):
     """What may be done with a file that holds rows already."""
 
     NEW = "nothing"
@@ -55,10 +56,10 @@ class PredictionFile:
             refuses.
     """
 
-    def __init__(self, path: Path, record: RunRecord, start: Start) -> None:
+    def __init__(self, path: Path, record: RunRecord, start: ResumeMode) -> None:
         self.path, self.record = path, record
-        self.answered = Answered()
-        self._again: _Again | None = None
+        self.answered = AnsweredIndex()
+        self._again: _RetriedRows | None = None
         self._outdated = False  # what the file holds is to be replaced
         self._unsynced, self._synced_at = 0, time.monotonic()
         with writing(str(path)):
@@ -70,13 +71,13 @@ class PredictionFile:
                 os.close(self._descriptor)
                 raise
 
-    def _prepare(self, start: Start) -> None:
-        if start is Start.OVERWRITE:
+    def _prepare(self, start: ResumeMode) -> None:
+        if start is ResumeMode.OVERWRITE:
             self._outdated = True  # but still there for whoever's run ends before its first row
             return
         if self._size:
             old = load_record(self.path)
-            if start is Start.NEW:
+            if start is ResumeMode.NEW:
                 same = old is not None and old.fingerprint == self.record.fingerprint
                 hint = "--resume continues its run, " if same else ""
                 raise DeeplayerError(f"{self.path} is not empty: {hint}--overwrite replaces it, or write elsewhere")
@@ -86,18 +87,18 @@ class PredictionFile:
                 )
             refuse_other_settings(self.path, old, self.record)
             rows = _WholeRows(self.path)
-            self.answered = Answered(rows)
+            self.answered = AnsweredIndex(rows)
             _refuse_repeated(self.path, self.answered)
             self._cut(rows.end)
-        _Again.clear(self.path)  # of a run that was killed
-        if start is Start.RETRY and self.answered.n_errors:
-            self._again = _Again(self.path)
+        _RetriedRows.clear(self.path)  # of a run that was killed
+        if start is ResumeMode.RETRY and self.answered.n_errors:
+            self._again = _RetriedRows(self.path)
         self.record.save(self.path)
 
     def _replace(self) -> None:
         self._outdated = False
         self._cut(0)
-        _Again.clear(self.path)
+        _RetriedRows.clear(self.path)
         self.record.save(self.path)
 
     def __enter__(self) -> PredictionFile:
@@ -150,6 +151,14 @@ class PredictionFile:
             else:
                 self._append(line)
 
+    def predictions(self) -> Iterator[Prediction]:
+        """All rows of the file."""
+        return read_predictions(self.path)
+
+    def finish(self, counts: Mapping[str, int], profile: Mapping[str, object] | None = None) -> None:
+        """Note in the record that the run has finished; a profile of an earlier run stays if there is no new one."""
+        dataclasses.replace(self.record, counts=counts, profile=profile or self.record.profile).save(self.path)
+
     def _append(self, line: bytes) -> None:
         try:
             write_all(self._descriptor, line)
@@ -169,7 +178,7 @@ class PredictionFile:
         self._size = size
 
 
-class _Again:
+class _RetriedRows:
     """Rows answered again, kept aside until they can take the place of the old ones all at once."""
 
     def __init__(self, path: Path) -> None:
@@ -266,7 +275,7 @@ def _open_locked(path: Path) -> int:
     return descriptor
 
 
-def _refuse_repeated(path: Path, answered: Answered) -> None:
+def _refuse_repeated(path: Path, answered: AnsweredIndex) -> None:
     repeated = answered.repeated()
     if repeated:
         row_id = next(row.id for row in _WholeRows(path) if id_hash(row.id) in repeated)

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.errors import DeeplayerError, writing
 from deeplayer_cli.schema.values import show
 from deeplayer_cli.sinks import disk
-from deeplayer_cli.sinks.writing import writing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, BinaryIO
 
-from deeplayer_cli.errors import DeeplayerError
-from deeplayer_cli.sinks.writing import writing
+from deeplayer_cli.errors import DeeplayerError, writing
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
     from types import TracebackType
 
@@ -43,6 +43,18 @@ class Stream:
         if self._owns_stream:
             with writing(self.name):
                 self._stream.close()
+
+    @property
+    def path(self) -> None:
+        """None: no later run can continue it."""
+        return None
+
+    def predictions(self) -> None:
+        """None: what was written is gone."""
+        return
+
+    def finish(self, counts: Mapping[str, int], profile: Mapping[str, object] | None = None) -> None:
+        """Do nothing: a stream has no record."""
 
     def unanswered(self, row: Request | BadRequest) -> bool:
         """Always: what went down a pipe is gone."""

@@ -1,14 +1,16 @@
 """Where requests come from."""
 
+from deeplayer_cli.sources.arriving import ArrivingRows
+from deeplayer_cli.sources.grouping import by_image
 from deeplayer_cli.sources.images import Expression, parse_expression
-from deeplayer_cli.sources.live import Sieve
 from deeplayer_cli.sources.opening import Requests, open_source, parse_shard
 from deeplayer_cli.sources.survey import count_rows, fail_repeated
 
 __all__ = [
+    "ArrivingRows",
     "Expression",
     "Requests",
-    "Sieve",
+    "by_image",
     "count_rows",
     "fail_repeated",
     "open_source",

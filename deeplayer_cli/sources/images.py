@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deeplayer_cli.errors import DeeplayerError, RowError
-from deeplayer_cli.imaging import SUFFIXES
+from deeplayer_cli.images.decode import SUFFIXES
 from deeplayer_cli.schema import BadRequest, Request, parse_request
 from deeplayer_cli.sources.files import in_text
 
@@ -61,10 +61,6 @@ class Images:
 
     @property
     def repeatable(self) -> bool:
-        """Always."""
-        return True
-
-    def ready(self) -> bool:
         """Always."""
         return True
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
-from typing import IO, TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.errors import DeeplayerError, reading
 from deeplayer_cli.schema import MAX_ROW_BYTES, BadRequest, Request, parse_request
-from deeplayer_cli.sources.files import reading
-from deeplayer_cli.sources.live import LiveLines, Sieve
+from deeplayer_cli.sources.arriving import PipeLines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +22,7 @@ _Line = tuple[int, bytes]
 """A line's number and content."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class JsonLines:
     """A JSONL file, or a pipe that has a name.
 
@@ -38,13 +37,11 @@ class JsonLines:
     name: str
     image_root: Path
     confined: bool = False
-    _live: Sieve[_Line] | None = field(default=None, init=False, repr=False, compare=False)
 
     def rows(self) -> Iterator[Request | BadRequest]:
         """Stream the file's rows; a pipe's as they arrive."""
         with reading(self.name), self.path.open("rb") as stream:
-            self._live = None if self.repeatable else _live_lines(stream)
-            for number, line in self._live or filter(_holds_a_row, _numbered_lines(stream)):
+            for number, line in _rows_in(stream if self.repeatable else PipeLines(stream)):
                 place = f"{self.name}:{number}"
                 yield parse_request(line, place, place, self.image_root, confined=self.confined)
 
@@ -53,37 +50,26 @@ class JsonLines:
         """Whether it is a file, not a pipe."""
         return self.path.is_file()
 
-    def ready(self) -> bool:
-        """Whether the next line is there, or the end; a file does not pause."""
-        with reading(self.name):
-            return self._live is None or self._live.ready()
 
-
+@dataclass(frozen=True, slots=True)
 class Stdin:
     """JSON lines from stdin; a row without an id is called by its line number.
 
-    Args:
+    Attributes:
         image_root: the folder that relative image paths start from.
         confined: refuse images outside of ``image_root``.
     """
 
-    def __init__(self, image_root: Path, confined: bool = False) -> None:
-        self._image_root, self._confined = image_root, confined
-        self._live: Sieve[_Line] | None = None
+    image_root: Path
+    confined: bool = False
 
     def rows(self) -> Iterator[Request | BadRequest]:
         """Stream the rows as they arrive."""
         if sys.stdin is None:
             raise DeeplayerError("stdin is closed: pipe JSON lines into it, or name a file")
         with reading("stdin"):
-            self._live = _live_lines(sys.stdin.buffer)
-            for number, line in self._live:
-                yield parse_request(line, f"line {number}", str(number), self._image_root, confined=self._confined)
-
-    def ready(self) -> bool:
-        """Whether the next line is there, or the end."""
-        with reading("stdin"):
-            return self._live is None or self._live.ready()
+            for number, line in _rows_in(PipeLines(sys.stdin.buffer)):
+                yield parse_request(line, f"line {number}", str(number), self.image_root, confined=self.confined)
 
     @property
     def repeatable(self) -> bool:
@@ -95,9 +81,9 @@ class _Lines(Protocol):
     def readline(self, limit: int, /) -> bytes: ...
 
 
-def _live_lines(stream: IO[bytes]) -> Sieve[_Line]:
-    lines = LiveLines(stream)
-    return Sieve(_numbered_lines(lines), lines.ready, _holds_a_row)
+def _rows_in(lines: _Lines) -> Iterator[_Line]:
+    """The lines that are not blank."""
+    return (numbered for numbered in _numbered_lines(lines) if numbered[1].strip())
 
 
 def _numbered_lines(stream: _Lines) -> Iterator[_Line]:
@@ -112,8 +98,3 @@ def _numbered_lines(stream: _Lines) -> Iterator[_Line]:
         if number == 1:
             line = line.removeprefix(_BOM)
         yield number, line.rstrip(b"\r\n")
-
-
-def _holds_a_row(numbered: _Line) -> bool:
-    """Whether a line is not blank."""
-    return bool(numbered[1].strip())

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections import Counter
 from dataclasses import dataclass
-from itertools import chain, count
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from deeplayer_cli.errors import DeeplayerError
-from deeplayer_cli.imaging import SUFFIXES
-from deeplayer_cli.sources.files import in_text, reading
+from deeplayer_cli.errors import DeeplayerError, reading
+from deeplayer_cli.images.decode import SUFFIXES
+from deeplayer_cli.sources.files import in_text
 from deeplayer_cli.sources.images import Expression, Images
 from deeplayer_cli.sources.jsonl import JsonLines, Stdin
-from deeplayer_cli.sources.live import Sieve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,9 +34,6 @@ class Source(Protocol):
     def rows(self) -> Iterator[Request | BadRequest]:
         """Stream the rows, in the source's order."""
 
-    def ready(self) -> bool:
-        """Whether the next row can be read without waiting for whoever writes it."""
-
 
 @dataclass(frozen=True, slots=True)
 class Requests:
@@ -52,19 +49,18 @@ class Requests:
     share: tuple[int, int] = (0, 1)
     limit: int | None = None
 
-    def __iter__(self) -> Sieve[Request | BadRequest]:
-        """The rows from the first on; they tell as well whether the next one can be read without waiting."""
-        (index, of), numbers = self.share, count()
+    def __iter__(self) -> Iterator[Request | BadRequest]:
+        """The rows, from the first on."""
+        index, of = self.share
         every = chain.from_iterable(source.rows() for source in self.sources)
-        return Sieve(every, self._ready, lambda _: next(numbers) % of == index, self.limit)
+        # One behind the last row, so that nothing is waited for once that is there.
+        stop = None if self.limit is None else min(sys.maxsize, index + (self.limit - 1) * of + 1)
+        return islice(every, index, stop, of)
 
     @property
     def repeatable(self) -> bool:
         """Whether they can be read more than once."""
         return all(source.repeatable for source in self.sources)
-
-    def _ready(self) -> bool:
-        return all(source.ready() for source in self.sources)
 
 
 def open_source(

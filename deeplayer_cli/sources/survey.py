@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deeplayer_cli.errors import DeeplayerError, RowError
-from deeplayer_cli.known import Ids, id_hash, repeated
 from deeplayer_cli.schema import BadRequest
+from deeplayer_cli.schema.row_ids import Ids, id_hash, repeated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

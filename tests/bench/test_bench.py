@@ -10,16 +10,16 @@ import orjson
 import pytest
 import torch
 
-from deeplayer_cli.bench import SUITES, Device, Plan, measure, roofline
+from deeplayer_cli.bench import SUITES, BenchPlan, PeakRates, measure, roofline
 from deeplayer_cli.bench.photographs import Photographs
 from deeplayer_cli.bench.subject import KnownDraft, Subject
 from deeplayer_cli.bench.timing import Case
 from deeplayer_cli.checkpoints import read_layout
-from deeplayer_cli.imaging import Tiling
-from tests.test_cli import refusal, run
+from deeplayer_cli.models.internvl.tiling import Tiling
+from tests.commands.test_cli import refusal, run
 from tests.tiny import tiny_checkpoint
 
-PLAN = Plan(tiles=(5,), keeps=(0.2,), expressions=(1, 3), n_new=12)
+PLAN = BenchPlan(tiles=(5,), keeps=(0.2,), expressions=(1, 3), n_new=12)
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +95,8 @@ def test_command_line():
 
 def test_roofline_of_the_8b():
     """Against figures worked out by hand."""
-    plan = Plan(tiles=(7, 13), keeps=(0.1,), n_new=24)
-    device = Device(flops=800e12, bandwidth=3e12, bytes_per_number=2)
+    plan = BenchPlan(tiles=(7, 13), keeps=(0.1,), n_new=24)
+    device = PeakRates(flops=800e12, bandwidth=3e12, bytes_per_number=2)
     unpruned, _, _, pruned = roofline(read_layout("random:8b"), plan, device)
     assert unpruned.visual_tokens == 1792
     assert unpruned.vision == pytest.approx(6.5e-3, rel=0.03)

@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from deeplayer_cli.checkpoints import load
 from deeplayer_cli.errors import DeeplayerError
-from deeplayer_cli.imaging import Tiling
-from deeplayer_cli.prompts import QUESTION, GroundingPrompt
+from deeplayer_cli.models.internvl.prompt import QUESTION, GroundingPrompt
+from deeplayer_cli.models.internvl.tiling import Tiling
 from tests.checkpoints import tiny
 
 if TYPE_CHECKING:

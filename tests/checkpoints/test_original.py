@@ -14,7 +14,7 @@ from deeplayer_cli.checkpoints.original import grouped, internvl_config, read
 from deeplayer_cli.checkpoints.sizes import MINI, SIZES
 from deeplayer_cli.checkpoints.weights import plan
 from deeplayer_cli.errors import DeeplayerError
-from deeplayer_cli.prompts import internvl2_5
+from deeplayer_cli.models.internvl.prompt import internvl2_5
 from tests.checkpoints import tiny
 
 if TYPE_CHECKING:

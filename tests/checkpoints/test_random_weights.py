@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from deeplayer_cli.checkpoints import load, locate, memory, random_weights
-from deeplayer_cli.checkpoints.sizes import SIZES, Transformer
+from deeplayer_cli.checkpoints import fitting, load, locate, random_weights
+from deeplayer_cli.checkpoints.sizes import SIZES, HalfShape
 from deeplayer_cli.errors import DeeplayerError
-from deeplayer_cli.imaging import Tiling
+from deeplayer_cli.models.internvl.tiling import Tiling
 from tests.checkpoints import tiny
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_too_large_for_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "free_bytes", lambda device: 24 * 2**30)
+    monkeypatch.setattr(fitting, "free_bytes", lambda device: 24 * 2**30)
     with pytest.raises(
         DeeplayerError, match=r"random:8b needs 30\.1 GiB for its weights in float32, and 24\.0 GiB are"
     ):
@@ -45,8 +45,8 @@ def test_runs_and_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
     """A published size, made small: shape apart, nothing depends on it."""
     small = replace(
         SIZES[1],
-        vision=Transformer(hidden=32, layers=2, heads=2, intermediate=48),
-        text=Transformer(hidden=64, layers=4, heads=4, intermediate=96, kv_heads=2, vocabulary=400),
+        vision=HalfShape(hidden=32, layers=2, heads=2, intermediate=48),
+        text=HalfShape(hidden=64, layers=4, heads=4, intermediate=96, kv_heads=2, vocabulary=400),
     )
     monkeypatch.setattr(random_weights, "SIZES", (small,))
     one, two = (load("random:2b", dtype="float32", device="cpu") for _ in range(2))

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer as Backend
 
 from deeplayer_cli.checkpoints.tokenizer import FastTokenizer, SentencePieceTokenizer, Tokenizer
 from deeplayer_cli.errors import DeeplayerError, RowError
-from deeplayer_cli.prompts import IMAGE_CONTEXT, internvl2_5
+from deeplayer_cli.models.internvl.prompt import IMAGE_CONTEXT, internvl2_5
 from tests.checkpoints.tiny import SPECIAL, byte_level
 
 if TYPE_CHECKING:

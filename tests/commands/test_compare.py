@@ -108,8 +108,8 @@ def test_methods_share_what_they_have_in_common(tmp_path, monkeypatch):
         monkeypatch.setattr(Engine, name, counted(name))
     methods = ("deep-layer", "fastv", "random", "divprune", "visionzip-nomerge")
     compared(*COMPARE, "--limit", "8", "--methods", ",".join(methods), "--results", tmp_path / "together")
-    # `none` alone, then all others: once with the class token's attention, which one method wants, and once without.
-    assert calls == {"encode": 1 + 2, "prefix": 1 + 4}
+    # Once with the class token's attention, which one method wants, and once without; deep-layer and random share.
+    assert calls == {"encode": 2, "prefix": 5}
     for method in methods:
         compared(*COMPARE, "--limit", "8", "--methods", method, "--results", tmp_path / "alone")
     names = {path.name for path in (tmp_path / "together").glob("*.jsonl")}
@@ -122,15 +122,15 @@ def test_a_signal_ends_it_in_good_order(tmp_path):
     command = [sys.executable, "-m", "deeplayer_cli", *COMPARE, "--methods", "fastv", "--batch-size", "2"]
     command += ["--results", str(tmp_path)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True)
-    while not any(path.stat().st_size for path in tmp_path.glob("none*.jsonl")):
+    while sum(path.stat().st_size > 0 for path in tmp_path.glob("*.jsonl")) < 2:
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert said.splitlines()[-1].endswith(f"stopped: the same command goes on with what {tmp_path} holds")
-    (path,) = tmp_path.glob("*.jsonl")
-    assert 0 < len(path.read_bytes().splitlines()) < 96
+    paths = list(tmp_path.glob("*.jsonl"))
+    assert len(paths) == 2 and all(0 < len(path.read_bytes().splitlines()) < 96 for path in paths)
     again = compared(*COMPARE, "--methods", "fastv", "--results", tmp_path, "--limit", "12")
     assert [line["n"] for line in again] == [12, 12]
 

@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 
 from deeplayer_cli.app import app
 from deeplayer_cli.demo import scenes
-from deeplayer_cli.demo.evaluate import HOLDINGS, Exam, holding
+from deeplayer_cli.demo.evaluate import HOLDINGS, HeldOutEvaluation, holding
 from deeplayer_cli.demo.scenes import Scene
 from deeplayer_cli.demo.shapes import Thing
 from deeplayer_cli.errors import DeeplayerError
-from deeplayer_cli.grounder import Grounder
+from deeplayer_cli.runtime.grounder import Grounder
 from deeplayer_cli.schema import Prediction
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def test_what_a_box_holds(box: Box | None, held: str) -> None:
 
 @pytest.mark.parametrize("split", scenes.SPLITS)
 def test_an_exam_is_on_the_splits_held_out_scenes(split: str) -> None:
-    exam = Exam(split, 7, 2)
+    exam = HeldOutEvaluation(split, 7, 2)
     predictions = list(exam.predictions(Grounder.load("demo", device="cpu", method="none")))
     drawn = [scenes.scene(seed, scenes.SPLITS[split]) for seed in scenes.HELD_OUT_SEEDS[7:9]]
     asked = [referral for one in drawn for referral in one.referrals[:4]]
@@ -60,7 +60,7 @@ def test_an_exam_is_on_the_splits_held_out_scenes(split: str) -> None:
 
 def test_an_exam_needs_scenes() -> None:
     with pytest.raises(DeeplayerError, match="choose another --seed or fewer scenes"):
-        Exam("standard", len(scenes.HELD_OUT_SEEDS), 1)
+        HeldOutEvaluation("standard", len(scenes.HELD_OUT_SEEDS), 1)
 
 
 def test_the_command_tells_what_the_boxes_hold() -> None:

@@ -10,9 +10,9 @@ from deeplayer_cli import checkpoints
 from deeplayer_cli.app import app
 from deeplayer_cli.demo.looking import grounding_layer, looks
 from deeplayer_cli.demo.scenes import HELD_OUT_SEEDS, scene
-from deeplayer_cli.engine import TemplateDraft
-from deeplayer_cli.engine.vision import normalize
-from deeplayer_cli.imaging import tile_image
+from deeplayer_cli.models.internvl.answer_format import TemplateDraft
+from deeplayer_cli.models.internvl.tiling import tile_image
+from deeplayer_cli.models.internvl.vision import normalize
 from tests.engine.reference import PlainModel
 
 
@@ -31,7 +31,7 @@ def test_shares_are_those_of_eager_attention() -> None:
         areas.append(target.double().mean())
         prompt = plain.prompt_ids(referral.expression, 144)
         expression = checkpoint.tokenizer.encode_expression(referral.expression)
-        ids = [*prompt, *TemplateDraft.of(checkpoint.tokenizer)(expression, ())]
+        ids = [*prompt, *TemplateDraft.from_tokenizer(checkpoint.tokenizer)(expression, ())]
         embeds = plain.decoder.embed_tokens(torch.tensor([ids]))
         visual = plain.visual_positions(ids)
         embeds[0, visual] = features

@@ -9,7 +9,7 @@ import torch
 
 from deeplayer_cli.demo import packed, tokenizer
 from deeplayer_cli.demo.answers import Form
-from deeplayer_cli.demo.model import Size, build
+from deeplayer_cli.demo.model import DemoSize, build
 from deeplayer_cli.demo.optimise import orthogonalise
 from deeplayer_cli.demo.train import CHECKPOINT, LOG, Recipe, Run, judge, train
 from deeplayer_cli.errors import DeeplayerError
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-SMALL = Size(hidden=32, vision_layers=1, vision_mlp=32, layers=2, mlp=48, heads=4, kv_heads=2)
+SMALL = DemoSize(hidden=32, vision_layers=1, vision_mlp=32, layers=2, mlp=48, heads=4, kv_heads=2)
 TINY = Recipe(vision_steps=4, steps=8, scenes=2, questions=4, judge_every=0, size=SMALL)
 
 

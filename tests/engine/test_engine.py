@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from deeplayer_cli.engine import Encoded, Engine, Row
-from deeplayer_cli.engine.draft import no_draft
-from deeplayer_cli.engine.vision import normalize
-from deeplayer_cli.pruning import Budget, Options, Prior, build, methods, token_places
+from deeplayer_cli.engine import Engine, Row, each_row, union_of_rows
+from deeplayer_cli.engine.drafting import no_draft
+from deeplayer_cli.models.internvl.vision import Encoded, normalize
+from deeplayer_cli.pruning import Budget, Options, Prior, build, known_methods, token_places
 from tests.engine.reference import PlainModel
-from tests.evidence import evidence_of
+from tests.scorer_inputs import inputs_of
 from tests.tiny import FAMILIES, tiny_checkpoint
 
 TILES = 5
@@ -35,11 +35,13 @@ def tiles():
     return torch.randint(0, 256, (2, TILES, 3, 56, 56), dtype=torch.uint8, generator=generator)
 
 
-def make_engine(checkpoint, method="deep-layer", *, compiled=False, union=False, draft=no_draft, **options):
-    prior = Prior(torch.linspace(1, 2, 4), torch.ones(4), layer=2) if methods()[method].is_calibrated else None
+def make_engine(checkpoint, method="deep-layer", *, compiled=False, pruned_layers=each_row, draft=no_draft, **options):
+    prior = Prior(torch.linspace(1, 2, 4), torch.ones(4), layer=2) if known_methods()[method].is_calibrated else None
     options = Options(**{"budget": Budget(0.3), "prior": prior, **options})
     n_layers = checkpoint.model.config.text_config.num_hidden_layers
-    return Engine(checkpoint, build(method, options, n_layers), draft=draft, compiled=compiled, union=union)
+    return Engine(
+        checkpoint, build(method, options, n_layers), draft=draft, compiled=compiled, pruned_layers=pruned_layers
+    )
 
 
 def make_rows(checkpoint, wanted=(0, 1, 2, 3)):
@@ -97,14 +99,14 @@ def test_unpruned_run_equals_generate(checkpoint, tiles):
 def test_selectors_see_what_layer_k_puts_out(checkpoint, tiles, method, layer):
     engine = make_engine(checkpoint, method, layer=layer)
     logits, kept, answers = run(engine, tiles, make_rows(checkpoint))
-    plain, selector = PlainModel(checkpoint), methods()[method].selector
+    plain, selector = PlainModel(checkpoint), known_methods()[method].all_drops[0].selector
     for index, expression in enumerate(EXPRESSIONS):
         ids = plain.prompt_ids(expression, N_VISUAL)
         features = plain.features(normalize(tiles[ON_IMAGE[index]]))
         outputs = plain.outputs(ids, features, layer)[None, plain.visual_positions(ids)]
-        evidence = evidence_of(outputs, PLACES[None])
+        inputs = inputs_of(outputs, PLACES[None])
         scores = torch.zeros(N_VISUAL) if layer != 3 else plain.scores(ids, features, layer, [len(ids) - 1])
-        assert kept[index] == selector(scores[None], evidence, int(0.3 * N_VISUAL))[0].tolist()
+        assert kept[index] == selector(scores[None], inputs, int(0.3 * N_VISUAL))[0].tolist()
         reference = plain.answer(ids, features, [(layer, kept[index])], N_NEW)
         assert (logits[index] - reference.logits).abs().max() < 1e-9
         assert answers[index] == reference.token_ids
@@ -118,14 +120,14 @@ def test_dart_reads_the_keys_and_the_text_of_layer_2(checkpoint, tiles):
         ids = plain.prompt_ids(expression, N_VISUAL)
         features = plain.features(normalize(tiles[ON_IMAGE[index]]))
         visual, outputs = plain.visual_positions(ids), plain.outputs(ids, features, 2)[None]
-        evidence = evidence_of(outputs[:, visual], PLACES[None])._replace(
+        inputs = inputs_of(outputs[:, visual], PLACES[None])._replace(
             keys=plain.keys(ids, features, 2),
-            visible=torch.ones(1, 1, len(ids), dtype=torch.bool),
+            prompt_tokens=torch.ones(1, len(ids), dtype=torch.bool),
             visual_start=visual[0],
             text_features=outputs[:, visual[-1] + 1 :],
         )
-        scores, other = stage.scorer(evidence), evidence._replace(text_features=-evidence.text_features)
-        assert kept[index] == stage.selector(scores, evidence, 12)[0].tolist()
+        scores, other = stage.scorer(inputs), inputs._replace(text_features=-inputs.text_features)
+        assert kept[index] == stage.selector(scores, inputs, 12)[0].tolist()
         assert kept[index] != stage.selector(scores, other, 12)[0].tolist()  # or the text's part would go unseen
         reference = plain.answer(ids, features, [(2, kept[index])], N_NEW)
         assert (logits[index] - reference.logits).abs().max() < 1e-9
@@ -157,15 +159,15 @@ def test_every_drop_of_a_method_is_the_masked_references(checkpoint, tiles, meth
         features = plain.features(normalize(tiles[ON_IMAGE[index]]))
         done, left = [], torch.arange(N_VISUAL)
         for stage in stages:
-            layer = stage.drop_after_layer + stage.reads_next
+            layer = stage.drop_after_layer + stage.reads_next_layer
             if stage.scorer.rotary:
                 end = len(ids) - n_closing
                 rows = range(end - len(expression), end) if stage.scorer.rows == "text" else [len(ids) - 1]
                 scores = plain.scores(ids, features, layer, list(rows), done)
             else:
                 scores = plain.scores_without_rope(ids, features, layer, len(ids) - 1, done)
-            evidence = evidence_of(torch.empty(1, len(left), 0), PLACES[None, left])
-            left = left[stage.selector(scores[None, left], evidence, stage.count(N_VISUAL))[0]]
+            inputs = inputs_of(torch.empty(1, len(left), 0), PLACES[None, left])
+            left = left[stage.selector(scores[None, left], inputs, stage.count(N_VISUAL))[0]]
             done.append((stage.drop_after_layer, left.tolist()))
         assert kept[index] == left.tolist() and len(left) == int(0.3 * N_VISUAL)
         assert len({len(tokens) for _, tokens in done}) == len(stages)  # every drop drops something
@@ -175,7 +177,7 @@ def test_every_drop_of_a_method_is_the_masked_references(checkpoint, tiles, meth
 
 
 @pytest.mark.parametrize("keep", [0.05, 0.1, 0.33, 0.5, 0.95, 1.0])
-@pytest.mark.parametrize("method", methods())
+@pytest.mark.parametrize("method", known_methods())
 def test_as_many_tokens_stay_as_promised(checkpoint, tiles, method, keep):
     engine = make_engine(checkpoint, method, budget=Budget(keep))
     prefix = engine.prefix(engine.encode(tiles), PLACES.expand(len(tiles), -1, -1))
@@ -192,7 +194,7 @@ def test_as_many_tokens_stay_as_promised(checkpoint, tiles, method, keep):
         assert cache.n_shared == n_text + visual
 
 
-@pytest.mark.parametrize("method", [name for name in methods() if name != "none"])
+@pytest.mark.parametrize("method", [name for name in known_methods() if name != "none"])
 def test_keep_everything_is_none(checkpoint, tiles, method):
     rows = make_rows(checkpoint)
     none, everything = (
@@ -204,7 +206,8 @@ def test_keep_everything_is_none(checkpoint, tiles, method):
 
 
 @pytest.mark.parametrize(
-    ("method", "query"), [("deep-layer", "text"), ("deep-layer-mis", "text"), *((name, "last") for name in methods())]
+    ("method", "query"),
+    [("deep-layer", "text"), ("deep-layer-mis", "text"), *((name, "last") for name in known_methods())],
 )
 def test_a_row_does_not_depend_on_its_batch(checkpoint, tiles, method, query):
     engine = make_engine(checkpoint, method, query=query)
@@ -223,7 +226,9 @@ def test_a_row_does_not_depend_on_its_batch(checkpoint, tiles, method, query):
 )
 def test_a_union_is_what_any_of_its_rows_would_keep(checkpoint, tiles, method, layer):
     """And the answers are those of the masked reference, in whose later layers just the union is seen."""
-    alone, engine = (make_engine(checkpoint, method, layer=layer, union=union) for union in (False, True))
+    alone, engine = (
+        make_engine(checkpoint, method, layer=layer, pruned_layers=way) for way in (each_row, union_of_rows)
+    )
     rows = [replace(row, image=0) for row in make_rows(checkpoint)]
     _, choices, _ = run(alone, tiles[:1], rows)
     logits, kept, answers = run(engine, tiles[:1], rows)
@@ -242,7 +247,7 @@ def test_a_union_is_what_any_of_its_rows_would_keep(checkpoint, tiles, method, l
 def test_a_union_of_one_is_its_own_choice(checkpoint, tiles, budget, renumbers):
     row = make_rows(checkpoint, [0])
     method = replace(make_engine(checkpoint, budget=budget).method, renumbers=renumbers)
-    alone, union = (Engine(checkpoint, method, union=union) for union in (False, True))
+    alone, union = (Engine(checkpoint, method, pruned_layers=way) for way in (each_row, union_of_rows))
     expected, found = run(alone, tiles[:1], row), run(union, tiles[:1], row)
     assert (expected[0] - found[0]).abs().max() < 1e-12
     assert expected[1:] == found[1:]

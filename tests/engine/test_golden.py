@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from deeplayer_cli.engine import Engine, Row
-from deeplayer_cli.imaging import open_image, tile_image
-from deeplayer_cli.pruning import Budget, Method, Options, Stage, build
+from deeplayer_cli.images.decode import open_image
+from deeplayer_cli.models.internvl.tiling import tile_image
+from deeplayer_cli.pruning import Budget, Method, Options, Stage, StageShare, build
 from deeplayer_cli.pruning.attention import AttentionScorer
-from deeplayer_cli.pruning.topk import TopK
+from deeplayer_cli.runtime.calibrate import RecordScores
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +42,6 @@ def test_unpruned_answers_and_logits(reference_dir, golden_checkpoint, golden):
         assert engine.decode(prompts, len(wanted))[0].token_ids == wanted
 
 
-class Probe(TopK):
-    """Remembers the scores that it is given."""
-
-    def __call__(self, scores, evidence, n_keep):
-        object.__setattr__(self, "scores", scores)
-        return super().__call__(scores, evidence, n_keep)
-
-
 def test_scores_are_the_original_attention_of_every_layer(reference_dir, golden_checkpoint, golden):
     samples, arrays = golden
     scorer = AttentionScorer()
@@ -57,7 +50,9 @@ def test_scores_are_the_original_attention_of_every_layer(reference_dir, golden_
         wanted = rows[:, arrays[f"{sample['key']}.image_positions"]]
         tiles = tiles_of(reference_dir, golden_checkpoint, sample)
         for layer in range(1, 16):  # nothing can be dropped after the last of 16
-            probe = Probe()
-            engine = Engine(golden_checkpoint, Method("probe", (Stage(layer, scorer, probe, Budget(tokens=2)),)))
+            probe = RecordScores()
+            engine = Engine(
+                golden_checkpoint, Method("probe", (Stage(layer, scorer, probe, StageShare(Budget(tokens=2))),))
+            )
             engine.prefill(engine.prefix(engine.encode(tiles)), [row_of(golden_checkpoint, sample)], 1)
             assert (probe.scores[0] - wanted[layer - 1]).abs().max() < 1e-5

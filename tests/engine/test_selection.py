@@ -1,37 +1,98 @@
-"""The compiled selection path over many shapes."""
+"""The selection path: compiled over many shapes, and what a broken method is told."""
 
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
+import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from deeplayer_cli.engine.selection import selection
-from deeplayer_cli.pruning import Budget, Evidence, Options, build
+from deeplayer_cli.engine.selection import StageSelector
+from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.pruning import Budget, Options, Scorer, ScorerInputs, Selection, Selector, build
 
 START, HEADS, KV_HEADS, DIM = 3, 4, 2, 8
 
 
-def evidence(rng: random.Random, generator: torch.Generator) -> Evidence:
+def random_inputs(rng: random.Random, generator: torch.Generator) -> ScorerInputs:
     batch, n_visual, n_text = (rng.randint(*limits) for limits in ((1, 9), (20, 400), (5, 40)))
     n_keys = START + n_visual + n_text
-    queries = torch.randn(batch, HEADS, 1, DIM, generator=generator)
-    keys = torch.randn(batch, KV_HEADS, n_keys, DIM, generator=generator)
-    visible = torch.ones(batch, 1, n_keys, dtype=torch.bool)
-    nothing = torch.empty(batch, n_visual, 0)
-    return Evidence(queries, keys, visible, torch.arange(batch), START, n_visual, nothing, nothing, nothing, nothing)
+    return ScorerInputs(
+        torch.arange(batch),
+        START,
+        n_visual,
+        torch.ones(batch, n_keys, dtype=torch.bool),
+        queries=torch.randn(batch, HEADS, 1, DIM, generator=generator),
+        visible=torch.ones(batch, 1, n_keys, dtype=torch.bool),
+        keys=torch.randn(batch, KV_HEADS, n_keys, DIM, generator=generator),
+    )
 
 
 def test_fifty_shapes_recompile_at_most_once() -> None:
     """For torch compiles a batch of one on its own."""
     (stage,) = build("deep-layer", Options(Budget(0.1)), 8).stages
-    eager, compiled = (selection(stage, compiled=wanted) for wanted in (False, True))
+    eager, compiled = (StageSelector(stage, "deep-layer", compiled=wanted) for wanted in (False, True))
     torch._dynamo.reset()
     counters.clear()
     rng, generator = random.Random(0), torch.Generator().manual_seed(0)
     for _ in range(50):
-        one = evidence(rng, generator)
+        one = random_inputs(rng, generator)
         n_keep = rng.randint(2, one.n_visual)
-        assert torch.equal(compiled(one, n_keep), eager(one, n_keep))
+        assert torch.equal(compiled(one, n_keep).indices, eager(one, n_keep).indices)
     assert 0 < counters["stats"]["unique_graphs"] <= 2
+
+
+class Wrong(Scorer):
+    def __init__(self, scores):
+        self.scores = scores
+
+    def __call__(self, inputs):
+        return self.scores(len(inputs.seeds), inputs.n_visual)
+
+
+class Fixed(Selector):
+    def __init__(self, selected, *, adaptive=False, merges=False):
+        self.selected, self.adaptive, self.merges = selected, adaptive, merges
+
+    def __call__(self, scores, inputs, n_keep):
+        return self.selected(len(scores), n_keep)
+
+
+def first(batch, n_keep):
+    return torch.arange(n_keep).expand(batch, -1)
+
+
+@pytest.mark.parametrize(
+    ("scores", "selector", "reason"),
+    [
+        (lambda b, n: torch.full((b, n), torch.nan), Fixed(first), "scores that are not finite"),
+        (lambda b, n: torch.zeros(b, 5), Fixed(first), r"\(2, 5\) scores for 2 prompts of 20 visual tokens"),
+        (torch.zeros, Fixed(lambda b, k: first(b, k).flip(1)), "not sorted, unique and below 20"),
+        (torch.zeros, Fixed(lambda b, k: first(b, k) // 2), "not sorted, unique and below 20"),
+        (torch.zeros, Fixed(lambda b, k: first(b, k) + 16), "not sorted, unique and below 20"),
+        (torch.zeros, Fixed(lambda b, k: first(b, k) - 1), "not sorted, unique and below 20"),
+        (torch.zeros, Fixed(lambda b, k: first(b, k - 1)), r"indices of shape \(2, 4\), not int64 \(2, 5\)"),
+        (torch.zeros, Fixed(lambda b, k: first(b, k).float()), "torch.float32 indices"),
+        (torch.zeros, Fixed(lambda b, k: Selection(first(b, k), torch.full((b,), k))), "counts that are not between"),
+        (torch.zeros, Fixed(first, adaptive=True), "none where they were due"),
+        (
+            torch.zeros,
+            Fixed(lambda b, k: Selection(first(b, k), torch.full((b,), k + 1)), adaptive=True),
+            "counts that are not between 1 and 5",
+        ),
+        (
+            torch.zeros,
+            Fixed(lambda b, k: Selection(first(b, k), features=torch.zeros(b, k, 3))),
+            "features where none were due",
+        ),
+        (torch.zeros, Fixed(first, merges=True), "or none where they were"),
+    ],
+)
+def test_what_a_method_returns_is_checked(scores, selector, reason):
+    (stage,) = build("random", Options(Budget(0.25)), 8).stages
+    select = StageSelector(replace(stage, scorer=Wrong(scores), selector=selector), "mine")
+    inputs = ScorerInputs(torch.arange(2), START, 20, torch.ones(2, 30, dtype=torch.bool))
+    with pytest.raises(DeeplayerError, match=f"method mine is broken: it returned .*{reason}"):
+        select(inputs, 5)

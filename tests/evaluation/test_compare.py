@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -11,8 +12,11 @@ from hypothesis import strategies as st
 from scipy.stats import bootstrap, chi2
 
 from deeplayer_cli.errors import DeeplayerError
-from deeplayer_cli.evaluation.compare import Run, compare, gather, label_for, line_called, paired_difference
+from deeplayer_cli.evaluation.compare import compare, gather, label_for, line_called, paired_difference
 from deeplayer_cli.schema import Prediction
+
+if TYPE_CHECKING:
+    from deeplayer_cli.evaluation.compare import MethodRun
 
 
 def outcomes(seed: int, images: int = 150, rows: int = 4) -> tuple[list[bool], list[bool], list[int]]:
@@ -85,7 +89,7 @@ def row(number: int, iou: float | None, **changes: object) -> Prediction:
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 
-def run_of(*rows: Prediction, name: str = "m") -> Run:
+def run_of(*rows: Prediction, name: str = "m") -> MethodRun:
     return gather(rows, label=name, keep=0.1)
 
 

@@ -11,16 +11,18 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from deeplayer_cli import pruning
+from deeplayer_cli.cost.model import CostModel
 from deeplayer_cli.errors import DeeplayerError
-from deeplayer_cli.evaluation.cost import CostModel
 from deeplayer_cli.evaluation.matching import Unreachable, at_equal_cost, at_equal_keep, label_of
-from deeplayer_cli.grounder import Settings
+from deeplayer_cli.runtime.settings import Settings
 from deeplayer_cli.schema import Prediction
 from tests.tiny import tiny_checkpoint
 
 CHECKPOINT = tiny_checkpoint(dtype=torch.float32)
 MODEL = CostModel(CHECKPOINT)
-WORKLOAD = Counter({((60, 60), 5): 3, ((400, 300), 9): 2, ((300, 400), 4): 1})  # 1, 7 and 7 tiles, or 5 of at most 4
+WORKLOAD = Counter(
+    {((60, 60), 5, None): 3, ((400, 300), 9, None): 2, ((300, 400), 4, None): 1}
+)  # 1, 7 and 7 tiles, or 5 of at most 4
 FEWER = replace(CHECKPOINT.tiling, max_tiles=4)
 
 
@@ -29,7 +31,7 @@ def tiling(settings):
 
 
 def cost(settings):
-    method = pruning.build(settings.method, settings.pruning_options(CHECKPOINT), 8)
+    method = pruning.build(settings.method, settings.pruning_options(CHECKPOINT.grounding_layer, None), 8)
     return MODEL.cost(method, WORKLOAD, tiling(settings))
 
 
@@ -93,9 +95,9 @@ def test_at_equal_keep_what_prunes_nothing_is_run_once():
 def test_rows_whose_image_was_not_read_cost_nothing():
     asked = Prediction(1, "a", "the dog", "ok", width=60, height=60, visual_tokens=4, kept_tokens=4)
     failed = Prediction(2, "b", "the dog", "error")
-    workload = MODEL.workload([asked, failed])
-    assert workload == {((60, 60), 7): 1}
-    found = MODEL.cost(pruning.build("none", Settings().pruning_options(CHECKPOINT), 8), workload, CHECKPOINT.tiling)
+    method = pruning.build("none", Settings().pruning_options(None, None), 8)
+    assert [MODEL.answered(row, method) for row in (asked, failed)] == [((60, 60), 7, None), None]
+    found = MODEL.cost(method, Counter([((60, 60), 7, None)]), CHECKPOINT.tiling)
     assert (found.rows, found.visual_tokens, found.mean_keep) == (1, 4, 1.0)
     double = found.plus(found)
     assert (double.rows, double.gflops, double.kv_bytes) == (2, found.gflops, found.kv_bytes)

@@ -6,12 +6,12 @@ from collections import Counter
 
 import pytest
 
+from deeplayer_cli.cost.model import Cost
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.evaluation import read_runs
-from deeplayer_cli.evaluation.compare import Cost
 from deeplayer_cli.evaluation.results import result_path, with_outcome
 from deeplayer_cli.schema import Prediction
-from deeplayer_cli.sinks import PredictionFile, RunRecord, Start
+from deeplayer_cli.sinks import PredictionFile, ResumeMode, RunRecord
 
 SETTINGS = {"method": "fastv", "keep": 0.1, "layer": None, "max_tiles": None, "query": "last", "weights": "w"}
 COST = Cost(rows=2, visual_tokens=200, seen_tokens=50.0, total_gflops=6.0, total_kv_bytes=8.0)
@@ -22,7 +22,7 @@ def write(folder, ids, *, answer="x", layer=2, **changes):
     record = RunRecord({**SETTINGS, **changes}, {"version": "1"})
     folder.mkdir(exist_ok=True)
     path = result_path(folder, record)
-    with PredictionFile(path, record, Start.RESUME) as sink:
+    with PredictionFile(path, record, ResumeMode.RESUME) as sink:
         for row_id in ids:
             sink.write(Prediction(row_id, "a", "b", "ok", iou=0.6, answer=answer, method="fastv", layer=layer))
     with_outcome(record, Counter(ok=len(ids)), COST).save(path)

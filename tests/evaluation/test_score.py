@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deeplayer_cli.errors import DeeplayerError
-from deeplayer_cli.evaluation import Report, read_gold, read_predictions, score
+from deeplayer_cli.evaluation import Report, read_gold, score
 from deeplayer_cli.evaluation.score import clustered_interval
 from deeplayer_cli.schema import Prediction
+from deeplayer_cli.sinks import read_predictions
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,16 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deeplayer_cli.errors import DeeplayerError
-from deeplayer_cli.pruning import Budget, Evidence, Options, build, methods
+from deeplayer_cli.pruning import Budget, Options, ScorerInputs, build, known_methods
 from deeplayer_cli.pruning.attention import AttentionScorer
-from deeplayer_cli.pruning.class_attention import ClassAttentionScorer
-from deeplayer_cli.pruning.random import RandomScorer
+from deeplayer_cli.pruning.methods.random import RandomScorer
+from deeplayer_cli.pruning.methods.visionzip_nomerge import ClassAttentionScorer
 from deeplayer_cli.pruning.topk import topk
 
 HEADS, KV_HEADS, DIM, VISUAL_START, N_VISUAL = 4, 2, 8, 3, 10
 
 
-def make_evidence(visible: torch.Tensor, seed: int = 0) -> Evidence:
+def make_inputs(visible: torch.Tensor, seed: int = 0) -> ScorerInputs:
     """Random queries and keys for a (B, R, S) visibility."""
     batch, rows, n_keys = visible.shape
     generator = torch.Generator().manual_seed(seed)
@@ -28,13 +28,14 @@ def make_evidence(visible: torch.Tensor, seed: int = 0) -> Evidence:
     features = torch.randn(batch, n_keys - VISUAL_START, 4, generator=generator)
     places = torch.rand(batch, N_VISUAL, 3, generator=generator)
     class_attention = torch.rand(batch, N_VISUAL, 5, generator=generator)
-    return Evidence(
-        queries,
-        keys,
-        visible,
+    return ScorerInputs(
         torch.arange(batch),
         VISUAL_START,
         N_VISUAL,
+        torch.ones(batch, n_keys, dtype=torch.bool),
+        queries=queries,
+        visible=visible,
+        keys=keys,
         features=features[:, :N_VISUAL],
         text_features=features[:, N_VISUAL:],
         places=places,
@@ -42,10 +43,10 @@ def make_evidence(visible: torch.Tensor, seed: int = 0) -> Evidence:
     )
 
 
-def plain_scores(evidence: Evidence) -> list[list[float]]:
+def plain_scores(inputs: ScorerInputs) -> list[list[float]]:
     """The formula, one number at a time."""
     scores = []
-    for queries, keys, visible in zip(evidence.queries, evidence.keys, evidence.visible, strict=True):
+    for queries, keys, visible in zip(inputs.queries, inputs.keys, inputs.visible, strict=True):
         rows = [row for row in range(visible.shape[0]) if visible[row].any()]
         total = [0.0] * N_VISUAL
         for head in range(HEADS):
@@ -64,37 +65,37 @@ def plain_scores(evidence: Evidence) -> list[list[float]]:
 def test_attention_scores_are_the_formula():
     visible = torch.ones(2, 3, 16, dtype=torch.bool).tril(13)
     visible[1, 1:] = False  # a prompt with one asking row, padded to three
-    evidence = make_evidence(visible)
-    expected = torch.tensor(plain_scores(evidence), dtype=torch.float32)
-    assert torch.allclose(AttentionScorer()(evidence), expected, atol=1e-7)
+    inputs = make_inputs(visible)
+    expected = torch.tensor(plain_scores(inputs), dtype=torch.float32)
+    assert torch.allclose(AttentionScorer()(inputs), expected, atol=1e-7)
 
 
 def test_attention_scores_are_float32_and_spend_at_most_one():
-    scores = AttentionScorer()(make_evidence(torch.ones(3, 1, 16, dtype=torch.bool)))
+    scores = AttentionScorer()(make_inputs(torch.ones(3, 1, 16, dtype=torch.bool)))
     assert scores.dtype == torch.float32
     assert (scores > 0).all()
     assert (scores.sum(-1) < 1).all()  # the text keeps its share: scores are not renormalised over the image
 
 
 def test_class_attention_is_summed_over_heads():
-    evidence = make_evidence(torch.ones(2, 1, 16, dtype=torch.bool))
+    inputs = make_inputs(torch.ones(2, 1, 16, dtype=torch.bool))
     for row in range(2):
-        scores = [sum(heads) for heads in evidence.class_attention[row].tolist()]
-        assert ClassAttentionScorer()(evidence)[row].tolist() == pytest.approx(scores)
+        scores = [sum(heads) for heads in inputs.class_attention[row].tolist()]
+        assert ClassAttentionScorer()(inputs)[row].tolist() == pytest.approx(scores)
 
 
 def test_random_scores_depend_on_seed_and_index_alone():
-    evidence = make_evidence(torch.ones(4, 1, 16, dtype=torch.bool))
-    together = RandomScorer()(evidence)
+    inputs = make_inputs(torch.ones(4, 1, 16, dtype=torch.bool))
+    together = RandomScorer()(inputs)
     for seed in range(4):
-        alone = RandomScorer()(evidence._replace(seeds=torch.tensor([seed])))
+        alone = RandomScorer()(inputs._replace(seeds=torch.tensor([seed])))
         assert torch.equal(alone[0], together[seed])
     assert len(set(together.flatten().tolist())) == together.numel()
 
 
 def test_random_choice_is_even():
-    evidence = make_evidence(torch.ones(1, 1, 16, dtype=torch.bool))._replace(seeds=torch.arange(20_000))
-    share = torch.bincount(topk(RandomScorer()(evidence), 3).flatten(), minlength=N_VISUAL) / 20_000
+    inputs = make_inputs(torch.ones(1, 1, 16, dtype=torch.bool))._replace(seeds=torch.arange(20_000))
+    share = torch.bincount(topk(RandomScorer()(inputs), 3).flatten(), minlength=N_VISUAL) / 20_000
     assert (share - 3 / N_VISUAL).abs().max() < 5 * math.sqrt(0.3 * 0.7 / 20_000)
 
 
@@ -154,5 +155,5 @@ def test_random_may_drop_before_the_language_model():
 
 
 def test_unknown_methods_are_refused_with_the_known_ones():
-    with pytest.raises(DeeplayerError, match="'fastvv'.*" + ".*".join(methods())):
+    with pytest.raises(DeeplayerError, match="'fastvv'.*" + ".*".join(known_methods())):
         build("fastvv", Options(Budget(0.1)), 8)

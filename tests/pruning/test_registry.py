@@ -1,4 +1,4 @@
-"""Methods that other packages bring, as the README shows it."""
+"""Methods that other packages bring, as pruning/README.md shows it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "deeplayer_cli" / "pruning" / "README.md").read_text()
 
 
 @pytest.fixture
@@ -68,3 +68,16 @@ def test_a_package_that_brings_something_else(package: Path, old: str, new: str,
     entry_points.write_text(entry_points.read_text().replace(old, new))
     finished = run(package, "methods")
     assert finished.returncode == 2 and reason in finished.stderr.decode()
+
+
+def test_a_package_of_an_older_form_gets_one_sentence(package: Path) -> None:
+    """Scorers used to be any callable with ``rows`` and ``rotary``, and read everything."""
+    module = package / "my_package.py"
+    code = module.read_text().replace("class KeyNorm(Scorer):", "class KeyNorm:")
+    module.write_text(re.sub(r"    needs = .*", '    rows = "last"\n    rotary = True', code))
+    finished = run(package, "ground", "sample_data/requests.jsonl", "--model", "demo", "--method", "key-norm")
+    said = finished.stderr.decode()
+    assert finished.returncode == 2 and "Traceback" not in said and len(said.splitlines()) == 1
+    assert "method key-norm: its scorer and selector must be subclasses of deeplayer_cli.pruning.Scorer" in said
+    others = run(package, "ground", "sample_data/requests.jsonl", "--model", "demo", "--method", "none", "--limit", 1)
+    assert others.returncode == 0

@@ -9,21 +9,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deeplayer_cli.pruning import Evidence, methods, token_places
+from deeplayer_cli.pruning import ScorerInputs, known_methods, token_places
 from deeplayer_cli.pruning.independent_set import IndependentSet, independent_set, nearness
-from deeplayer_cli.pruning.max_min import MaxMin, NoScore
+from deeplayer_cli.pruning.methods.dart import KeyNormScorer, UnlikePivots
+from deeplayer_cli.pruning.methods.divprune import MaxMin, NoScore
+from deeplayer_cli.pruning.methods.uniform import UniformScorer
 from deeplayer_cli.pruning.topk import TopK
-from deeplayer_cli.pruning.uniform import UniformScorer
-from deeplayer_cli.pruning.unlike_pivots import KeyNormScorer, UnlikePivots
-from tests.evidence import START, evidence_of
+from tests.scorer_inputs import START, inputs_of
 
 
-def random_evidence(seed: int, n_visual: int, batch: int = 2) -> tuple[torch.Tensor, Evidence]:
+def random_inputs(seed: int, n_visual: int, batch: int = 2) -> tuple[torch.Tensor, ScorerInputs]:
     generator = torch.Generator().manual_seed(seed)
     features = torch.randn(batch, n_visual, 3, generator=generator)
     places = torch.randint(0, 4, (batch, n_visual, 3), generator=generator).float()
     places[..., 2] %= 2
-    return torch.rand(batch, n_visual, generator=generator), evidence_of(features, places, seed)
+    return torch.rand(batch, n_visual, generator=generator), inputs_of(features, places, seed)
 
 
 def slow_independent_set(
@@ -44,23 +44,23 @@ def slow_independent_set(
 @given(st.integers(0, 10_000), st.integers(1, 12), st.floats(0.3, 0.95), st.floats(0, 1))
 @settings(max_examples=150)
 def test_independent_set_is_the_greedy_one(seed: int, n_keep: int, threshold: float, semantic: float) -> None:
-    scores, evidence = random_evidence(seed, 12)
+    scores, inputs = random_inputs(seed, 12)
     selector = IndependentSet(threshold=threshold, semantic=semantic)
-    alike = selector.similarity(evidence.features, evidence.places) > threshold
-    kept = selector(scores, evidence, n_keep)
+    alike = selector.similarity(inputs.features, inputs.places) > threshold
+    kept = selector(scores, inputs, n_keep)
     for row in range(2):
         expected = slow_independent_set(selector, scores[row].tolist(), alike[row].tolist(), n_keep)
         assert kept[row].tolist() == expected
 
 
 def test_similarity_is_the_formula() -> None:
-    _, evidence = random_evidence(1, 6, batch=1)
-    similarity = IndependentSet(semantic=0.3).similarity(evidence.features, evidence.places)[0]
+    _, inputs = random_inputs(1, 6, batch=1)
+    similarity = IndependentSet(semantic=0.3).similarity(inputs.features, inputs.places)[0]
     for i in range(6):
         for j in range(6):
-            a, b = evidence.features[0, i], evidence.features[0, j]
+            a, b = inputs.features[0, i], inputs.features[0, j]
             semantic = (1 + float(a @ b) / float(a.norm() * b.norm())) / 2
-            p, q = evidence.places[0, i].tolist(), evidence.places[0, j].tolist()
+            p, q = inputs.places[0, i].tolist(), inputs.places[0, j].tolist()
             spatial = math.exp(-(math.dist(p[:2], q[:2]) ** 2) / 2) if p[2] == q[2] else 0.0
             assert float(similarity[i, j]) == pytest.approx(0.3 * semantic + 0.7 * spatial, abs=1e-5)
 
@@ -85,10 +85,10 @@ def test_an_independent_set_of_a_path() -> None:
 @given(st.integers(0, 10_000), st.integers(1, 9))
 @settings(max_examples=80)
 def test_max_min_is_the_greedy_one(seed: int, n_keep: int) -> None:
-    _, evidence = random_evidence(seed, 9)
-    kept = MaxMin()(NoScore()(evidence), evidence, n_keep)
+    _, inputs = random_inputs(seed, 9)
+    kept = MaxMin()(NoScore()(inputs), inputs, n_keep)
     for row in range(2):
-        unit = torch.nn.functional.normalize(evidence.features[row], dim=-1)
+        unit = torch.nn.functional.normalize(inputs.features[row], dim=-1)
         distance = (1 - unit @ unit.T).tolist()
         taken = [max(range(9), key=lambda i: min(distance[i][j] for j in range(9) if j != i))]
         while len(taken) < n_keep:
@@ -100,21 +100,21 @@ def test_max_min_is_the_greedy_one(seed: int, n_keep: int) -> None:
 @given(st.integers(0, 10_000), st.integers(1, 20))
 @settings(max_examples=80)
 def test_every_pivot_takes_what_is_least_like_it(seed: int, n_keep: int) -> None:
-    _, evidence = random_evidence(seed, 20)
-    kept = UnlikePivots()(KeyNormScorer()(evidence), evidence, n_keep)
+    _, inputs = random_inputs(seed, 20)
+    kept = UnlikePivots()(KeyNormScorer()(inputs), inputs, n_keep)
     for row in range(2):
-        norms = [sum(abs(number) for number in key.flatten().tolist()) for key in evidence.keys[row].unbind(1)]
+        norms = [sum(abs(number) for number in key.flatten().tolist()) for key in inputs.keys[row].unbind(1)]
         falling = sorted(range(len(norms)), key=lambda index: -norms[index])
-        read = [index for index in falling if evidence.visible[row, 0, index]]
+        read = [index for index in falling if inputs.prompt_tokens[row, index]]
         visual = [index - START for index in read if START <= index < START + 20][: min(4, n_keep)]
         text = [index - START - 20 for index in read if index >= START + 20][:4]
-        pivots = [evidence.features[row, index] for index in visual]
-        pivots += [evidence.text_features[row, index] for index in text]
+        pivots = [inputs.features[row, index] for index in visual]
+        pivots += [inputs.text_features[row, index] for index in text]
         expected = set(visual)
         for turn, pivot in enumerate(pivots):
             cosines = {
                 index: float(pivot @ other) / float(pivot.norm() * other.norm())
-                for index, other in enumerate(evidence.features[row])
+                for index, other in enumerate(inputs.features[row])
                 if index not in expected
             }
             each, rest = divmod(n_keep - len(visual), len(pivots))
@@ -125,8 +125,8 @@ def test_every_pivot_takes_what_is_least_like_it(seed: int, n_keep: int) -> None
 @pytest.mark.parametrize(("n_keep", "step"), [(64, 2), (16, 4), (4, 8), (1, 16)])
 def test_uniform_is_a_regular_grid(n_keep: int, step: int) -> None:
     places = token_places((1, 1), 1, 256)[None]
-    evidence = evidence_of(torch.empty(1, 256, 0), places)
-    kept = TopK()(UniformScorer()(evidence), evidence, n_keep)[0]
+    inputs = inputs_of(torch.empty(1, 256, 0), places)
+    kept = TopK()(UniformScorer()(inputs), inputs, n_keep)[0]
     wanted = [16 * row + column for row in range(0, 16, step) for column in range(0, 16, step)]
     assert kept.tolist() == wanted
 
@@ -146,8 +146,8 @@ def test_places_are_where_the_tokens_are(grid: tuple[int, int], n_tiles: int) ->
 @given(st.integers(0, 1000), st.integers(1, 48))
 @settings(max_examples=30)
 def test_every_selector_keeps_what_was_promised(seed: int, n_keep: int) -> None:
-    scores, evidence = random_evidence(seed, 48)
-    for entry in methods().values():
-        kept = entry.selector(scores, evidence, n_keep)
+    scores, inputs = random_inputs(seed, 48)
+    for selector in {drop.selector for entry in known_methods().values() for drop in entry.all_drops}:
+        kept = selector(scores, inputs, n_keep)
         assert kept.shape == (2, n_keep) and kept.dtype == torch.int64
         assert (kept[:, 1:] > kept[:, :-1]).all() and kept.min() >= 0 and kept.max() < 48

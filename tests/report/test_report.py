@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import pytest
 
+from deeplayer_cli.cost.model import Cost
 from deeplayer_cli.errors import DeeplayerError
-from deeplayer_cli.evaluation.compare import Cost, compare, gather
+from deeplayer_cli.evaluation.compare import compare, gather
 from deeplayer_cli.report.lines import write_csv
 from deeplayer_cli.report.tradeoff import plot, require_plot
 from deeplayer_cli.schema import Prediction

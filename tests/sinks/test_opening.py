@@ -8,7 +8,7 @@ import pytest
 
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.schema import Prediction
-from deeplayer_cli.sinks import PredictionFile, RunRecord, Start, open_sink, refuse_same_file
+from deeplayer_cli.sinks import PredictionFile, ResumeMode, RunRecord, open_sink, refuse_same_file
 from deeplayer_cli.sinks.stream import Stream
 
 ROW = Prediction(id=1, image="a.jpg", expression="dog", status="no_box")
@@ -24,11 +24,11 @@ def test_stdout(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
 
 def test_files_can_be_continued_and_streams_cannot(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with open_sink(tmp_path / "out.jsonl", RECORD, Start.RESUME) as sink:
+    with open_sink(tmp_path / "out.jsonl", RECORD, ResumeMode.RESUME) as sink:
         assert isinstance(sink, PredictionFile)
     for path in (None, Path("/dev/null"), tmp_path / "pipe"):
         with pytest.raises(DeeplayerError, match="cannot be resumed: name a file"):
-            open_sink(path, RECORD, Start.RESUME)
+            open_sink(path, RECORD, ResumeMode.RESUME)
     assert isinstance(open_sink(Path("/dev/null"), RECORD), Stream)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.schema import Prediction, parse_request
-from deeplayer_cli.sinks import PredictionFile, RunRecord, Start, disk, load_record, record_path
+from deeplayer_cli.sinks import PredictionFile, ResumeMode, RunRecord, disk, load_record, record_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +34,7 @@ def request(number: int) -> Any:
     return parse_request({"id": f"é{number}", "image": "a.jpg", "expression": f"thing {number}"}, "x:1", "", Path())
 
 
-def write_rows(path: Path, start: Start = Start.RESUME, rows: list[Prediction] = ROWS) -> None:
+def write_rows(path: Path, start: ResumeMode = ResumeMode.RESUME, rows: list[Prediction] = ROWS) -> None:
     with PredictionFile(path, RECORD, start) as file:
         for row in rows:
             if file.unanswered(row):  # type: ignore[arg-type]
@@ -47,7 +47,7 @@ def output(tmp_path: Path) -> Path:
 
 
 def test_lines_are_there_once_written(output: Path) -> None:
-    with PredictionFile(output, RECORD, Start.NEW) as file:
+    with PredictionFile(output, RECORD, ResumeMode.NEW) as file:
         for number in range(3):
             file.write(ROWS[number])
             assert output.read_bytes().count(b"\n") == number + 1
@@ -56,24 +56,24 @@ def test_lines_are_there_once_written(output: Path) -> None:
 def test_a_file_that_holds_something_is_kept(output: Path) -> None:
     output.write_bytes(b"precious\n")
     with pytest.raises(DeeplayerError, match=r"out\.jsonl is not empty: --overwrite"):
-        PredictionFile(output, RECORD, Start.NEW)
+        PredictionFile(output, RECORD, ResumeMode.NEW)
     assert output.read_bytes() == b"precious\n"
     with pytest.raises(DeeplayerError, match=r"without out\.jsonl\.run\.json"):
-        PredictionFile(output, RECORD, Start.RESUME)
-    write_rows(output, Start.OVERWRITE)
+        PredictionFile(output, RECORD, ResumeMode.RESUME)
+    write_rows(output, ResumeMode.OVERWRITE)
     assert output.read_bytes() == WHOLE
 
 
 def test_overwriting_begins_with_the_first_row(output: Path) -> None:
     write_rows(output)
     other = RunRecord({"keep": 0.2}, {})
-    with pytest.raises(KeyError), PredictionFile(output, other, Start.OVERWRITE):
+    with pytest.raises(KeyError), PredictionFile(output, other, ResumeMode.OVERWRITE):
         raise KeyError  # duplicate ids, a model that does not fit, ...
     assert output.read_bytes() == WHOLE and load_record(output) == RECORD
-    with PredictionFile(output, other, Start.OVERWRITE) as file:
+    with PredictionFile(output, other, ResumeMode.OVERWRITE) as file:
         file.write(ROWS[3])
         assert output.read_bytes().count(b"\n") == 1 and load_record(output) == other
-    with PredictionFile(output, RECORD, Start.OVERWRITE):
+    with PredictionFile(output, RECORD, ResumeMode.OVERWRITE):
         pass
     assert output.read_bytes() == b"" and load_record(output) == RECORD
 
@@ -81,9 +81,9 @@ def test_overwriting_begins_with_the_first_row(output: Path) -> None:
 def test_resuming_is_offered_where_it_would_work(output: Path) -> None:
     write_rows(output)
     with pytest.raises(DeeplayerError, match="--resume continues its run"):
-        PredictionFile(output, RECORD, Start.NEW)
+        PredictionFile(output, RECORD, ResumeMode.NEW)
     with pytest.raises(DeeplayerError) as caught:
-        PredictionFile(output, RunRecord({"keep": 0.2}, {}), Start.NEW)
+        PredictionFile(output, RunRecord({"keep": 0.2}, {}), ResumeMode.NEW)
     assert "--resume" not in str(caught.value)
 
 
@@ -103,7 +103,7 @@ def test_a_spoiled_line_in_the_middle_is_no_torn_tail(output: Path) -> None:
     spoiled = b"".join([*lines[:5], b"{}\n", *lines[5:]])
     output.write_bytes(spoiled)
     with pytest.raises(DeeplayerError, match=r"out\.jsonl:6 is no prediction"):
-        PredictionFile(output, RECORD, Start.RESUME)
+        PredictionFile(output, RECORD, ResumeMode.RESUME)
     assert output.read_bytes() == spoiled
 
 
@@ -111,14 +111,14 @@ def test_a_file_of_two_runs_is_refused(output: Path) -> None:
     RECORD.save(output)
     output.write_bytes(WHOLE + WHOLE)
     with pytest.raises(DeeplayerError, match=r"'é.*' twice"):
-        PredictionFile(output, RECORD, Start.RESUME)
+        PredictionFile(output, RECORD, ResumeMode.RESUME)
 
 
 def test_a_setting_that_changed_is_named(output: Path) -> None:
     write_rows(output)
     with pytest.raises(DeeplayerError, match=r"keep was 0\.1 and is now 0\.2"):
-        PredictionFile(output, RunRecord({"keep": 0.2}, {}), Start.RESUME)
-    PredictionFile(output, RunRecord({"keep": 0.1}, {"version": "2"}), Start.RESUME).__exit__(None, None, None)
+        PredictionFile(output, RunRecord({"keep": 0.2}, {}), ResumeMode.RESUME)
+    PredictionFile(output, RunRecord({"keep": 0.1}, {"version": "2"}), ResumeMode.RESUME).__exit__(None, None, None)
 
 
 def test_a_record_that_is_none(output: Path) -> None:
@@ -126,12 +126,12 @@ def test_a_record_that_is_none(output: Path) -> None:
     for content in (b"", b"[]", b'{"settings": 1}', b"\xff"):
         record_path(output).write_bytes(content)
         with pytest.raises(DeeplayerError, match=r"run\.json is no record"):
-            PredictionFile(output, RECORD, Start.RESUME)
+            PredictionFile(output, RECORD, ResumeMode.RESUME)
 
 
 def test_rows_are_known_by_id_and_question(output: Path) -> None:
     write_rows(output, rows=ROWS[:10])
-    with PredictionFile(output, RECORD, Start.RESUME) as file:
+    with PredictionFile(output, RECORD, ResumeMode.RESUME) as file:
         assert [file.unanswered(request(number)) for number in (0, 9, 10)] == [False, False, True]
         other = parse_request({"id": "é3", "image": "a.jpg", "expression": "another"}, "in.jsonl:4", "", Path())
         with pytest.raises(DeeplayerError, match=r"in\.jsonl:4: .*another image or expression"):
@@ -139,8 +139,8 @@ def test_rows_are_known_by_id_and_question(output: Path) -> None:
 
 
 def test_only_one_may_write(output: Path) -> None:
-    with PredictionFile(output, RECORD, Start.NEW), pytest.raises(DeeplayerError, match="another run"):
-        PredictionFile(output, RECORD, Start.OVERWRITE)
+    with PredictionFile(output, RECORD, ResumeMode.NEW), pytest.raises(DeeplayerError, match="another run"):
+        PredictionFile(output, RECORD, ResumeMode.OVERWRITE)
     write_rows(output)
 
 
@@ -148,7 +148,7 @@ def test_error_rows_are_replaced_in_their_place(output: Path) -> None:
     mixed = [prediction(number, "error" if number % 7 == 0 else "ok") for number in range(N_ROWS)]
     write_rows(output, rows=mixed[:-20])
     assert load_record(output) == RECORD
-    write_rows(output, Start.RETRY)
+    write_rows(output, ResumeMode.RETRY)
     assert output.read_bytes() == WHOLE
     assert len(list(output.parent.iterdir())) == 2
 
@@ -182,7 +182,7 @@ class Fault:
         monkeypatch.setattr(disk, self.kind, call)
 
 
-def run_to(output: Path, start: Start, rows: list[Prediction]) -> bool:
+def run_to(output: Path, start: ResumeMode, rows: list[Prediction]) -> bool:
     """Whether all rows could be written."""
     try:
         write_rows(output, start, rows)
@@ -213,13 +213,13 @@ def test_every_fault_leaves_a_valid_prefix(kind: str, least: int, tmp_path: Path
     def check(monkeypatch: pytest.MonkeyPatch, fault: Fault) -> bool:
         output.unlink(missing_ok=True)
         record_path(output).unlink(missing_ok=True)
-        done = run_to(output, Start.NEW, rows)
+        done = run_to(output, ResumeMode.NEW, rows)
         monkeypatch.undo()
         left = output.read_bytes()
         assert whole.startswith(left)
         assert left.endswith(b"\n") or not left, "a failed write is taken back"
         assert done is (fault.calls < fault.number)
-        write_rows(output, Start.RESUME, rows)
+        write_rows(output, ResumeMode.RESUME, rows)
         assert output.read_bytes() == whole
         return done
 
@@ -235,14 +235,14 @@ def test_every_fault_while_errors_are_tried_again(kind: str, tmp_path: Path) -> 
     def check(monkeypatch: pytest.MonkeyPatch, fault: Fault) -> bool:
         output.unlink(missing_ok=True)
         monkeypatch.undo()
-        write_rows(output, Start.RESUME, mixed)
+        write_rows(output, ResumeMode.RESUME, mixed)
         before = output.read_bytes()
         fault.install(monkeypatch)
-        done = run_to(output, Start.RETRY, rows)
+        done = run_to(output, ResumeMode.RETRY, rows)
         monkeypatch.undo()
         left = output.read_bytes()
         assert whole.startswith(left) or left.startswith(before), "the old rows, or all of the new ones"
-        write_rows(output, Start.RETRY, rows)
+        write_rows(output, ResumeMode.RETRY, rows)
         assert output.read_bytes() == whole
         assert {path.name for path in tmp_path.iterdir()} <= {"out.jsonl", "out.jsonl.run.json"}
         return done and fault.calls < fault.number

@@ -14,7 +14,15 @@ from PIL import Image
 
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.schema import MAX_ROW_BYTES, BadRequest, Request
-from deeplayer_cli.sources import Expression, count_rows, fail_repeated, open_source, parse_expression, parse_shard
+from deeplayer_cli.sources import (
+    ArrivingRows,
+    Expression,
+    count_rows,
+    fail_repeated,
+    open_source,
+    parse_expression,
+    parse_shard,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -290,7 +298,7 @@ def test_shard_argument() -> None:
 
 
 @pytest.mark.parametrize("has_a_name", [False, True])
-def test_rows_of_a_pipe_tell_whether_the_next_one_has_come(
+def test_rows_of_a_pipe_come_as_they_are_written(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, has_a_name: bool
 ) -> None:
     """Blank lines, and rows of other shards, are none; what has come need not wait for what is behind them."""
@@ -298,12 +306,11 @@ def test_rows_of_a_pipe_tell_whether_the_next_one_has_come(
     os.mkfifo(fifo)
     descriptor = os.open(fifo, os.O_RDWR)
     monkeypatch.setattr(sys, "stdin", TextIOWrapper(os.fdopen(os.open(fifo, os.O_RDONLY), "rb")))
-    rows = iter(open_source([str(fifo) if has_a_name else "-"], share=(0, 2), limit=3))
+    rows = ArrivingRows(open_source([str(fifo) if has_a_name else "-"], share=(0, 2), limit=3))
     for number in range(3):
+        assert not rows.ready()
         for row_id in (f"{number}", "of another shard"):
             os.write(descriptor, named(row_id) + b"\n\n")
-        assert rows.ready()
         assert next(rows).id == f"{number}"
-        assert rows.ready() == (number == 2), "the limit is the end"
-    assert list(rows) == []
+    assert list(rows) == [], "the limit is the end"
     os.close(descriptor)

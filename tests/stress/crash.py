@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.test_crash import N_ROWS, finished, kill_at_random, noop, write_requests
+from tests.commands.test_crash import N_ROWS, finished, kill_at_random, noop, write_requests
 
 
 def main(count: int = 200, seed: int = 0) -> None:

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 import orjson
 from PIL import Image
 
-from deeplayer_cli.boxes import ANSWER_RULES, parse_answer
 from deeplayer_cli.checkpoints.files import read_json, stored_tensors
 from deeplayer_cli.errors import DeeplayerError, RowError
-from deeplayer_cli.imaging import FORMATS, open_image
+from deeplayer_cli.images.decode import FORMATS, open_image
 from deeplayer_cli.schema import Prediction
+from deeplayer_cli.schema.answer_rules import ANSWER_RULES, parse_answer
 from deeplayer_cli.sources.jsonl import JsonLines
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.test_crash import noop, write_requests
+from tests.commands.test_crash import noop, write_requests
 
 
 def main(count: int = 1_000_000) -> None:

@@ -1,0 +1,133 @@
+"""A checkpoint's language model, opened up: its layers one at a time, and what precedes every image, read once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from deeplayer_cli.engine.decoder import attend, attention_output_and_mlp, causal_after, project
+from deeplayer_cli.engine.kv_cache import LayerCache
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from deeplayer_cli.engine.decoder import Rotation
+    from deeplayer_cli.models.internvl.model import Model
+
+
+class LanguageModel:
+    """A language model that has read P0, the text before the image.
+
+    Args:
+        model: the whole native model.
+        before_image: token ids of P0.
+
+    Attributes:
+        layers: the decoder layers.
+        n_p0: tokens of P0.
+        p0: for every layer, P0's queries (1, heads, n_p0, head_dim), keys and values (1, kv_heads, n_p0, head_dim).
+    """
+
+    def __init__(self, model: Model, before_image: Sequence[int]) -> None:
+        self._model = model
+        self._decoder = model.model.language_model
+        self.layers = list(self._decoder.layers)
+        self.n_p0 = len(before_image)
+        self.p0 = self._read_p0(before_image)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        device: torch.device = self._decoder.embed_tokens.weight.device
+        return device
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Embeddings (B, T, C) of token ids (B, T)."""
+        embedded: Tensor = self._decoder.embed_tokens(ids)
+        return embedded
+
+    def rotation(self, position_ids: Tensor) -> Rotation:
+        """RoPE for position ids (B or 1, T)."""
+        cos, sin = self._decoder.rotary_emb(self._decoder.embed_tokens.weight, position_ids)
+        return cos, sin
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits (..., vocabulary) of the last layer's output (..., C)."""
+        logits: Tensor = self._model.lm_head(self._decoder.norm(hidden))
+        return logits
+
+    def prepend_system_kv(self, index: int, *projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Put P0's queries, keys and values of a layer in front of those ``projected``, (B, ..., T, head_dim) each.
+
+        With its queries in place as well, causal attention needs no mask, and SDPA runs its fastest kernel.
+        """
+        queries, keys, values = (
+            torch.cat([first.expand(len(rest), -1, -1, -1), rest], dim=2)
+            for first, rest in zip(self.p0[index], projected, strict=True)
+        )
+        return queries, keys, values
+
+    def run_layer(
+        self, index: int, hidden: Tensor, rotation: Rotation, visible: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Run the 0-based layer ``index`` over what follows P0, causally.
+
+        Args:
+            index: of the layer.
+            hidden: (B, T, C).
+            rotation: of its positions.
+            visible: (B, 1, n_p0 + T, n_p0 + T) bool, where causal attention alone would see too much.
+
+        Returns:
+            Its output (B, T, C), and queries (B, heads, n_p0 + T, head_dim), keys and values
+            (B, kv_heads, n_p0 + T, head_dim) of P0 and ``hidden``.
+        """
+        layer = self.layers[index]
+        queries, keys, values = self.prepend_system_kv(index, *project(layer, hidden, rotation))
+        attended = attend(queries, keys, values, visible)[:, :, self.n_p0 :]
+        return attention_output_and_mlp(layer, hidden, attended), queries, keys, values
+
+    def run_suffix(
+        self,
+        index: int,
+        hidden: Tensor,
+        rotation: Rotation,
+        shared: tuple[Tensor, Tensor],
+        suffix_start: int,
+        capacity: int,
+    ) -> tuple[Tensor, Tensor, LayerCache]:
+        """Run the 0-based layer ``index`` over prompts' suffixes, behind what they share.
+
+        Args:
+            index: of the layer.
+            hidden: (B, T, C).
+            rotation: of their positions.
+            shared: keys and values, (B or 1, kv_heads, S, head_dim) each.
+            suffix_start: position id of the first suffix token.
+            capacity: suffix tokens that the cache shall have space for.
+
+        Returns:
+            Its output (B, T, C), the suffixes' queries (B, heads, T, head_dim), and keys and values of everything.
+        """
+        layer, n_shared, n_suffix = self.layers[index], shared[0].shape[2], hidden.shape[1]
+        cache = LayerCache.empty(len(hidden), n_shared, capacity, like=shared[0], suffix_start=suffix_start)
+        cache.write(0, *shared)
+        queries, *projected = project(layer, hidden, rotation)
+        cache.write(n_shared, *projected)
+        visible = causal_after(n_shared, n_suffix, self.device)
+        attended = attend(queries, *cache.upto(n_suffix), visible)
+        return attention_output_and_mlp(layer, hidden, attended), queries, cache
+
+    @torch.inference_mode()
+    def _read_p0(self, before_image: Sequence[int]) -> list[tuple[Tensor, Tensor, Tensor]]:
+        hidden = self.embed(torch.tensor([before_image], device=self.device))
+        rotation = self.rotation(torch.arange(self.n_p0, device=self.device)[None])
+        read = []
+        for layer in self.layers:
+            queries, keys, values = project(layer, hidden, rotation)
+            hidden = attention_output_and_mlp(layer, hidden, attend(queries, keys, values, None))
+            read.append((queries, keys, values))
+        return read

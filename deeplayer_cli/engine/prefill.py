@@ -1,0 +1,82 @@
+"""Prompts read to their end: suffixes through layers 1..K, then kept tokens and suffixes through layers K+1..L."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from deeplayer_cli.engine.kv_cache import pad_rows
+from deeplayer_cli.engine.types import KeptTokens, Prefilled, QueryRows, Suffix
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import Tensor
+
+    from deeplayer_cli.engine.kv_cache import LayerCache
+    from deeplayer_cli.engine.language_model import LanguageModel
+    from deeplayer_cli.engine.types import Prefix, Pruned, Row
+
+
+def prefill(
+    language: LanguageModel,
+    prefix: Prefix,
+    rows: Sequence[Row],
+    closing: Sequence[int],
+    drafts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    run_pruned_layers: Callable[[Prefix, Suffix], Pruned],
+) -> Prefilled:
+    """Read each row's expression, and leave space for its answer.
+
+    Args:
+        language: the model.
+        prefix: of the rows' images.
+        rows: at least one.
+        closing: token ids between an expression and its answer.
+        drafts: the drafted beginning of each answer.
+        max_new_tokens: of the longest answer.
+        run_pruned_layers: drops tokens and runs the later layers, if the prefix does not go through all.
+    """
+    device = language.device
+    prompts = [[*row.expression_ids, *closing] for row in rows]
+    ids, lengths = pad_rows([[*prompt, *draft] for prompt, draft in zip(prompts, drafts, strict=True)], device)
+    suffix_lengths = [len(prompt) for prompt in prompts]
+    n_suffix, capacity = ids.shape[1], max(suffix_lengths) + max_new_tokens + 1  # the last slot takes what is padding
+    images = torch.tensor([row.image for row in rows], device=device)
+    hidden, queries, caches = _read_suffixes(language, prefix, images, ids, capacity)
+    if len(caches) == len(language.layers):
+        kept = KeptTokens.from_all(len(rows), prefix.n_visual, device)
+    else:
+        expressions, ends, seeds = torch.tensor(
+            [(len(row.expression_ids), end, row.seed) for row, end in zip(rows, suffix_lengths, strict=True)],
+            device=device,
+        ).unbind(1)
+        query_rows = QueryRows(expressions, ends, lengths, seeds)
+        keys, values = caches[-1].upto(n_suffix) if caches else (queries, queries)
+        suffix = Suffix(hidden, queries, keys, values, images, query_rows, capacity)
+        pruned = run_pruned_layers(prefix, suffix)
+        hidden, kept = pruned.hidden, pruned.kept
+        caches += pruned.caches
+    wanted = torch.tensor(suffix_lengths, device=device)[:, None] - 1
+    wanted = wanted + torch.arange(max(map(len, drafts)) + 1, device=device)  # (B, D + 1)
+    last = hidden.take_along_dim(wanted.clamp(max=n_suffix - 1)[..., None], dim=1)
+    return Prefilled(rows, drafts, language.logits(last), caches, suffix_lengths, kept)
+
+
+def _read_suffixes(
+    language: LanguageModel, prefix: Prefix, images: Tensor, ids: Tensor, capacity: int
+) -> tuple[Tensor, Tensor, list[LayerCache]]:
+    """Suffixes ``ids`` (B, T) through layers 1..K: hidden states (B, T, C), layer K's queries and all caches."""
+    n_suffix = ids.shape[1]
+    hidden = language.embed(ids)
+    queries = hidden.new_empty(len(ids), 1, n_suffix, 1)
+    rotation = language.rotation(prefix.n_shared + torch.arange(n_suffix, device=language.device)[None])
+    caches = []
+    for index, (keys, values) in enumerate(zip(prefix.keys, prefix.values, strict=True)):
+        hidden, queries, cache = language.run_suffix(
+            index, hidden, rotation, (keys[images], values[images]), prefix.n_shared, capacity
+        )
+        caches.append(cache)
+    return hidden, queries, caches

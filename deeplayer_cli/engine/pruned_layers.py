@@ -1,0 +1,236 @@
+"""Layers K+1..L, over the visual tokens that are kept.
+
+Two ways, with one signature: `each_row` keeps for every prompt what it chose; `union_of_rows` keeps for all prompts
+about one image what any of them chose.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+
+from deeplayer_cli.engine.decoder import attend, attention_output_and_mlp, causal_after, project, project_queries
+from deeplayer_cli.engine.kv_cache import LayerCache
+from deeplayer_cli.engine.selection import Chooser, LayerView
+from deeplayer_cli.engine.types import KeptTokens, Pruned
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from deeplayer_cli.engine.decoder import Rotation
+    from deeplayer_cli.engine.language_model import LanguageModel
+    from deeplayer_cli.engine.selection import StageSelector
+    from deeplayer_cli.engine.types import Prefix, Suffix
+    from deeplayer_cli.pruning import Selection
+
+
+class PrunedLayers(Protocol):
+    """How the rows of an image share the layers behind the first drop."""
+
+    def __call__(
+        self,
+        language: LanguageModel,
+        selects: Sequence[StageSelector],
+        prefix: Prefix,
+        suffix: Suffix,
+        *,
+        renumbers: bool,
+    ) -> Pruned:
+        """Drop visual tokens after layer K, and wherever later stages do, and run layers K+1..L.
+
+        Args:
+            language: the model.
+            selects: the method's stages.
+            prefix: what the rows' images share.
+            suffix: the rows behind it, after layer K.
+            renumbers: whether the method does.
+        """
+
+
+@dataclass(frozen=True)
+class _PrunedBatch:
+    """B prompts between two layers: kept visual tokens, P1, suffix.
+
+    Attributes:
+        hidden: (B, n_kept + n_p1 + T, C).
+        kept: the visual tokens that they are.
+    """
+
+    hidden: Tensor
+    kept: KeptTokens
+
+    def narrowed(self, selection: Selection) -> _PrunedBatch:
+        """Only the selected of the kept visual tokens, and all text."""
+        n_kept = self.kept.indices.shape[1]
+        text = torch.arange(n_kept, self.hidden.shape[1], device=self.hidden.device)
+        order = torch.cat([selection.indices, text.expand(len(selection.indices), -1)], dim=1)
+        hidden = self.hidden.take_along_dim(order[..., None], dim=1)
+        if selection.features is not None:
+            hidden = torch.cat([selection.features, hidden[:, selection.indices.shape[1] :]], dim=1)
+        return _PrunedBatch(hidden, narrow(self.kept, selection)).trimmed()
+
+    def trimmed(self) -> _PrunedBatch:
+        """Without the columns that no row fills."""
+        if self.kept.filled is None:
+            return self
+        indices, weights, filled = self.kept.indices, self.kept.weights, self.kept.filled
+        n_kept, most = indices.shape[1], int(filled.sum(1).max())
+        parts = (part[:, :most] for part in (indices, weights, filled))
+        return _PrunedBatch(torch.cat([self.hidden[:, :most], self.hidden[:, n_kept:]], dim=1), KeptTokens(*parts))
+
+
+def narrow(kept: KeptTokens, selection: Selection) -> KeptTokens:
+    """The ``kept`` tokens that a selection, whose indices are into these, leaves."""
+    weights = kept.weights.gather(1, selection.indices) if selection.weights is None else selection.weights
+    filled = None
+    if selection.counts is not None:
+        filled = torch.arange(selection.indices.shape[1], device=weights.device) < selection.counts[:, None]
+    return KeptTokens(kept.indices.gather(1, selection.indices), weights, filled)
+
+
+def each_row(
+    language: LanguageModel, selects: Sequence[StageSelector], prefix: Prefix, suffix: Suffix, *, renumbers: bool
+) -> Pruned:
+    """As `PrunedLayers`: every row goes on with its own kept tokens."""
+    choose = Chooser.from_prompts(language, prefix, suffix, renumbers=renumbers)
+    waiting = list(selects)
+    batch = _first_batch(language, choose, waiting, prefix, suffix)
+    caches = []
+    for index in range(len(prefix.keys), len(language.layers)):
+        if _is_due(waiting, index, reads_next_layer=True):
+            ahead = project(language.layers[index], batch.hidden, _rotation(language, choose, batch.kept))
+            view = _view(language.prepend_system_kv(index, *ahead), batch)
+            batch = batch.narrowed(choose(waiting.pop(0), view, batch.kept))
+        rotation, visible = _rotation(language, choose, batch.kept), _visible(language, choose, batch.kept)
+        hidden, *projected = language.run_layer(index, batch.hidden, rotation, visible)
+        batch = replace(batch, hidden=hidden)
+        caches.append(_cache(language, choose, batch.kept, projected[1], projected[2], suffix.capacity))
+        if _is_due(waiting, index + 1, reads_next_layer=False):
+            batch = batch.narrowed(choose(waiting.pop(0), _view(projected, batch), batch.kept))
+    return Pruned(batch.hidden[:, -suffix.n_tokens :], batch.kept, caches)
+
+
+def union_of_rows(
+    language: LanguageModel, selects: Sequence[StageSelector], prefix: Prefix, suffix: Suffix, *, renumbers: bool
+) -> Pruned:
+    """As `PrunedLayers`, for one stage and rows of one image: all go on with every token that any of them keeps.
+
+    The union runs through layers K+1..L once, whatever the number of expressions. A row sees more tokens than it chose,
+    so its answer depends on which expressions share the image. Rows that are answered again, because their answers did
+    not begin as drafted, unite once more among themselves.
+    """
+    (select,) = selects
+    choose = Chooser.from_prompts(language, prefix, suffix, renumbers=renumbers)
+    everything = KeptTokens.from_all(len(suffix.images), prefix.n_visual, language.device)
+    kept = choose(select, _view_of_layer_k(prefix, suffix), everything).indices.unique()[None]  # (1, n_union)
+    image, positions = suffix.images[:1], choose.positions(kept)
+    suffix_start = choose.positions.text_start(kept.shape[1]) + prefix.text.shape[1]
+    shared = torch.cat([finish_layer_k(language, prefix, image, kept), prefix.text[image]], dim=1)
+    shared_rotation = language.rotation(positions[:, language.n_p0 : -suffix.n_tokens])
+    suffix_rotation = language.rotation(positions[:, -suffix.n_tokens :])
+    hidden, caches = suffix.hidden, []
+    for index in range(len(prefix.keys), len(language.layers)):
+        shared, _, *shared_kv = language.run_layer(index, shared, shared_rotation)
+        hidden, _, cache = language.run_suffix(
+            index, hidden, suffix_rotation, (shared_kv[0], shared_kv[1]), suffix_start, suffix.capacity
+        )
+        caches.append(cache)
+    rows = kept.expand(len(suffix.images), -1)
+    return Pruned(hidden, KeptTokens(rows, torch.ones_like(rows, dtype=torch.float32)), caches)
+
+
+def finish_layer_k(language: LanguageModel, prefix: Prefix, image: Tensor, kept: Tensor) -> Tensor:
+    """What layer K puts out for the kept visual tokens, (B, n_keep, C); if it was deferred, they run through it now.
+
+    Args:
+        language: the model.
+        prefix: of N images.
+        image: (B,) indices of images.
+        kept: (B, n_keep) indices of visual tokens.
+    """
+    visual = prefix.visual[image[:, None], kept]
+    if not prefix.layer_is_deferred:
+        return visual
+    index = len(prefix.keys) - 1
+    layer, positions = language.layers[index], language.n_p0 + kept
+    queries = project_queries(layer.self_attn, layer.input_layernorm(visual), language.rotation(positions))
+    keys, values = (part[index][image, :, : language.n_p0 + prefix.n_visual] for part in (prefix.keys, prefix.values))
+    visible = torch.arange(keys.shape[2], device=kept.device) <= positions[..., None]  # (B, n_keep, S)
+    return attention_output_and_mlp(layer, visual, attend(queries, keys, values, visible[:, None]))
+
+
+def _first_batch(
+    language: LanguageModel, choose: Chooser, waiting: list[StageSelector], prefix: Prefix, suffix: Suffix
+) -> _PrunedBatch:
+    """The prompts behind layer K, after the first drop, unless that reads the next layer."""
+    text = torch.cat([prefix.text[suffix.images], suffix.hidden], dim=1)
+    kept = KeptTokens.from_all(len(suffix.images), prefix.n_visual, language.device)
+    if waiting[0].stage.reads_next_layer:
+        visual = finish_layer_k(language, prefix, suffix.images, kept.indices)
+        return _PrunedBatch(torch.cat([visual, text], dim=1), kept)
+    selection = choose(waiting.pop(0), _view_of_layer_k(prefix, suffix), kept)
+    kept, merged = narrow(kept, selection), selection.features
+    visual = finish_layer_k(language, prefix, suffix.images, kept.indices) if merged is None else merged
+    return _PrunedBatch(torch.cat([visual, text], dim=1), kept).trimmed()
+
+
+def _view_of_layer_k(prefix: Prefix, suffix: Suffix) -> LayerView:
+    def hidden() -> Tensor:
+        shared = torch.cat([prefix.visual, prefix.text], dim=1)[suffix.images]
+        return torch.cat([shared, suffix.hidden], dim=1)
+
+    return LayerView(suffix.queries, suffix.keys, suffix.values, hidden)
+
+
+def _view(projected: Sequence[Tensor], batch: _PrunedBatch) -> LayerView:
+    queries, keys, values = projected
+    return LayerView(queries, keys, values, lambda: batch.hidden)
+
+
+def _rotation(language: LanguageModel, choose: Chooser, kept: KeptTokens) -> Rotation:
+    """Of everything behind P0."""
+    return language.rotation(choose.positions(kept.indices)[:, language.n_p0 :])
+
+
+def _filled(language: LanguageModel, choose: Chooser, kept: KeptTokens) -> Tensor | None:
+    """(B, S) bool, which slots of the prompts hold a token; None where all do."""
+    if kept.filled is None:
+        return None
+    before, behind = (kept.filled.new_ones(len(kept.filled), n) for n in (language.n_p0, choose.positions.n_text))
+    return torch.cat([before, kept.filled, behind], dim=1)
+
+
+def _visible(language: LanguageModel, choose: Chooser, kept: KeptTokens) -> Tensor | None:
+    """The mask of a layer over prompts that keep unequal numbers of tokens, (B, 1, S, S) bool; None = causal."""
+    filled = _filled(language, choose, kept)
+    if filled is None:
+        return None
+    causal = causal_after(0, filled.shape[1], language.device)
+    own = torch.eye(filled.shape[1], dtype=torch.bool, device=language.device)  # an empty slot's row stays finite
+    return causal & filled[:, None, None] | own
+
+
+def _cache(
+    language: LanguageModel, choose: Chooser, kept: KeptTokens, keys: Tensor, values: Tensor, capacity: int
+) -> LayerCache:
+    """The cache of a layer that has run over P0, kept tokens, P1 and suffix."""
+    n_suffix = choose.n_suffix
+    n_shared = keys.shape[2] - n_suffix
+    suffix_start = choose.positions.text_start(kept.indices.shape[1]) + choose.positions.n_text - n_suffix
+    filled = _filled(language, choose, kept)
+    cache = LayerCache.empty(
+        len(keys), n_shared, capacity, keys, suffix_start, None if filled is None else filled[:, :n_shared]
+    )
+    cache.write(0, keys, values)
+    return cache
+
+
+def _is_due(waiting: Sequence[StageSelector], layer: int, *, reads_next_layer: bool) -> bool:
+    if not waiting:
+        return False
+    stage = waiting[0].stage
+    return stage.drop_after_layer == layer and stage.reads_next_layer == reads_next_layer

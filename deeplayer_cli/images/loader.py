@@ -1,0 +1,189 @@
+"""Requests to loaded requests: threads decode and tile images ahead of the model, in order."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import OrderedDict, deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from threading import Lock
+from typing import TYPE_CHECKING, NamedTuple
+
+from deeplayer_cli.errors import RowError
+from deeplayer_cli.schema import BadRequest, Request, check_gold, check_resolution
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    import numpy as np
+    from PIL import Image
+
+    Tile = Callable[[Image.Image], tuple[np.ndarray, tuple[int, int]]]
+
+
+class ImageId(NamedTuple):
+    """What tells one image file from another, wherever and however often it is loaded.
+
+    Attributes:
+        path: absolute, links followed.
+        size: in bytes.
+        mtime_ns: time of the last change, in nanoseconds.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def from_file(cls, path: Path) -> ImageId:
+        """The identity of a file that exists."""
+        status = path.stat()
+        return cls(os.path.realpath(path), status.st_size, status.st_mtime_ns)
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedImage:
+    """An image ready for the vision tower.
+
+    Attributes:
+        id: the file that it was loaded from.
+        tiles: (T, 3, S, S) uint8, the thumbnail last.
+        resolution_wh: the stored image's width and height in pixels.
+        grid: columns and rows of tiles.
+    """
+
+    id: ImageId
+    tiles: np.ndarray
+    resolution_wh: tuple[int, int]
+    grid: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class LoadedRequest:
+    """A request with its image, or with the error that it failed with."""
+
+    request: Request | BadRequest
+    image: LoadedImage | None
+    error: RowError | None
+
+
+class WorkerTimes:
+    """Seconds by step, summed over threads."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._lock = Lock()
+
+    @contextmanager
+    def timing(self, step: str) -> Iterator[None]:
+        """Count what runs inside as ``step``."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.seconds[step] = self.seconds.get(step, 0.0) + time.perf_counter() - begun
+
+
+@dataclass(frozen=True)
+class ImageLoader:
+    """Loads one image file.
+
+    Attributes:
+        decode: decodes a file to RGB, or raises a ``RowError``.
+        tile: cuts an image; returns its tiles (T, 3, S, S) uint8 and their grid (columns, rows).
+        times: where the seconds of both steps are added.
+    """
+
+    decode: Callable[[Path], Image.Image]
+    tile: Tile
+    times: WorkerTimes
+
+    def __call__(self, path: Path) -> LoadedImage:
+        """Load the image.
+
+        Raises:
+            RowError: it cannot be decoded.
+        """
+        with self.times.timing("read and decode"):
+            image = self.decode(path)
+        with self.times.timing("tile"):
+            tiles, grid = self.tile(image)
+        return LoadedImage(ImageId.from_file(path), tiles, image.size, grid)
+
+
+def read_ahead(
+    rows: Iterable[Request | BadRequest],
+    load: Callable[[Path], LoadedImage],
+    *,
+    workers: int,
+    window: int,
+    ready: Callable[[], bool] = lambda: True,
+) -> Iterator[list[LoadedRequest]]:
+    """Yield one loaded request a row, in order, a window of them at a time, while threads prepare the next window.
+
+    An image that several of the rows in hand name is loaded once.
+
+    Args:
+        rows: requests.
+        load: loads an image file, or raises a ``RowError``.
+        workers: threads.
+        window: the most requests to yield at once; fewer when ``rows`` end, or none is ready.
+        ready: whether the next row can be taken without waiting; rows that are there never wait for one that is not.
+    """
+    rows = iter(rows)
+    ahead = window + workers
+    images: OrderedDict[Path, Future[LoadedImage]] = OrderedDict()
+    waiting: deque[tuple[Request | BadRequest, Future[LoadedImage] | None]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="deeplayer-image") as pool:
+
+        def start(row: Request | BadRequest) -> Future[LoadedImage] | None:
+            if isinstance(row, BadRequest):
+                return None
+            if row.path not in images:
+                images[row.path] = pool.submit(load, row.path)
+            images.move_to_end(row.path)
+            while len(images) > ahead:
+                images.popitem(last=False)
+            return images[row.path]
+
+        def take(most: int) -> None:
+            waiting.extend((row, start(row)) for row in islice(rows, most))
+
+        def take_ready() -> None:
+            while len(waiting) < ahead and ready():
+                held = len(waiting)
+                take(1)
+                if len(waiting) == held:
+                    return
+
+        try:
+            while True:
+                take_ready()
+                if not waiting:
+                    take(1)
+                if not waiting:
+                    return
+                now = [waiting.popleft() for _ in range(min(window, len(waiting)))]
+                take_ready()
+                yield [_loaded(*one) for one in now]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _loaded(row: Request | BadRequest, future: Future[LoadedImage] | None) -> LoadedRequest:
+    if isinstance(row, BadRequest):
+        return LoadedRequest(row, None, row.error)
+    assert future is not None  # noqa: S101 - only a bad request has no image
+    try:
+        image = future.result()
+        check_resolution(row.resolution_wh, image.resolution_wh)
+        if row.gold is not None:
+            check_gold(row.gold, image.resolution_wh)
+    except RowError as error:
+        return LoadedRequest(row, None, RowError(error.kind, f"{row.where}: {error.message}"))
+    return LoadedRequest(row, image, None)

@@ -1,0 +1,1 @@
+"""Model families; what only one family does stands in a folder of its own."""

@@ -1,0 +1,66 @@
+"""D2Pruner (arXiv:2512.19443): attention relative to a prior, then pivots and an independent set."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.pruning.attention import AttentionScorer
+from deeplayer_cli.pruning.independent_set import IndependentSet
+from deeplayer_cli.pruning.method import Scorer
+from deeplayer_cli.pruning.registry import Entry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from deeplayer_cli.pruning.inputs import ScorerInputs
+    from deeplayer_cli.pruning.prior import Prior
+    from deeplayer_cli.pruning.registry import Options
+
+_EPSILON = 1e-7
+
+
+@dataclass(frozen=True)
+class RelativeScorer(Scorer):
+    """``attention / (prior + 1e-7)`` for each visual token, of the last prompt token.
+
+    Attributes:
+        prior: of the same model and layer.
+    """
+
+    needs = AttentionScorer.needs | {"places"}
+    prior: Prior
+
+    def __call__(self, inputs: ScorerInputs) -> Tensor:
+        """Return (B, n_visual) float32."""
+        attention = AttentionScorer()(inputs)
+        tile, whole = (part.to(attention.device) for part in (self.prior.tile, self.prior.whole))
+        side = math.isqrt(len(tile))
+        x, y, level = inputs.places.long().unbind(-1)
+        within = y % side * side + x % side
+        is_whole = (level == 1) | (inputs.n_visual == len(tile))
+        return attention / (torch.where(is_whole, whole[within], tile[within]) + _EPSILON)
+
+
+def _relative(options: Options) -> Scorer:
+    if options.prior is None:
+        raise DeeplayerError("d2pruner needs --prior FILE, which `deeplayer calibrate` makes from images")
+    if options.layer not in (None, options.prior.layer):
+        raise DeeplayerError(
+            f"--layer {options.layer}: the prior is of layer {options.prior.layer}, and every layer has its own"
+        )
+    return RelativeScorer(options.prior)
+
+
+ENTRY = Entry(
+    "the tokens with the highest attention compared with a prior; pivots, then tokens unlike them (S_spat is ours)",
+    "D2Pruner (arXiv:2512.19443)",
+    _relative,
+    IndependentSet(),
+    layer=2,
+    is_calibrated=True,
+)

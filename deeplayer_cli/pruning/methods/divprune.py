@@ -1,0 +1,62 @@
+"""DivPrune (arXiv:2503.02175): the most diverse visual tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional
+
+from deeplayer_cli.pruning.method import Scorer, Selector
+from deeplayer_cli.pruning.registry import Entry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from deeplayer_cli.pruning.inputs import ScorerInputs
+
+
+@dataclass(frozen=True)
+class NoScore(Scorer):
+    """Every token is worth the same: for selectors that compare features alone."""
+
+    needs = frozenset({"features"})
+
+    def __call__(self, inputs: ScorerInputs) -> Tensor:
+        """Return zeros, (B, n_visual)."""
+        return inputs.features.new_zeros(inputs.features.shape[:2])
+
+
+@dataclass(frozen=True)
+class MaxMin(Selector):
+    """Greedy max-min diversity over the cosine distance of features.
+
+    The first token is the one farthest from its nearest neighbour; each next one is the farthest from all those taken.
+    """
+
+    needs = frozenset({"features"})
+
+    def __call__(self, scores: Tensor, inputs: ScorerInputs, n_keep: int) -> Tensor:
+        """Return sorted indices, (B, n_keep)."""
+        unit = functional.normalize(inputs.features.float(), dim=-1)
+        distance = 1 - unit @ unit.mT
+        distance.diagonal(dim1=1, dim2=2).fill_(torch.inf)
+        nearest = distance.amin(-1)
+        batch = torch.arange(len(unit), device=unit.device)
+        taken = [nearest.argmax(-1)]
+        nearest = distance[batch, taken[0]]
+        while len(taken) < n_keep:
+            nearest[batch, taken[-1]] = -torch.inf
+            taken.append(nearest.argmax(-1))
+            nearest = torch.minimum(nearest, distance[batch, taken[-1]])
+        return torch.stack(taken, dim=-1).sort(dim=-1).values
+
+
+ENTRY = Entry(
+    "the most diverse visual tokens, chosen before the language model",
+    "DivPrune (arXiv:2503.02175)",
+    lambda _: NoScore(),
+    MaxMin(),
+    layer=0,
+)

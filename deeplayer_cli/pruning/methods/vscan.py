@@ -1,0 +1,12 @@
+"""VScan (arXiv:2505.22654), the second of its stages: the highest attention without RoPE."""
+
+from __future__ import annotations
+
+from deeplayer_cli.pruning.attention import AttentionScorer
+from deeplayer_cli.pruning.registry import Drop, Entry
+
+ENTRY = Entry(
+    "the tokens with the highest attention without RoPE",
+    "VScan (arXiv:2505.22654), the second of its stages",
+    drops=(Drop(lambda options: AttentionScorer(options.query, rotary=False), of_32=16),),
+)

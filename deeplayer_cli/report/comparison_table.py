@@ -1,0 +1,89 @@
+"""A comparison as a table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from deeplayer_cli.errors import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
+    from deeplayer_cli.evaluation.compare import ComparedRun
+    from deeplayer_cli.evaluation.matching import Unreachable
+
+_HEADINGS = ("keep\nmean", "GFLOPs\nKV MB", "Acc@0.5", "retained", "change", "p", "fails", "time")
+_EXPLANATION = (
+    "95% intervals, clustered by image. mean: share of visual tokens seen, averaged over layers. GFLOPs, KV: computed, "
+    "for vision and prompt of one row alone, one expression an image, without its answer. Methods compare fairly at "
+    "equal cost only. retained, change and p: of accuracy, against {reference}, paired by row. fails: rows without a "
+    "box or in error. time: as if it ran alone; no benchmark."
+)
+
+
+def show(lines: Sequence[ComparedRun], unreachable: Sequence[Unreachable], reference: str) -> None:
+    """Print a comparison to stdout."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = Console()
+    console.print(_table(lines, unreachable))
+    for one in unreachable:
+        unit, shown = ("GFLOPs", _short) if one.match == "flops" else ("mean keep", _percent)
+        console.print(
+            f"{escape(printable(one.label))} cannot reach {shown(one.target)} {unit}: from one visual token an image "
+            f"to all of them, it goes from {shown(one.low)} to {shown(one.high)}."
+        )
+    run = lines[0].run
+    explanation = _EXPLANATION.format(reference=escape(reference))
+    console.print(f"{len(run.right)} rows with gold, {len(set(run.images))} images; {explanation}")
+
+
+def _table(lines: Sequence[ComparedRun], unreachable: Sequence[Unreachable]) -> Table:
+    from rich.box import SIMPLE
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)  # fits 80 columns
+    table.add_column("method\nlayer", overflow="fold")
+    for heading in _HEADINGS:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for line in lines:
+        table.add_row(*_cells(line))
+    for one in unreachable:
+        table.add_row(_two(escape(printable(one.label)), "unreachable"), *["-"] * len(_HEADINGS))
+    return table
+
+
+def _cells(line: ComparedRun) -> list[str]:
+    from rich.markup import escape
+
+    run, accuracy, difference = line.run, line.accuracy, line.difference
+    return [
+        _two(escape(printable(run.label)), "-" if run.layer is None else str(run.layer)),
+        _two("-" if run.keep is None else f"{run.keep:.4g}", "-" if run.cost is None else _percent(run.cost.mean_keep)),
+        "-" if run.cost is None else _two(_short(run.cost.gflops), _short(run.cost.kv_bytes / 1e6)),
+        _two(_percent(accuracy.value), f"{100 * accuracy.low:.0f}-{100 * accuracy.high:.0f}"),
+        "-" if line.retained is None else _percent(line.retained),
+        "-"
+        if difference is None
+        else _two(f"{100 * difference.value:+.1f}", f"{100 * difference.low:+.0f} {100 * difference.high:+.0f}"),
+        "-" if difference is None else "<1e-9" if difference.p < 1e-9 else f"{difference.p:.2g}",
+        str(run.n_no_box + run.n_error),
+        "-" if line.relative_time is None else f"x{line.relative_time:.2f}",
+    ]
+
+
+def _two(value: str, below: str) -> str:
+    return f"{value}\n[dim]{below}[/dim]"
+
+
+def _short(number: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}"

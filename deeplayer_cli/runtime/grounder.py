@@ -1,0 +1,282 @@
+"""Requests in, predictions out: a loaded model that answers requests."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from itertools import count, takewhile
+from typing import TYPE_CHECKING, Any
+
+from deeplayer_cli import checkpoints, pruning
+from deeplayer_cli.cost.savings import PruningSavings
+from deeplayer_cli.engine import Engine, each_row, union_of_rows
+from deeplayer_cli.engine.stopwatch import Stopwatch
+from deeplayer_cli.errors import DeeplayerError, RowError
+from deeplayer_cli.images.loader import WorkerTimes
+from deeplayer_cli.models.internvl.answer_format import TemplateDraft
+from deeplayer_cli.runtime.batching import Batching, affordable_tokens
+from deeplayer_cli.runtime.identity import ModelIdentity, deciding
+from deeplayer_cli.runtime.model_runner import ModelRunner
+from deeplayer_cli.runtime.postprocess import failed_prediction
+from deeplayer_cli.runtime.prefix_cache import PrefixCache
+from deeplayer_cli.runtime.prior_file import load_prior
+from deeplayer_cli.runtime.profile import Profile
+from deeplayer_cli.runtime.scheduler import Scheduler, Task
+from deeplayer_cli.runtime.settings import Settings
+from deeplayer_cli.runtime.windows import loaded_windows
+from deeplayer_cli.schema import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+
+    from deeplayer_cli.checkpoints import Checkpoint
+    from deeplayer_cli.images.loader import LoadedImage, LoadedRequest
+    from deeplayer_cli.runtime.windows import AnyRow
+    from deeplayer_cli.schema import Prediction
+
+logger = logging.getLogger("deeplayer")
+
+_WINDOW = 4  # batches of the largest images, among whose rows those that fit together are looked for
+
+
+class Grounder:
+    """A loaded model that answers requests.
+
+    Attributes:
+        watch: seconds by phase, so far.
+        worker_times: what the threads that prepare images took meanwhile.
+        savings: what the same rows would have cost unpruned.
+
+    Args:
+        checkpoint: the model.
+        settings: how to answer.
+        prior: what the settings' prior file holds, if somebody has read it; it is read otherwise.
+        prefixes: of methods that take turns with this one, see `answer_window`.
+        identity: of the model, if it is known from its files.
+
+    Example:
+        >>> grounder = Grounder.load("demo", method="none")
+        >>> for row in grounder.ground([{"image": "photo.jpg", "expression": "the red circle"}]):
+        ...     print(row.box)
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        settings: Settings | None = None,
+        *,
+        prior: pruning.Prior | None = None,
+        prefixes: PrefixCache | None = None,
+        identity: ModelIdentity | None = None,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.settings = settings = settings or Settings()
+        self.tiling = settings.tiling(checkpoint.tiling)
+        model, decoder = checkpoint.model, checkpoint.model.config.text_config
+        if settings.prior is not None and prior is None:
+            prior = load_prior(settings.prior, checkpoint)
+        options = settings.pruning_options(checkpoint.grounding_layer, prior)
+        self.method = pruning.build(settings.method, options, decoder.num_hidden_layers)
+        if self.answers_whole_images and not self.method.drops_once:
+            raise DeeplayerError(
+                f"method {settings.method} drops in several steps, merges or adapts: it cannot --share a union"
+            )
+        self._identity = identity
+        self._prefixes = prefixes or PrefixCache()
+        self.worker_times = WorkerTimes()
+        self.watch = Stopwatch(model.device if settings.profile else None)
+        self._engine = Engine(
+            checkpoint,
+            self.method,
+            draft=TemplateDraft.from_tokenizer(checkpoint.tokenizer),
+            compiled=model.device.type == "cuda" if settings.compiled is None else settings.compiled,
+            pruned_layers=union_of_rows if self.answers_whole_images else each_row,
+            watch=self.watch,
+        )
+        self.savings = PruningSavings(checkpoint, self.method)
+        self._max_positions: int = decoder.max_position_embeddings
+        tokens = settings.batch_tokens or affordable_tokens(model.config, model.dtype, model.device)
+        scheduler = Scheduler(Batching(settings.batch_size, tokens), whole_images=self.answers_whole_images)
+        self._runner = ModelRunner(self._engine, scheduler, self._prefixes, checkpoint.tokenizer.decode, settings)
+        self._tasks_made = count()
+        self._warned_of_words = False
+
+    @classmethod
+    def load(
+        cls,
+        model: str = checkpoints.DEFAULT,
+        *,
+        revision: str | None = None,
+        dtype: str = "auto",
+        device: str = "auto",
+        settings: Settings | None = None,
+        identity: ModelIdentity | None = None,
+        **options: Any,
+    ) -> Grounder:
+        """Load ``model`` (a hub name, a folder, ``demo`` or ``random:8b``).
+
+        Args:
+            model: see ``checkpoints.load``, also for the next three.
+            revision: of a hub model.
+            dtype: of the weights.
+            device: to run on.
+            settings: how to ground.
+            identity: of the model, if somebody has looked it up.
+            options: fields of ``Settings``, instead of ``settings`` or in place of its own.
+
+        Raises:
+            DeeplayerError: the model or a setting will not do; the message says why.
+        """
+        wanted = replace(settings or Settings(), **options)
+        identity = identity or ModelIdentity.from_name(model, revision=revision, dtype=dtype, device=device)
+        return cls(checkpoints.load(model, revision=revision, dtype=dtype, device=device), wanted, identity=identity)
+
+    @property
+    def answers_whole_images(self) -> bool:
+        """Whether all rows of an image must be answered together."""
+        return self.settings.share == "union"
+
+    @property
+    def seconds_saved(self) -> float:
+        """Seconds that others have spent on its prefixes, so far."""
+        return self._runner.seconds_saved
+
+    @property
+    def n_layers(self) -> int:
+        """Decoder layers of the model."""
+        return self._engine.n_layers
+
+    def deciding(self) -> dict[str, object]:
+        """What an answer depends on besides its row and image."""
+        return deciding(self._identity or ModelIdentity.from_checkpoint(self.checkpoint), self.settings)
+
+    def mean_keep(self, n_visual: int, n_kept: int) -> float:
+        """Share of an image's ``n_visual`` tokens that is seen, averaged over layers, where ``n_kept`` stayed."""
+        if self.answers_whole_images and self.method.layer is not None:
+            early = self.method.layer / self.n_layers
+            return early + (1 - early) * n_kept / n_visual
+        return self.method.mean_keep(n_visual, self.n_layers, n_kept if self.method.is_adaptive else None)
+
+    def advice(self) -> str | None:
+        """A sentence where another method would have been cheaper for the rows so far."""
+        return self.savings.advice if self.settings.share == "each" else None
+
+    def profile(self, rows: int, seconds: float) -> Profile:
+        """Where the time of a run went that answered ``rows`` in some seconds."""
+        return Profile.from_run(
+            self.watch.seconds, self.worker_times.seconds, self._runner.n_tokens, rows, seconds, self._engine.device
+        )
+
+    def release(self) -> None:
+        """Free what has been computed about images."""
+        self._prefixes.clear()
+
+    def ground(self, rows: Iterable[AnyRow], *, stopped: Callable[[], bool] = lambda: False) -> Iterator[Prediction]:
+        """Answer every row, in order, one prediction each; rows and images are streamed.
+
+        A mapping is read like a row of a JSONL file, its relative paths from the working directory. A row's answer
+        depends on the row, its image and the settings, and on nothing else; with ``share="union"``, also on the other
+        rows about its image.
+
+        Args:
+            rows: requests, or mappings with the fields of one. Rows of an `ArrivingRows` are answered when they come.
+            stopped: called after every batch, and while there is no row; once it is true, finished answers are yielded
+                and no more rows are read.
+
+        Raises:
+            DeeplayerError: with ``share="union"``, an image comes again after others.
+        """
+        for window in self.windows(rows, stopped=stopped):
+            for predictions in self.answer_window(window, stopped):
+                yield from predictions
+
+    def windows(
+        self, rows: Iterable[AnyRow], *, stopped: Callable[[], bool] = lambda: False
+    ) -> Iterator[Sequence[LoadedRequest]]:
+        """Rows with their images, as many at a time as are worth looking at together; arguments as for `ground`."""
+        windows = loaded_windows(
+            rows, self.settings, self.tiling, window=self._window(), times=self.worker_times, stopped=stopped
+        )
+        try:
+            while not stopped():
+                with self.watch.timing("wait for images"):
+                    window = next(windows, None)
+                if window is None:
+                    return
+                yield window
+        finally:
+            self.release()
+
+    def answer_window(
+        self, window: Sequence[LoadedRequest], stopped: Callable[[], bool] = lambda: False
+    ) -> Iterator[list[Prediction]]:
+        """Answer rows with their images: after every batch the predictions that are next in order, if any.
+
+        Grounders that differ in their method alone, and were given one `PrefixCache`, may do so in turn, a batch each.
+        """
+        predictions: dict[int, Prediction] = {}
+        tasks = []
+        for index, loaded in enumerate(window):
+            try:
+                tasks.append(self._task(index, loaded))
+            except RowError as error:
+                predictions[index] = failed_prediction(self.method, loaded.request, error)
+        self._count(tasks)
+        batches, n_handed = self._runner.answer(tasks), 0
+        while n_handed < len(window):
+            if n_handed not in predictions:
+                if stopped():
+                    return
+                predictions |= next(batches)
+            now = list(takewhile(predictions.__contains__, range(n_handed, len(window))))
+            n_handed += len(now)
+            yield [predictions.pop(index) for index in now]
+
+    def _window(self) -> int:
+        """Rows to look at together: their images wait in the host's memory, so fewer where a batch holds few."""
+        most_tiles = self.tiling.max_tiles + self.tiling.thumbnail
+        largest = self._engine.n_prompt_text + most_tiles * self.checkpoint.tokens_per_tile
+        return max(self.settings.batch_size, _WINDOW * self._runner.scheduler.batching.count(largest))
+
+    def _count(self, tasks: Sequence[Task]) -> None:
+        by_key: dict[Hashable, list[Task]] = {}
+        for task in tasks:
+            by_key.setdefault(task.prefix_key, []).append(task)
+        for group in by_key.values():
+            self.savings.add(group[0].n_visual, [len(task.expression_ids) for task in group])
+
+    def _task(self, index: int, loaded: LoadedRequest) -> Task:
+        """A request as the model will read it.
+
+        Raises:
+            RowError: the model cannot read it, or its image could not be loaded.
+        """
+        request, image = loaded.request, loaded.image
+        if loaded.error is not None:
+            raise loaded.error
+        assert isinstance(request, Request) and image is not None  # noqa: S101 - without an error it has both
+        ids = self.checkpoint.tokenizer.encode_expression(request.expression)
+        if not ids:
+            raise RowError(
+                "bad_expression", f"{request.where}: the expression has no tokens in this model's vocabulary"
+            )
+        if self.checkpoint.tokenizer.unknown_id in ids and not self._warned_of_words:
+            self._warned_of_words = True
+            logger.warning(
+                "%s: %r has words that this model does not know and cannot tell apart; said once for all rows",
+                *(request.where, request.expression),
+            )
+        n_visual = len(image.tiles) * self.checkpoint.tokens_per_tile
+        prompt_tokens = self._engine.n_prompt_text + n_visual + len(ids)
+        needed = prompt_tokens + self.settings.max_new_tokens
+        if needed > self._max_positions:
+            raise RowError(
+                "prompt_too_long",
+                f"{request.where}: the prompt and its answer need {needed} positions ({len(ids)} of expression, "
+                f"{n_visual} for the image), and this model has {self._max_positions}",
+            )
+        return Task(index, request, image, ids, self._prefix_key(image), n_visual, prompt_tokens)
+
+    def _prefix_key(self, image: LoadedImage) -> Hashable:
+        """Equal for rows that share a prefix: those about one image, or none."""
+        return next(self._tasks_made) if self.settings.share == "off" else image.id

@@ -1,0 +1,126 @@
+"""The model runner: carries out what the scheduler decides, and retreats where memory runs short."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import torch
+
+from deeplayer_cli.device.attention_kernels import attention_kernel
+from deeplayer_cli.device.failures import is_device_lost, is_out_of_memory
+from deeplayer_cli.engine import Row
+from deeplayer_cli.errors import DeeplayerError, RowError
+from deeplayer_cli.runtime.postprocess import failed_prediction, to_prediction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from deeplayer_cli.engine import Engine
+    from deeplayer_cli.runtime.prefix_cache import PrefixCache
+    from deeplayer_cli.runtime.scheduler import Scheduler, SchedulerOutput, Task
+    from deeplayer_cli.runtime.settings import Settings
+    from deeplayer_cli.schema import Prediction, Request
+
+
+class ModelRunner:
+    """Runs tasks through an engine, batch by batch.
+
+    Attributes:
+        scheduler: makes the batches.
+        n_tokens: tokens of all answers so far.
+        seconds_saved: seconds that others have spent on its prefixes.
+
+    Args:
+        engine: the model with its method.
+        scheduler: see the attribute.
+        prefixes: what has been computed about images.
+        decode: token ids to text.
+        settings: of the run.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        scheduler: Scheduler,
+        prefixes: PrefixCache,
+        decode: Callable[[Sequence[int]], str],
+        settings: Settings,
+    ) -> None:
+        self._engine, self.scheduler, self._prefixes = engine, scheduler, prefixes
+        self._decode, self._settings = decode, settings
+        self.n_tokens, self.seconds_saved = 0, 0.0
+
+    def answer(self, tasks: Sequence[Task]) -> Iterator[dict[int, Prediction]]:
+        """Answer tasks, a batch at a time.
+
+        Where memory runs short, this and every later batch is smaller; a task that does not fit alone has failed.
+        """
+        while tasks:
+            output = self.scheduler.next_batch(tasks, self._prefixes.keys(self._engine))
+            answered = self._attempt(output)
+            if answered is None:
+                answered = self._retreat(output)
+            yield answered
+            tasks = [task for task in tasks if task.index not in answered]
+
+    def _attempt(self, output: SchedulerOutput) -> dict[int, Prediction] | None:
+        """Answer a batch; None if there is not enough memory."""
+        try:
+            with attention_kernel(self._settings.attention):
+                return self._answer_batch(output)
+        except Exception as error:
+            if is_device_lost(error):
+                raise DeeplayerError(
+                    f"the device has failed ({_first_line(error)}): rows until here are safe"
+                ) from error
+            if not is_out_of_memory(error):
+                raise
+        return None  # only here, behind the error, have the failed batch's tensors been let go
+
+    def _answer_batch(self, output: SchedulerOutput) -> dict[int, Prediction]:
+        cached = self._prefixes.get(self._engine, output.images)
+        self.seconds_saved += cached.seconds_saved
+        rows = [
+            Row(cached.index[task.prefix_key], task.expression_ids, self._row_seed(task.request))
+            for task in output.tasks
+        ]
+        answers = self._engine.answer(cached.prefix, rows, self._settings.max_new_tokens)
+        predictions = {}
+        for task, answer in zip(output.tasks, answers, strict=True):
+            self.n_tokens += len(answer.token_ids)
+            if answer.broken_layer is None:
+                decode = self._decode
+                predictions[task.index] = to_prediction(task, answer, decode, self._engine.method, self._settings)
+            else:
+                message = f"{task.request.where}: numbers overflow in layer {answer.broken_layer}: try another --dtype"
+                predictions[task.index] = failed_prediction(
+                    self._engine.method, task.request, RowError("not_finite", message)
+                )
+        return predictions
+
+    def _retreat(self, output: SchedulerOutput) -> dict[int, Prediction]:
+        """After a batch failed for lack of memory: free what can be freed, and make the next one smaller."""
+        self._prefixes.clear()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        failure = self.scheduler.retreat(output.tasks)
+        if failure is None:
+            return {}
+        return {
+            task.index: failed_prediction(
+                self._engine.method,
+                task.request,
+                RowError("out_of_memory", f"{task.request.where}: out of memory, {failure.reason}"),
+            )
+            for task in failure.tasks
+        }
+
+    def _row_seed(self, request: Request) -> int:
+        """A number that depends on ``--seed`` and the row's id alone."""
+        digest = hashlib.blake2b(f"{self._settings.seed}\0{request.id!r}".encode(), digest_size=4).digest()
+        return int.from_bytes(digest, "little")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

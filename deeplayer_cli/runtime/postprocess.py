@@ -1,0 +1,63 @@
+"""Answers to predictions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from deeplayer_cli.schema import Prediction
+from deeplayer_cli.schema.answer_rules import coordinate_spans
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from deeplayer_cli.engine import Answer
+    from deeplayer_cli.errors import RowError
+    from deeplayer_cli.pruning import Method
+    from deeplayer_cli.runtime.scheduler import Task
+    from deeplayer_cli.runtime.settings import Settings
+    from deeplayer_cli.schema import BadRequest, Request
+
+    Decode = Callable[[Sequence[int]], str]
+
+
+def to_prediction(task: Task, answer: Answer, decode: Decode, method: Method, settings: Settings) -> Prediction:
+    """The prediction that an answer makes.
+
+    Args:
+        task: what was asked.
+        answer: of the model.
+        decode: token ids to text.
+        method: that pruned.
+        settings: of the run.
+    """
+    text = decode(answer.token_ids)
+    return Prediction.answered(
+        task.request,
+        text.strip(),
+        task.image.resolution_wh,
+        score=coordinate_score(answer, text, decode),
+        visual_tokens=task.n_visual,
+        kept_tokens=len(answer.kept),
+        method=method.name,
+        layer=method.layer,
+        kept=answer.kept if settings.with_kept else None,
+        fallback=None if answer.as_drafted or not method.reads_draft else True,
+        share="union" if settings.share == "union" else None,
+    )
+
+
+def failed_prediction(method: Method, request: Request | BadRequest, error: RowError) -> Prediction:
+    """The error row of a request under a method."""
+    return Prediction.failed(request, error, method=method.name, layer=method.layer)
+
+
+def coordinate_score(answer: Answer, text: str, decode: Decode) -> float | None:
+    """Mean probability of the tokens that write the first box's coordinates in ``text``; None without a box."""
+    ends = [len(decode(answer.token_ids[: n + 1])) for n in range(len(answer.token_ids))]
+    spans = coordinate_spans(text)
+    coordinates = [
+        probability
+        for start, end, probability in zip([0, *ends], ends, answer.probabilities, strict=False)
+        if any(start < span_end and span_start < end for span_start, span_end in spans)
+    ]
+    return sum(coordinates) / len(coordinates) if coordinates else None

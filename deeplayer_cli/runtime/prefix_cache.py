@@ -1,0 +1,143 @@
+"""The prefix cache: what has been computed about the images at hand. It is the one owner of prefixes.
+
+Methods that take turns at the same images share one cache: what the vision tower makes of the images and, where methods
+drop after the same layer, the images' way through the layers until then.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from deeplayer_cli import pruning
+from deeplayer_cli.models.internvl.vision import Encoded
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping
+
+    from deeplayer_cli.engine import Engine, Prefix
+    from deeplayer_cli.images.loader import LoadedImage
+
+
+@dataclass(frozen=True)
+class CachedPrefix:
+    """A prefix, borrowed until the cache holds another.
+
+    Attributes:
+        prefix: of some images.
+        index: where in it an image is, by the image's key.
+        seconds_saved: what the engine that borrows it would have spent on it alone, less what it did spend.
+    """
+
+    prefix: Prefix
+    index: Mapping[Hashable, int]
+    seconds_saved: float
+
+
+@dataclass
+class _Group:
+    """Images of equal tile count, by key, and what the vision tower makes of them.
+
+    Attributes:
+        images: in order.
+        encoded: by whether the class token's attention is there, with the seconds that it took.
+        served: engines that had a prefix of these images.
+    """
+
+    images: dict[Hashable, LoadedImage] = field(default_factory=dict)
+    encoded: dict[bool, tuple[Encoded, float]] = field(default_factory=dict)
+    served: set[int] = field(default_factory=set)
+
+
+class PrefixCache:
+    """One group of images of equal tile count, and the last prefix that was computed for some of them.
+
+    Images are told apart by keys: their ``ImageId``, where rows about one image share its prefix.
+    """
+
+    def __init__(self) -> None:
+        self._group = _Group()
+        self._kind: object = None
+        self._index: dict[Hashable, int] = {}
+        self._prefix: Prefix | None = None
+        self._seconds = 0.0
+
+    def keys(self, engine: Engine) -> Mapping[Hashable, int]:
+        """The images of the prefix at hand, if it is one that ``engine`` can use."""
+        if self._prefix is None or self._kind != _kind(engine, self._prefix.n_visual):
+            return {}
+        return self._index
+
+    def get(self, engine: Engine, images: Mapping[Hashable, LoadedImage]) -> CachedPrefix:
+        """A prefix that holds ``images``: the one at hand, or else one of just these.
+
+        Args:
+            engine: computes what is missing.
+            images: of equal tile count, by key.
+        """
+        if images.keys() <= self.keys(engine).keys():
+            saved = 0.0 if id(engine) in self._group.served else self._encoding_seconds(engine) + self._seconds
+        else:
+            reused = self._compute(engine, images)
+            # Alone, the engine would still have the prefix that it had of these images before.
+            saved = -self._seconds if id(engine) in self._group.served else reused
+        self._group.served.add(id(engine))
+        assert self._prefix is not None  # noqa: S101 - it is at hand, or was just computed
+        return CachedPrefix(self._prefix, self._index, saved)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._group = _Group()
+        self._clear_prefix()
+
+    def _clear_prefix(self) -> None:
+        self._kind, self._index, self._prefix, self._seconds = None, {}, None, 0.0
+
+    def _compute(self, engine: Engine, images: Mapping[Hashable, LoadedImage]) -> float:
+        """Compute a prefix; returns the seconds of an encoding that was there already."""
+        self._clear_prefix()  # the old one makes space first
+        if not images.keys() <= self._group.images.keys():
+            self._group = _Group(dict(images))
+        encoded, reused = self._encode(engine)
+        n_visual = encoded.features.shape[1]
+        if list(images) != list(self._group.images):
+            order = {key: number for number, key in enumerate(self._group.images)}
+            wanted = torch.tensor([order[key] for key in images], device=encoded.features.device)
+            encoded = Encoded(*(part[wanted] for part in encoded))
+        begun = time.perf_counter()
+        places = [pruning.token_places(image.grid, len(image.tiles), n_visual) for image in images.values()]
+        self._prefix = engine.prefix(encoded, torch.stack(places))
+        self._kind, self._seconds = _kind(engine, n_visual), _seconds_since(begun, engine.device)
+        self._index = {key: number for number, key in enumerate(images)}
+        return reused
+
+    def _encode(self, engine: Engine) -> tuple[Encoded, float]:
+        """What the vision tower makes of the group, and the seconds that took if it was there already."""
+        kind = engine.method.reads_class_attention
+        if kind in self._group.encoded:
+            return self._group.encoded[kind]
+        begun = time.perf_counter()
+        with engine.watch.timing("copy"):
+            tiles = np.stack([image.tiles for image in self._group.images.values()])
+            on_device = torch.from_numpy(tiles).to(engine.device)
+        encoded = engine.encode(on_device)
+        self._group.encoded[kind] = encoded, _seconds_since(begun, engine.device)
+        return encoded, 0.0
+
+    def _encoding_seconds(self, engine: Engine) -> float:
+        _, seconds = self._group.encoded[engine.method.reads_class_attention]
+        return seconds
+
+
+def _kind(engine: Engine, n_visual: int) -> object:
+    return engine.method.reads_class_attention, engine.prefix_kind(n_visual)
+
+
+def _seconds_since(begun: float, device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - begun

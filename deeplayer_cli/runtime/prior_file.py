@@ -1,0 +1,75 @@
+"""Priors on disk: written with all that they depend on, and read for the model that they were made with only."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from deeplayer_cli.checkpoints.identity import fingerprint
+from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.pruning import Prior
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from deeplayer_cli.checkpoints import Checkpoint
+
+_FORMAT = "deeplayer prior 1"
+
+
+def prior_digest(path: Path) -> str:
+    """A short name for a prior's content.
+
+    Raises:
+        DeeplayerError: the file cannot be read.
+    """
+    try:
+        return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
+    except OSError as error:
+        raise DeeplayerError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def save_prior(prior: Prior, path: Path, checkpoint: Checkpoint, n_images: int, question: str) -> None:
+    """Write a prior with all that it depends on.
+
+    Raises:
+        DeeplayerError: the system refuses.
+    """
+    metadata = {
+        "format": _FORMAT,
+        "fingerprint": fingerprint(checkpoint.model),
+        "model": checkpoint.name,
+        "layer": str(prior.layer),
+        "question": question,
+        "images": str(n_images),
+        "max_tiles": str(checkpoint.tiling.max_tiles),
+    }
+    try:
+        save_file({"tile": prior.tile, "whole": prior.whole}, path, metadata)
+    except (OSError, SafetensorError) as error:
+        raise DeeplayerError(f"{path} cannot be written: {error}") from error
+
+
+def load_prior(path: Path, checkpoint: Checkpoint) -> Prior:
+    """Read a prior for a model.
+
+    Raises:
+        DeeplayerError: the file cannot be read, is no prior, or was made with another model.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != _FORMAT:
+                raise DeeplayerError(f"{path} is no prior: make one with `deeplayer calibrate`")
+            prior = Prior(file.get_tensor("tile"), file.get_tensor("whole"), int(metadata["layer"]))
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise DeeplayerError(f"{path} cannot be read: {error}") from error
+    if metadata["fingerprint"] != fingerprint(checkpoint.model):
+        raise DeeplayerError(
+            f"{path} was made with {metadata['model']}, whose weights are not those of {checkpoint.name}: attention by "
+            "place is a model's own; run `deeplayer calibrate` with this one"
+        )
+    return prior

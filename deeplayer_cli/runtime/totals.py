@@ -1,0 +1,78 @@
+"""What a run counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from deeplayer_cli.boxes import CORRECT_IOU
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from deeplayer_cli.schema import Prediction
+
+
+@dataclass
+class Totals:
+    """Counts over a run's predictions.
+
+    Args:
+        mean_keep: share of an image's visual tokens that is seen, averaged over layers, by their number and how many
+            of them were kept.
+    """
+
+    mean_keep: Callable[[int, int], float]
+    rows: int = 0
+    no_box: int = 0
+    errors: int = 0
+    judged: int = 0
+    correct: int = 0
+    visual: int = 0
+    kept: int = 0
+    seen: float = 0.0
+
+    @classmethod
+    def from_predictions(cls, predictions: Iterable[Prediction], mean_keep: Callable[[int, int], float]) -> Totals:
+        """Count all of some predictions."""
+        totals = cls(mean_keep)
+        for prediction in predictions:
+            totals.add(prediction)
+        return totals
+
+    def add(self, prediction: Prediction) -> None:
+        """Count one prediction."""
+        self.rows += 1
+        self.no_box += prediction.status == "no_box"
+        self.errors += prediction.status == "error"
+        if prediction.iou is not None:
+            self.judged += 1
+            self.correct += prediction.iou >= CORRECT_IOU
+        if prediction.visual_tokens is not None and prediction.kept_tokens is not None:
+            self.visual += prediction.visual_tokens
+            self.kept += prediction.kept_tokens
+            mean_keep = self.mean_keep(prediction.visual_tokens, prediction.kept_tokens)
+            self.seen += mean_keep * prediction.visual_tokens
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Rows by status; their sum is ``rows``."""
+        ok = self.rows - self.no_box - self.errors
+        return {"rows": self.rows, "ok": ok, "no_box": self.no_box, "error": self.errors}
+
+    @property
+    def accuracy(self) -> str:
+        """Acc@0.5 so far, failures counted as wrong."""
+        return f"Acc@0.5 {self.correct / self.judged:.1%}" if self.judged else "no gold boxes"
+
+    def summary(self, seconds: float) -> str:
+        """The one line that a run ends with."""
+        ok = self.counts["ok"]
+        parts = [f"{self.rows} rows in {seconds:.1f} s: {ok} with a box, {self.no_box} without, {self.errors} errors"]
+        if self.visual:
+            parts.append(
+                f"kept {self.kept / self.visual:.1%} of visual tokens (mean over layers {self.seen / self.visual:.1%})"
+            )
+        if self.judged:
+            parts.append(f"{self.accuracy} on {self.judged} rows with gold")
+        return ", ".join(parts)

@@ -1,0 +1,102 @@
+"""Which rows are known, in at most 16 bytes a row: a file may hold millions."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from typing import TYPE_CHECKING
+
+import numpy as np
+import orjson
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from deeplayer_cli.schema import BadRequest, Id, Prediction, Request
+
+_FIELDS = np.dtype([("id", np.uint64), ("question", np.uint64)])
+
+
+def id_hash(row_id: Id) -> int:
+    """64 bits that stand for an id: among a million ids, the chance that any two share them is one in 30 million."""
+    return _hash(orjson.dumps(row_id))
+
+
+def question_hash(row: Request | BadRequest | Prediction) -> int:
+    """64 bits that stand for what a row asks: image and expression."""
+    return _hash(orjson.dumps([row.image, row.expression]))
+
+
+class Ids:
+    """A growing set of ids, for input that can be read only once."""
+
+    def __init__(self) -> None:
+        self._sorted = np.empty(0, np.uint64)
+        self._fresh: set[int] = set()
+
+    def add(self, row_id: Id) -> bool:
+        """Add an id; returns whether it is new."""
+        key = id_hash(row_id)
+        if key in self._fresh or _position(self._sorted, key) is not None:
+            return False
+        self._fresh.add(key)
+        if len(self._fresh) > max(1024, len(self._sorted) // 32):  # few enough that the set's own overhead is small
+            fresh = np.fromiter(self._fresh, np.uint64, len(self._fresh))
+            self._sorted = np.sort(np.concatenate((self._sorted, fresh)))
+            self._fresh.clear()
+        return True
+
+
+class AnsweredIndex:
+    """The rows that a file holds, and what each of them was asked.
+
+    Args:
+        rows: the file's, each id once; they are not kept.
+    """
+
+    def __init__(self, rows: Iterable[Prediction] = ()) -> None:
+        packed, self._errors = array("Q"), set[int]()
+        for row in rows:
+            key = id_hash(row.id)
+            packed.extend((key, question_hash(row)))
+            if row.status == "error":
+                self._errors.add(key)
+        table = np.array(packed, np.uint64).view(_FIELDS)
+        del packed
+        table.sort(order="id")
+        self._ids, self._questions = (np.ascontiguousarray(table[name]) for name in ("id", "question"))
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @property
+    def n_errors(self) -> int:
+        """How many of them are ``error`` rows."""
+        return len(self._errors)
+
+    def question(self, row_id: Id) -> int | None:
+        """The `question_hash` of the row with this id, or None if there is no such row."""
+        found = _position(self._ids, id_hash(row_id))
+        return None if found is None else int(self._questions[found])
+
+    def failed(self, row_id: Id) -> bool:
+        """Whether the row with this id is an ``error`` row."""
+        return id_hash(row_id) in self._errors
+
+    def repeated(self) -> set[int]:
+        """The `id_hash` of every id that comes more than once."""
+        return repeated(self._ids)
+
+
+def repeated(ids: np.ndarray) -> set[int]:
+    """The values that come more than once in a sorted array."""
+    return {int(key) for key in ids[1:][ids[1:] == ids[:-1]]}
+
+
+def _hash(data: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+
+
+def _position(ids: np.ndarray, key: int) -> int | None:
+    place = int(np.searchsorted(ids, np.uint64(key)))
+    return place if place < len(ids) and int(ids[place]) == key else None

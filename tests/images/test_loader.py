@@ -1,0 +1,105 @@
+"""Reading ahead: order, sharing, bounds, and an end that leaves no thread behind."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+
+import pytest
+from PIL import Image
+
+from deeplayer_cli.images.decode import open_image
+from deeplayer_cli.images.loader import ImageLoader, WorkerTimes, read_ahead
+from deeplayer_cli.models.internvl.tiling import Tiling, tile_grid, tile_image
+from deeplayer_cli.schema import parse_request
+
+TILING = Tiling(tile_size=8)
+
+
+def loader(decode=open_image):
+    return ImageLoader(decode, lambda image: (tile_image(image, TILING), tile_grid(image.size, TILING)), WorkerTimes())
+
+
+@pytest.fixture
+def rows(tmp_path):
+    for number in range(6):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / f"{number}.png")
+
+    def row(index):
+        name = "missing" if index % 10 == 9 else index // 3 % 6
+        return parse_request({"image": f"{name}.png", "expression": "x"}, f"row {index}", index, tmp_path)
+
+    return [row(index) for index in range(40)]
+
+
+@pytest.mark.parametrize(("workers", "window"), [(1, 1), (3, 2), (4, 100)])
+def test_jobs_come_in_order_with_their_own_image(rows, workers, window):
+    windows = list(read_ahead(rows, loader(), workers=workers, window=window))
+    assert [len(jobs) for jobs in windows] == [window] * (40 // window) + [40 % window] * (40 % window > 0)
+    jobs = [job for jobs in windows for job in jobs]
+    assert [job.request.id for job in jobs] == list(range(40))
+    for job in jobs:
+        if job.request.id % 10 == 9:
+            assert job.error.kind == "image_missing"
+        else:
+            assert job.image.tiles[0, 0, 0, 0] == int(job.request.path.stem)
+
+
+def test_nearby_rows_share_one_image(rows):
+    opened = []
+    load = loader(lambda path: opened.append(path) or open_image(path))
+    windows = read_ahead(rows[:9], load, workers=2, window=2)
+    jobs = [job for jobs in windows for job in jobs]
+    assert len(opened) == 3
+    assert jobs[0].image is jobs[1].image is jobs[2].image
+
+
+def test_no_more_than_a_window_is_read_ahead_of_the_one_in_hand(rows):
+    taken = []
+    windows = read_ahead((taken.append(row.id) or row for row in rows), loader(), workers=2, window=3)
+    for number in (1, 2):
+        assert len(next(windows)) == 3
+        assert taken == list(range(3 * number + 3 + 2))
+    windows.close()
+
+
+def test_what_is_there_does_not_wait_for_what_is_not(rows):
+    """Rows that come in bursts, as from a pipe, whose writer may be waiting for their answers."""
+    arrived, taken = 2, []
+    pipe = (taken.append(row.id) or row for row in rows)
+    windows = read_ahead(pipe, loader(), workers=1, window=3, ready=lambda: len(taken) < arrived)
+    bursts = []
+    while len(bursts) < 3:
+        bursts.append([job.request.id for job in next(windows)])
+        assert len(taken) == arrived
+        arrived += 1
+    assert bursts == [[0, 1], [2], [3]]
+    windows.close()
+
+
+def test_closing_early_leaves_no_worker(rows):
+    jobs = read_ahead(rows, loader(), workers=3, window=30)
+    next(jobs)
+    jobs.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("deeplayer-image")]
+
+
+def test_an_image_is_known_by_its_file(rows, tmp_path):
+    (tmp_path / "link.png").symlink_to(tmp_path / "0.png")
+    load = loader()
+    one, again, linked, other = (
+        load(tmp_path / name) for name in ("0.png", "../" + tmp_path.name + "/0.png", "link.png", "1.png")
+    )
+    assert one.id == again.id == linked.id != other.id
+    assert pickle.loads(pickle.dumps(one)).id == one.id
+    os.utime(tmp_path / "0.png", ns=(1, 1))
+    assert load(tmp_path / "0.png").id != one.id
+
+
+def test_an_error_survives_the_way_from_another_process(rows):
+    bad = next(row for window in read_ahead(rows[9:10], loader(), workers=1, window=1) for row in window)
+    back = pickle.loads(pickle.dumps(bad))
+    assert (back.error.kind, back.error.message) == (bad.error.kind, bad.error.message) and str(
+        back.error
+    ) == bad.error.message

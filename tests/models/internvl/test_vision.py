@@ -1,0 +1,39 @@
+"""The class token's attention against the tower's own, read from its eager implementation."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from deeplayer_cli.models.internvl.vision import encode, encode_with_class_attention, normalize
+from tests.checkpoints.tiny import model
+
+
+@pytest.mark.parametrize("vision", ["300m", "6b"])
+def test_a_visual_token_gets_what_its_patches_get(vision: str) -> None:
+    native = model(vision=vision).double()
+    assert native.config.vision_config.num_hidden_layers == 2
+    tiles = torch.randint(0, 256, (3, 2, 3, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
+    found = encode_with_class_attention(native, tiles)
+    assert torch.equal(found.features, encode(native, tiles))
+    assert found.class_attention.shape == (3, 8, 4) and found.class_attention.dtype == torch.float32
+
+    attentions = []
+    tower = native.model.vision_tower
+    tower.encoder.layer[0].attention.register_forward_hook(lambda module, args, output: attentions.append(output[1]))
+    native.set_attn_implementation("eager")
+    tower(normalize(tiles.flatten(0, 1)).double())
+    (attention,) = attentions
+    for tile in range(6):
+        for token in range(4):
+            top, left = 2 * (token // 2), 2 * (token % 2)
+            patches = [4 * row + column for row in (top, top + 1) for column in (left, left + 1)]
+            wanted = sum(attention[tile, :, 0, 1 + patch] for patch in patches)
+            assert torch.allclose(found.class_attention[tile // 2, 4 * (tile % 2) + token].double(), wanted, atol=1e-6)
+
+
+def test_nothing_is_left_behind_in_the_tower() -> None:
+    native = model()
+    encode_with_class_attention(native, torch.zeros(1, 1, 3, 28, 28, dtype=torch.uint8))
+    attentions = [layer.attention for layer in native.model.vision_tower.encoder.layer]
+    assert not any(norm._forward_hooks for one in attentions for norm in (one.q_norm, one.k_norm))

@@ -1,0 +1,199 @@
+"""The run loop from Python: resume, retry, limits, progress, stopping, turns; with a fake that answers at once."""
+
+from __future__ import annotations
+
+import time
+from itertools import islice
+from unittest.mock import patch
+
+import orjson
+import pytest
+
+from deeplayer_cli import Grounder, run
+from deeplayer_cli.errors import DeeplayerError, RowError
+from deeplayer_cli.images.loader import LoadedRequest
+from deeplayer_cli.runtime.run import RunLine, take_turns
+from deeplayer_cli.schema import Prediction, parse_request
+from deeplayer_cli.sinks import load_record, read_predictions
+from tests.tiny import tiny_checkpoint
+
+N_ROWS = 12
+
+
+class Fake:
+    """An answerer of batches of three; what ``failing`` returns true for becomes an error row."""
+
+    answers_whole_images = False
+
+    def __init__(self, failing=lambda row: False, name="fake"):
+        self.failing, self.name = failing, name
+        self.seconds_saved = 0.0
+        self.answered = []
+
+    def deciding(self):
+        return {"method": self.name}
+
+    def windows(self, rows, *, stopped):
+        rows = iter(rows)
+        while not stopped() and (batch := list(islice(rows, 6))):
+            yield [LoadedRequest(row, None, None) for row in batch]
+
+    def answer_window(self, window, stopped):
+        for start in range(0, len(window), 3):
+            if stopped():
+                return
+            yield [self._one(loaded.request) for loaded in window[start : start + 3]]
+
+    def _one(self, row):
+        self.answered.append(row.id)
+        if self.failing(row):
+            return Prediction.failed(row, RowError("told", f"{row.where}: as told"))
+        return Prediction.answered(row, self.name, (10, 10), visual_tokens=4, kept_tokens=2)
+
+    def mean_keep(self, n_visual, n_kept):
+        return n_kept / n_visual
+
+    def advice(self):
+        return None
+
+    def profile(self, rows, seconds):
+        raise NotImplementedError
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    rows = ({"id": number, "image": "a.png", "expression": f"thing {number}"} for number in range(N_ROWS))
+    path.write_bytes(b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows))
+    return path
+
+
+@pytest.fixture
+def output(tmp_path):
+    return tmp_path / "out.jsonl"
+
+
+def ids(path):
+    return [row.id for row in read_predictions(path)]
+
+
+def test_a_run_is_resumed(source, output):
+    seen = []
+    first = run(source, Fake(), output, progress=lambda told: seen.append(told), stopped=lambda: len(seen) > 4)
+    assert first.stopped and first.n_answered == len(ids(output)) == 6 and first.n_rows == N_ROWS
+    assert load_record(output).counts is None, "it has not finished"
+    assert [told.prediction and told.prediction.id for told in seen] == [None, *range(6)]
+    assert (seen[0].n_left, seen[-1].totals.rows) == (N_ROWS, 6)
+    again = Fake()
+    second = run(str(source), again, str(output), mode="resume")
+    assert again.answered == list(range(6, N_ROWS)) and not second.stopped
+    assert second.counts == {"rows": N_ROWS, "ok": 0, "no_box": N_ROWS, "error": 0} == load_record(output).counts
+    done = run(source, again, output, mode="resume")
+    assert done.n_answered == 0 and done.counts == second.counts
+
+
+def test_errors_are_retried(source, output):
+    assert run(source, Fake(lambda row: row.id % 5 == 0), output).counts["error"] == 3
+    again = Fake()
+    outcome = run(source, again, output, mode="retry")
+    assert again.answered == [0, 5, 10] and outcome.counts["error"] == 0
+    assert ids(output) == list(range(N_ROWS)), "in their places"
+
+
+def test_too_many_failures_end_it(source, output):
+    with pytest.raises(DeeplayerError, match="2 of 6 rows have failed, and --max-failures allows 1"):
+        run(source, Fake(lambda row: row.id % 5 == 0), output, max_failures=1)
+    assert ids(output) == list(range(6)), "what was written is safe"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"mode": "again"}, "no mode 'again': choose from new, resume, retry, overwrite"),
+        ({"mode": "new"}, "out.jsonl is not empty"),
+        ({"mode": "resume", "grounder": Fake(name="other")}, 'method was "fake" and is now "other"'),
+        ({"max_failures": "many"}, "'many'"),
+        ({"output": "SOURCE"}, "is an input as well"),
+    ],
+)
+def test_what_is_refused(source, output, change, reason):
+    run(source, Fake(), output)
+    before = output.read_bytes(), source.read_bytes()
+    arguments = {"grounder": Fake(), "output": output, "mode": "overwrite"} | change
+    if arguments["output"] == "SOURCE":
+        arguments["output"] = source
+    with pytest.raises(DeeplayerError, match=reason):
+        run(source, **arguments)
+    assert (output.read_bytes(), source.read_bytes()) == before
+
+
+def test_a_grounder_runs(tmp_path, output):
+    from PIL import Image
+
+    Image.new("RGB", (60, 60)).save(tmp_path / "a.png")
+    (tmp_path / "rows.jsonl").write_text(
+        '{"image": "a.png", "expression": "x"}\n{"image": "b.png", "expression": "x"}\n'
+    )
+    grounder = Grounder(tiny_checkpoint())
+    outcome = run(tmp_path / "rows.jsonl", grounder, output)
+    assert outcome.counts == {"rows": 2, "ok": 0, "no_box": 1, "error": 1}
+    assert load_record(output).settings["dtype"] == "float64"
+    assert run(tmp_path / "rows.jsonl", Grounder(tiny_checkpoint()), output, mode="resume").n_answered == 0
+    with pytest.raises(DeeplayerError, match="weights was"):
+        run(tmp_path / "rows.jsonl", Grounder(tiny_checkpoint("qwen2")), output, mode="resume")
+
+
+class ListSink:
+    """A sink that is a list; rows that ``has`` are answered already."""
+
+    path = None
+
+    def __init__(self, has=()):
+        self.has, self.rows = set(has), []
+
+    def unanswered(self, row):
+        return self.lacks(row.id)
+
+    def lacks(self, row_id):
+        return row_id not in self.has
+
+    def write(self, prediction):
+        self.rows.append(prediction.id)
+
+
+def requests(tmp_path, count=N_ROWS):
+    return [
+        parse_request({"id": n, "image": "a.png", "expression": "x"}, f"row {n}", n, tmp_path) for n in range(count)
+    ]
+
+
+def test_lines_take_turns_batch_by_batch(tmp_path):
+    lines = [RunLine(Fake(name="a"), ListSink()), RunLine(Fake(name="b"), ListSink(has=[1, 2, 3, 7]))]
+    turns = [(line.answerer.name, prediction.id) for line, prediction in take_turns(lines, requests(tmp_path), bool)]
+    assert turns[:9] == [*(("a", n) for n in (0, 1, 2)), *(("b", n) for n in (0, 4, 5)), *(("a", n) for n in (3, 4, 5))]
+    assert lines[0].sink.rows == list(range(N_ROWS))
+    assert lines[1].sink.rows == [0, 4, 5, 6, 8, 9, 10, 11]
+    assert [line.rows for line in lines] == [N_ROWS, 8]
+
+
+def test_a_lines_time_is_its_own_and_what_others_spent_for_it(tmp_path):
+    """Dropping either part, or the other lines' time, would change the sum."""
+    clock = [0.0]
+
+    class Slow(Fake):
+        def __init__(self, own, saved):
+            super().__init__()
+            self.own, self.saved = own, saved
+
+        def answer_window(self, window, stopped):
+            for batch in super().answer_window(window, stopped):
+                clock[0] += self.own
+                self.seconds_saved += self.saved
+                yield batch
+
+    lines = [RunLine(Slow(10.0, 0.0), ListSink()), RunLine(Slow(1.0, 0.25), ListSink())]
+    with patch.object(time, "perf_counter", lambda: clock[0]):
+        for _ in take_turns(lines, requests(tmp_path), bool):
+            clock[0] += 100.0  # whoever takes the rows
+    n_batches = N_ROWS // 3
+    assert [line.seconds for line in lines] == [10.0 * n_batches, 1.25 * n_batches]

@@ -1,0 +1,91 @@
+"""The house: rooms import only from rooms below them, no two files import each other, and names are used once."""
+
+from __future__ import annotations
+
+import ast
+import io
+import tokenize
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "deeplayer_cli"
+ROOMS = [
+    *("app", "commands", "report", "evaluation", "bench", "reference", "demo", "runtime", "engine", "cost", "pruning"),
+    *("checkpoints", "models", "device", "formats", "sources", "sinks", "images", "schema", "boxes", "errors"),
+]
+"""From the street down: a room may import from those behind it only."""
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+TREES = {path: ast.parse(path.read_text()) for path in FILES}
+NAMES_INTERNVL = {"models", "checkpoints", "demo", "bench"}
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_of(path): path for path in FILES}
+
+
+def imports_of(path: Path) -> set[str]:
+    """The package's modules that a file imports anywhere, for type checkers too."""
+    found = set()
+    for node in ast.walk(TREES[path]):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            submodules = {f"{node.module}.{name.name}" for name in node.names}
+            found |= submodules & MODULES.keys() or {node.module}
+    return {name for name in found if name in MODULES and name != module_of(path)}
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if room_of(name) in ROOMS])
+def test_arrows_run_down(module: str) -> None:
+    room = ROOMS.index(room_of(module))
+    below = [name for name in imports_of(MODULES[module]) if room_of(name) != room_of(module)]
+    up = [name for name in below if name != "deeplayer_cli" and ROOMS.index(room_of(name)) <= room]
+    assert not up, f"{module} imports {', '.join(up)}, and that is not below {ROOMS[room]}"
+
+
+def test_no_file_imports_itself_by_way_of_others() -> None:
+    graph = {name: imports_of(path) - {"deeplayer_cli"} for name, path in MODULES.items()}
+    # A package's __init__ collects its files; that they import each other by their own names is no circle.
+    left = {name: {one for one in names if not name.startswith(f"{one}.")} for name, names in graph.items()}
+    while ends := [name for name, names in left.items() if not names & left.keys()]:
+        for name in ends:
+            del left[name]
+    assert not left, f"in circles: {sorted(left)}"
+
+
+def test_there_is_no_loose_module() -> None:
+    loose = {path.stem for path in PACKAGE.glob("*.py")}
+    assert loose == {"__init__", "__main__", "app", "boxes", "errors"}
+    assert {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"} <= set(ROOMS)
+
+
+def test_a_class_name_is_used_once() -> None:
+    names = Counter(node.name for tree in TREES.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
+    assert [name for name, times in names.items() if times > 1] == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_files_and_functions_are_read_in_one_sitting(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 350
+    for node in ast.walk(TREES[path]):
+        if isinstance(node, ast.FunctionDef) and path.parent.name != "commands":  # Typer's signatures are long
+            assert (node.end_lineno or 0) - node.lineno < 60, f"{node.name} is too long"
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if path.relative_to(PACKAGE).parts[0] not in NAMES_INTERNVL], ids=module_of
+)
+def test_only_its_own_rooms_know_internvl(path: Path) -> None:
+    """Prose may name it; code outside of its rooms must not."""
+    tokens = tokenize.generate_tokens(io.StringIO(path.read_text()).readline)
+    assert [token.string for token in tokens if token.type == tokenize.NAME and "InternVL" in token.string] == []
