@@ -29,7 +29,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import the library when it is first needed: the command's ``--help`` should not wait for torch."""
+    """Import a public name on first use, so that ``deeplayer --help`` does not wait for torch."""
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

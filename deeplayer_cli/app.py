@@ -61,26 +61,26 @@ def main(prepare: Prepare | None = None) -> None:
     """Run the command line; every expected failure becomes one line on stderr and an exit code.
 
     Args:
-        prepare: stands in for `deeplayer_cli.runtime.prepare.prepare`, so that ``ground`` runs without a model.
+        prepare: replaces `deeplayer_cli.runtime.prepare.prepare`, so that ``ground`` can run without a model.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(_OneLine("deeplayer: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("deeplayer").setLevel(logging.INFO)
-    warnings.filterwarnings("ignore", module="PIL")  # what an odd file means for its row is said in the row
+    warnings.filterwarnings("ignore", module="PIL")  # the row of a broken image reports the problem
     try:
         app(obj=prepare)
     except DeeplayerError as error:
         print(f"deeplayer: error: {printable(str(error))}", file=sys.stderr)  # noqa: T201
         sys.exit(USAGE_OR_IO)
     except BrokenPipeError:
-        # The reader left (`| head -1`). Python would complain while flushing stdout at exit: give it a place to go.
+        # The reader closed the pipe (`| head -1`). Python flushes stdout at exit and would fail again without this.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:
-        if type(error).__name__ == "OutOfMemoryError":  # torch's, by name: importing torch here would slow every start
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, by name: an import of torch would slow every start
             print("deeplayer: error: out of memory: use a smaller --batch-size or --max-tiles", file=sys.stderr)  # noqa: T201
             sys.exit(USAGE_OR_IO)
         traceback.print_exc()

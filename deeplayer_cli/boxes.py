@@ -1,7 +1,7 @@
 """Boxes: conversions and overlap.
 
-A box is ``(x1, y1, x2, y2)`` in float pixels of the image as stored in its file. Only prompts and answers hold other
-numbers: integers from 0 to 1000 per mille of the image's width and height, InternVL's own convention.
+A box is ``(x1, y1, x2, y2)`` in float pixels of the image as stored in its file. Only prompts and answers use other
+numbers: integers from 0 to 1000, per mille of the image's width and height. This is InternVL's own convention.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ Box = tuple[float, float, float, float]
 Resolution = tuple[int, int]
 
 CORRECT_IOU = 0.5
-"""The smallest overlap that the official evaluation counts as right."""
+"""The smallest IoU that the official evaluation counts as right."""
 
 
 def to_permille(box: Box, resolution_wh: Resolution) -> tuple[int, int, int, int]:
-    """Pixels to the integers from 0 to 1000 that an answer holds; what lies outside the image is clipped."""
+    """Clip a box to the image, and convert it from pixels to integers from 0 to 1000, per mille of the image's size."""
     width, height = resolution_wh
     x1, y1, x2, y2 = clip_box(box, resolution_wh)
     return round(x1 / width * 1000), round(y1 / height * 1000), round(x2 / width * 1000), round(y2 / height * 1000)
 
 
 def from_permille(box: Sequence[float], resolution_wh: Resolution) -> Box:
-    """Per mille of the image to pixels, in the single precision of the official evaluation; nothing is clipped."""
+    """Convert a box from per mille of the image's size to pixels, in single precision, without clipping."""
     return to_pixels(np.asarray(box, dtype=np.float32) / np.float32(1000), resolution_wh)
 
 
 def clip_box(box: Box, resolution_wh: Resolution) -> Box:
-    """The box with every corner moved into the image."""
+    """Clip a box to the image."""
     width, height = resolution_wh
     x1, y1, x2, y2 = box
     return min(max(x1, 0), width), min(max(y1, 0), height), min(max(x2, 0), width), min(max(y2, 0), height)
 
 
 def box_iou(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes, from 0.0 to 1.0; 0.0 where the union has no area.
+    """Return the intersection over union of two boxes, from 0.0 to 1.0; 0.0 if the union has no area.
 
-    Computed in single precision, statement by statement as the official evaluation does, so that a box on the
-    threshold falls on the same side here and there. Flipped boxes (``x2 < x1``) overlap nothing. The official code
-    yields NaN or -0.0 for some degenerate pairs, which it counts as wrong; here they are 0.0.
+    This follows the official evaluation statement by statement, in single precision, so that both judge a box at the
+    threshold alike. Flipped boxes (``x2 < x1``) overlap nothing. For some degenerate pairs, the official code returns
+    NaN or -0.0 and counts them as wrong; this function returns 0.0.
     """
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         first, second = np.asarray(a, dtype=np.float32), np.asarray(b, dtype=np.float32)
@@ -62,7 +62,7 @@ def centre_inside(box: Box, gold: Box) -> bool:
 
 
 def to_pixels(fractions: np.ndarray[tuple[int], np.dtype[np.float32]], resolution_wh: Resolution) -> Box:
-    """Fractions of the image's width and height to pixels, in single precision."""
+    """Convert a box, (4,) float32 fractions of the image's width and height, to pixels in single precision."""
     width, height = resolution_wh
     x1, y1, x2, y2 = (fractions * np.asarray([width, height, width, height], dtype=np.float32)).tolist()
     return x1, y1, x2, y2

@@ -1,4 +1,4 @@
-"""The two ways a run can go wrong on purpose, and how that is shown."""
+"""The two kinds of expected errors: one ends the run, the other fails one row."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ class RowError(Exception):
     """
 
     def __init__(self, kind: str, message: str) -> None:
-        super().__init__(kind, message)  # both, so that a pickled error comes back whole
+        super().__init__(kind, message)  # both, so that the error can be pickled
         self.kind = kind
         self.message = message
 
     def __str__(self) -> str:
-        """The sentence alone."""
+        """Return the message without the kind."""
         return self.message
 
 
 @contextmanager
 def reading(name: str) -> Iterator[None]:
-    """Turn what the system refuses while reading ``name`` into a `DeeplayerError`."""
+    """Turn an ``OSError`` of the block that reads ``name`` into a `DeeplayerError`."""
     try:
         yield
     except OSError as error:
@@ -45,15 +45,15 @@ def reading(name: str) -> Iterator[None]:
 
 @contextmanager
 def writing(name: str) -> Iterator[None]:
-    """Turn what the system refuses while writing ``name`` into a `DeeplayerError`."""
+    """Turn an ``OSError`` of the block that writes ``name`` into a `DeeplayerError`, but not a ``BrokenPipeError``."""
     try:
         yield
     except BrokenPipeError:
-        raise  # no failure of this run: the reader has left
+        raise  # not an error of this run: the reader closed the pipe
     except OSError as error:
         raise DeeplayerError(f"{name} cannot be written: {error.strerror or error}") from error
 
 
 def printable(text: str) -> str:
-    """Text as a terminal may show it: what would move the cursor, ring or recolour is written out as an escape."""
+    """Return text that is safe for a terminal: every character that is not printable becomes an escape."""
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)

@@ -10,16 +10,19 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from deeplayer_cli.checkpoints import Checkpoint
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is first imported: no test may use the network
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side: one thread each
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test uses the network; huggingface_hub reads this when it is first imported
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run in parallel, with one thread each
 
-settings.register_profile("deeplayer", deadline=None)  # no test depends on how fast or busy the machine is
+settings.register_profile("deeplayer", deadline=None)  # no test depends on the speed of the machine
 settings.load_profile("deeplayer")
 
 
 @pytest.fixture(scope="session")
 def reference_dir() -> Path:
-    """Outputs of the original InternVL code on a tiny checkpoint; another folder of the same format may stand in."""
+    """Folder with outputs of the original InternVL code on a tiny checkpoint.
+
+    ``DEEPLAYER_REFERENCE_DIR`` replaces it by another folder of the same format.
+    """
     return Path(os.environ.get("DEEPLAYER_REFERENCE_DIR", Path(__file__).parent / "data" / "golden"))
 
 

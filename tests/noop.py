@@ -1,15 +1,15 @@
-"""The real command line with an engine that answers at once and imports no torch: ``python -m tests.noop ground ...``.
+"""The real command line with an engine that answers without a model and without torch.
 
-The environment may tell it where to die or to fail, so that a test can pull the plug at a chosen moment:
+Run it with ``python -m tests.noop ground ...``. Environment variables make it fail, or kill it at a given point:
 
-    NOOP_DIE=write:3      killed before the third write
-    NOOP_DIE=torn:3       killed after half of the third write
-    NOOP_DIE=sync:2       killed between a write and the second sync
-    NOOP_DIE=replace:1    killed before the first rename
-    NOOP_DIE=row:5        killed before the fifth row is answered, in the middle of a batch
-    NOOP_DELAY=0.01       seconds that each batch takes
-    NOOP_FAIL=red         rows whose expression holds this word fail
-    NOOP_PEAK=FILE        the peak memory goes to this file at the end, in KiB (Linux)
+    NOOP_DIE=write:3      kill it before the third write
+    NOOP_DIE=torn:3       kill it after half of the third write
+    NOOP_DIE=sync:2       kill it between a write and the second sync
+    NOOP_DIE=replace:1    kill it before the first rename
+    NOOP_DIE=row:5        kill it before the fifth answer, in the middle of a batch
+    NOOP_DELAY=0.01       each batch takes this many seconds
+    NOOP_FAIL=red         rows whose expression contains this word fail
+    NOOP_PEAK=FILE        at the end, write the peak memory in KiB to this file (Linux)
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SIDE = 100
 
 
 def answer(request: Request) -> Prediction:
-    """What the engine says: a box that depends on image and expression alone."""
+    """Answer with a box that depends on the image and the expression only."""
     numbers = hashlib.blake2b(f"{request.image}\0{request.expression}".encode(), digest_size=4).digest()
     text = "[[{}, {}, {}, {}]]".format(*(3 * number for number in numbers))
     return Prediction.answered(
@@ -46,7 +46,7 @@ def answer(request: Request) -> Prediction:
 
 
 class Noop:
-    """An answerer that answers at once; see `deeplayer_cli.runtime.run.Answerer`."""
+    """An answerer without a model; see `deeplayer_cli.runtime.run.Answerer`."""
 
     answers_whole_images = False
     seconds_saved = 0.0
@@ -92,7 +92,7 @@ class Noop:
 
 
 def prepare(model: str, *, revision: str | None, dtype: str, device: str, settings: Mapping[str, Any]) -> PreparedRun:
-    """Stands in for `deeplayer_cli.runtime.prepare.prepare`."""
+    """Replace `deeplayer_cli.runtime.prepare.prepare`."""
     del revision, dtype, device
     changeless = ("attention", "batch_size", "batch_tokens", "compiled", "profile", "workers")
     deciding = {"weights": model, **{key: value for key, value in settings.items() if key not in changeless}}
@@ -131,5 +131,5 @@ if __name__ == "__main__":
     finally:
         assert "torch" not in sys.modules
         if peak := os.environ.get("NOOP_PEAK"):
-            status = Path("/proc/self/status").read_text()  # getrusage would count the parent's memory before exec
+            status = Path("/proc/self/status").read_text()  # getrusage includes the parent's memory before exec
             Path(peak).write_text(status.partition("VmHWM:")[2].split()[0])

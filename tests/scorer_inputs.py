@@ -1,4 +1,4 @@
-"""Inputs for scorers and selectors, made by hand."""
+"""Small inputs for scorers and selectors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ START, N_TEXT = 2, 7
 
 
 def inputs_of(features: torch.Tensor, places: torch.Tensor, seed: int = 0) -> ScorerInputs:
-    """Random keys and text around what is given; the second prompt's last tokens are padding."""
+    """Add random keys and text to features and places; the last two tokens of all prompts but the first are padding."""
     batch, n_visual, _ = places.shape
     generator = torch.Generator().manual_seed(seed)
     keys = torch.randn(batch, 2, START + n_visual + N_TEXT, 4, generator=generator)

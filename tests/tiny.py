@@ -1,4 +1,4 @@
-"""Tiny InternVL models with random weights, of two decoder families, for tests that need a model but no file."""
+"""Tiny InternVL models with random weights, of two decoder families, built in memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FAMILIES = {"llama": LlamaConfig, "qwen2": Qwen2Config}
 
 
 class ByteTokenizer:
-    """One id a byte, behind 3 reserved ids, then the special tokens."""
+    """A tokenizer with 3 reserved ids, then one id per byte, then the special tokens."""
 
     sha256 = "bytes"
     unknown_id = None
@@ -55,7 +55,7 @@ class ByteTokenizer:
 
 
 def tiny_checkpoint(family: str = "llama", *, dtype: torch.dtype = torch.float64, layers: int = 8) -> Checkpoint:
-    """A model of ``layers`` decoder layers and 4 visual tokens a tile of 56 pixels."""
+    """Build a model with ``layers`` decoder layers, and 4 visual tokens per tile of 56 x 56 pixels."""
     text = FAMILIES[family](
         hidden_size=64,
         intermediate_size=96,
@@ -85,7 +85,7 @@ def tiny_checkpoint(family: str = "llama", *, dtype: torch.dtype = torch.float64
     )
     model = InternVLForConditionalGeneration(config).to(dtype).eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(7)
-    for parameter in model.parameters():  # large enough for attention to decide the answer
+    for parameter in model.parameters():  # so large that the answer depends on attention
         noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
         parameter.copy_(noise * 2 / parameter.shape[-1] ** 0.5 if parameter.ndim > 1 else 1 + 0.1 * noise)
     return Checkpoint(

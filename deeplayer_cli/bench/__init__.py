@@ -1,4 +1,4 @@
-"""How fast, against what, and whether the answers were the same: all in one run, side by side."""
+"""Benchmarks: they time the engine beside transformers' own code, and check that both give the same answers."""
 
 from deeplayer_cli.bench.roofline import PeakRates, RooflineLimit, roofline
 from deeplayer_cli.bench.suites import SUITES, BenchPlan

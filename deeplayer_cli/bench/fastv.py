@@ -1,4 +1,4 @@
-"""FastV as it is usually written, for comparison: eager attention, and so a whole attention matrix in every layer."""
+"""FastV as it is usually written, for comparison: eager attention builds a full attention matrix in every layer."""
 
 from __future__ import annotations
 
@@ -26,18 +26,19 @@ def first_token(
     n_keep: int,
     image_token: int,
 ) -> int:
-    """The first token of an answer, with all but ``n_keep`` visual tokens dropped after a layer.
+    """Compute the first token of an answer, and keep only ``n_keep`` visual tokens after one layer.
 
-    The layers are transformers' own. The score is the attention of the last token in that layer, mean over heads
-    (Chen et al. 2024, "An Image is Worth 1/2 Tokens After Layer 2", arXiv:2403.06764); position ids stay.
+    The layers are transformers' own. The score is the attention from the last prompt token in that layer, as a mean
+    over heads (Chen et al. 2024, "An Image is Worth 1/2 Tokens After Layer 2", arXiv:2403.06764). Position ids do not
+    change.
 
     Args:
         model: the whole model.
-        ids: of the prompt.
-        tiles: (T, 3, S, S) uint8.
-        layer: 1-based.
-        n_keep: visual tokens to keep.
-        image_token: id that stands for a visual token.
+        ids: token ids of the prompt.
+        tiles: (tiles, 3, side, side) uint8, one image, on the model's device.
+        layer: the layer to drop after, counted from 1.
+        n_keep: number of visual tokens to keep.
+        image_token: the token id that stands for a visual token in ``ids``.
     """
     decoder = model.model.language_model
     prompt = torch.tensor([list(ids)], device=tiles.device)
@@ -66,7 +67,7 @@ def first_token(
 
 @contextmanager
 def _eager(model: Model) -> Iterator[None]:
-    before = model.config.text_config._attn_implementation  # there is no public way to read it
+    before = model.config.text_config._attn_implementation  # transformers has no public name for it
     model.set_attn_implementation("eager")
     try:
         yield
@@ -76,7 +77,7 @@ def _eager(model: Model) -> Iterator[None]:
 
 @contextmanager
 def _listening(attention: torch.nn.Module) -> Iterator[list[Tensor]]:
-    """Attention weights (1, heads, T, T) of a block's calls, as they come."""
+    """Collect the attention weights (1, heads, T, T) of each call of an attention module."""
     heard: list[Tensor] = []
     hook = attention.register_forward_hook(lambda module, args, output: heard.append(output[1]))
     try:

@@ -1,4 +1,4 @@
-"""Files to tiles with no model to wait for, beside the bare calls of Pillow."""
+"""The image pipeline without a model, from files to tiles, beside plain Pillow calls."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from deeplayer_cli.models.internvl.tiling import Tiling
 
 _SIZE, _GRID = (640, 480), (3, 2)
-_STRIDE = 97  # every so many numbers are looked at, to tell whether two ways gave the same tiles
+_STRIDE = 97  # the checksum of an image's tiles reads every 97th value
 
 Seen = list[tuple[tuple[int, ...], int]]
-"""Shape and a checksum of every image's tiles."""
+"""Shape and checksum of each image's tiles."""
 
 
 @dataclass(frozen=True)
 class Photographs:
-    """JPEGs of 640 x 480 pixels, which become six tiles and a thumbnail.
+    """JPEG files of 640 x 480 pixels. Each becomes six tiles and a thumbnail.
 
     Attributes:
-        folder: of the files; gone with this object.
-        tiling: how they are cut.
-        workers: threads.
+        folder: folder of the files; it is deleted with this object.
+        tiling: how images are cut into tiles.
+        workers: number of threads.
     """
 
     folder: TemporaryDirectory[str]
@@ -43,7 +43,7 @@ class Photographs:
 
     @classmethod
     def make(cls, count: int, tiling: Tiling, workers: int) -> Photographs:
-        """Write ``count`` of blurred noise."""
+        """Write ``count`` files of blurred noise."""
         folder = TemporaryDirectory()
         rng = random.Random(0)
         for number in range(count):
@@ -53,16 +53,16 @@ class Photographs:
 
     @property
     def paths(self) -> list[Path]:
-        """The files."""
+        """The paths of the files, sorted."""
         return sorted(Path(self.folder.name).iterdir())
 
     def bare(self) -> Seen:
-        """Pillow's calls and nothing else."""
+        """Make the tiles with plain Pillow calls."""
         with ThreadPoolExecutor(self.workers) as pool:
             return list(pool.map(self._bare, self.paths))
 
     def delivered(self) -> Seen:
-        """Through the pipeline, as rows of a file would come."""
+        """Make the tiles with the image pipeline of `ground`."""
         rows = (parse_request({"image": str(p), "expression": "x"}, p.name, p.name, Path()) for p in self.paths)
         requests = [row for row in rows if isinstance(row, Request)]
         load = ImageLoader(open_image, self._tile, WorkerTimes())

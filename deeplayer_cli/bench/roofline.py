@@ -1,4 +1,4 @@
-"""How fast a device could be at best: arithmetic alone, nothing is run."""
+"""Computes the best possible speed of a device from its peak rates. Nothing is run."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from deeplayer_cli.checkpoints import Layout
 
 _EXPRESSION = "the small red circle"  # of all prompts
-_PASSES = 4  # after the prompt's own, where every draft is right: one for each number
+_PASSES = 4  # passes after prefill if every draft is right: one for each number of the box
 
 
 @dataclass(frozen=True)
 class PeakRates:
-    """Peak rates.
+    """Peak rates of a device.
 
     Attributes:
-        flops: per second, in the dtype of the run.
-        bandwidth: of the memory, in bytes per second.
-        bytes_per_number: 2 for bfloat16.
+        flops: FLOPs per second, in the dtype of the run.
+        bandwidth: memory bandwidth in bytes per second.
+        bytes_per_number: size of a number; 2 for bfloat16.
     """
 
     flops: float
@@ -36,16 +36,16 @@ class PeakRates:
 
 @dataclass(frozen=True)
 class RooflineLimit:
-    """The least seconds that one expression about an image of its own can take.
+    """The smallest possible times, in seconds, for one expression about one image.
 
     Attributes:
-        visual_tokens: of the image.
-        name: what is pruned.
-        vision: pixels to visual tokens.
-        prefill: visual tokens to the first answer token.
-        decode: the other tokens, one a pass.
-        drafted: the other tokens where every draft is right.
-        kv_bytes: keys and values of the prompt.
+        visual_tokens: number of visual tokens of the image.
+        name: name of the pruning, for the table.
+        vision: seconds from pixels to visual tokens.
+        prefill: seconds from visual tokens to the first answer token.
+        decode: seconds for the other answer tokens, one per pass.
+        drafted: seconds for the other answer tokens if every draft is right.
+        kv_bytes: bytes of the keys and values of the prompt.
     """
 
     visual_tokens: int
@@ -58,10 +58,15 @@ class RooflineLimit:
 
 
 def roofline(layout: Layout, plan: BenchPlan, device: PeakRates) -> Iterator[RooflineLimit]:
-    """The limits of a model for every tile count and pruning of a plan.
+    """Compute the limits of a model for every tile count and pruning of a plan.
 
-    A pass takes as long as its FLOPs at the peak rate, or as reading the language model's weights and the keys and
-    values once, whichever is longer.
+    A pass takes the longer of two times: its FLOPs at the peak rate, or one read of the language model's weights (and,
+    in decoding, of the keys and values) at the peak bandwidth.
+
+    Args:
+        layout: gives the model's shape and tokenizer; no weights are read.
+        plan: tile counts, keeps and answer length.
+        device: peak rates of the device.
     """
     shape = ModelShape.from_config(layout.config)
     weights = device.bytes_per_number * _parameters(shape)
@@ -85,7 +90,7 @@ def roofline(layout: Layout, plan: BenchPlan, device: PeakRates) -> Iterator[Roo
 
 
 def _parameters(shape: ModelShape) -> int:
-    """Of the language model and its head."""
+    """Number of parameters of the language model and its head."""
     text = shape.text
     layer = text.hidden * (2 * text.queries + 2 * text.keys + text.mlp_matrices * text.intermediate)
     return text.layers * layer + text.hidden * shape.vocabulary

@@ -1,4 +1,4 @@
-"""One made-up image with its expressions, asked of the engine and of transformers itself."""
+"""One random image with several expressions, for the engine and for transformers itself."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from transformers import Cache
 
 from deeplayer_cli.bench import fastv
 from deeplayer_cli.cost.flops import head_flops, prefill_flops, union_flops, vision_flops
@@ -34,8 +35,8 @@ class Subject:
 
     Args:
         checkpoint: the model.
-        n_tiles: of the image.
-        n_expressions: about it.
+        n_tiles: number of tiles of the image.
+        n_expressions: number of expressions about it.
     """
 
     def __init__(self, checkpoint: Checkpoint, n_tiles: int, n_expressions: int = 1) -> None:
@@ -51,24 +52,24 @@ class Subject:
         self._references: dict[tuple[str, float, int], list[list[int]]] = {}
 
     def engine(self, method: str, keep: float = 1.0, draft: Draft = no_draft, *, compiled: bool = False) -> Engine:
-        """An engine with a method at its default layer."""
+        """Make an engine with a method at its default layer."""
         return Engine(self.checkpoint, self._method(method, keep), draft=draft, compiled=compiled)
 
     def prefix(self, engine: Engine) -> Prefix:
-        """Pixels to prefix."""
+        """Run the engine from pixels to the prefix."""
         return engine.prefix(engine.encode(self._tiles), self._places)
 
     def answers(self, engine: Engine, n_new: int) -> list[Answer]:
-        """Pixels to answers of up to ``n_new`` tokens, all expressions in one batch."""
+        """Run the engine from pixels to answers of up to ``n_new`` tokens, with all expressions in one batch."""
         return engine.answer(self.prefix(engine), self.rows, n_new)
 
     def generate(self, row: Row, n_new: int) -> list[int]:
-        """Transformers' own greedy ``generate()``, pixels to tokens, for one expression."""
+        """Run transformers' own greedy ``generate()`` from pixels to token ids, for one expression."""
         return generate(self.checkpoint, self._tiles[0], row.expression_ids, n_new)
 
     def fastv_as_written(self, keep: float) -> list[int]:
-        """The first answer token, by `bench.fastv`."""
-        method = self._method("fastv", keep)  # no engine is built: this is being timed
+        """Compute the first answer token with `bench.fastv`, for the first expression."""
+        method = self._method("fastv", keep)  # no engine is built here, because this call is timed
         assert method.layer is not None  # noqa: S101 - it prunes
         ids, n_keep = self._prompt_ids(self.rows[0]), method.count(self.n_visual)
         tiles = self._tiles[0].to(self.checkpoint.model.device)
@@ -76,40 +77,40 @@ class Subject:
         return [fastv.first_token(self.checkpoint.model, ids, tiles, method.layer, n_keep, image_token)]
 
     def flops(self, method: str, keep: float) -> int:
-        """Of the engine, pixels to the first token of every answer, by `engine.flops`."""
+        """FLOPs of the engine from pixels to the first token of every answer, by `cost.flops`."""
         lengths = PromptLengths.from_checkpoint(self.checkpoint, self.n_visual, len(self.rows[0].expression_ids))
         drops = drops_of(self._method(method, keep), self.n_visual)
         return self._vision_flops + prefill_flops(self._shape, lengths, drops, len(self.rows))
 
     @property
     def generate_flops(self) -> int:
-        """Of transformers, pixels to the first token of every answer, each prompt from its start."""
+        """FLOPs of transformers from pixels to the first token of every answer, without shared work."""
         text, length = self._shape.text, len(self._prompt_ids(self.rows[0]))
         language = text.layers * text.layer_flops(length, length) + head_flops(self._shape)
         return len(self.rows) * (self._vision_flops + language)
 
     def union_engine(self, method: str, keep: float, union: float) -> Engine:
-        """An engine whose rows keep ``union`` of the visual tokens together, whatever their scores."""
+        """Make an engine whose rows keep the share ``union`` of the visual tokens together, whatever the scores are."""
         (stage,) = self._method(method, keep).stages
         pooled = Method(method, (replace(stage, selector=PoolSelector(int(union * self.n_visual))),))
         return Engine(self.checkpoint, pooled, pruned_layers=union_of_rows)
 
     def union_flops(self, method: str, keep: float, union: float) -> int:
-        """As `flops`, of a `union_engine`."""
+        """FLOPs of a `union_engine` from pixels to the first token of every answer."""
         lengths = PromptLengths.from_checkpoint(self.checkpoint, self.n_visual, len(self.rows[0].expression_ids))
         (drop,) = drops_of(self._method(method, keep), self.n_visual)
         n_union = int(union * self.n_visual)
         return self._vision_flops + union_flops(self._shape, lengths, drop, n_union, len(self.rows))
 
     def reference(self, method: str, keep: float, n_new: int) -> list[list[int]]:
-        """Token ids of all answers, as transformers' ``generate()`` gives them."""
+        """Token ids of all answers from transformers' ``generate()``, without the tokens that a method drops."""
         key = (method, keep, n_new)
         if key not in self._references:
             self._references[key] = self.reference_of(self.engine(method, keep), n_new)
         return self._references[key]
 
     def reference_of(self, engine: Engine, n_new: int) -> list[list[int]]:
-        """Token ids of all answers as ``generate()`` gives them, where it sees only what ``engine`` keeps."""
+        """Token ids of all answers from ``generate()``, without the tokens that ``engine`` drops."""
         return [
             self._generate_unseen(row, n_new, engine.method.layer, answer.kept)
             for row, answer in zip(self.rows, self.answers(engine, 1), strict=True)
@@ -120,7 +121,7 @@ class Subject:
         return build(name, Options(Budget(keep), grounding_layer=self.checkpoint.grounding_layer), n_layers)
 
     def _generate_unseen(self, row: Row, n_new: int, layer: int | None, kept: Sequence[int]) -> list[int]:
-        """As ``generate``: nothing is dropped, but layers after ``layer`` do not see what was not ``kept``."""
+        """Run ``generate()``, but hide all visual tokens that are not ``kept`` from the layers after ``layer``."""
         if layer is None:
             return self.generate(row, n_new)
         visual = [i for i, token in enumerate(self._prompt_ids(row)) if token == self.checkpoint.image_token_id]
@@ -134,14 +135,15 @@ class Subject:
 
 @dataclass(frozen=True)
 class KnownDraft:
-    """Drafts as long as the template's, of which a chosen share is right: random weights would accept none.
+    """Drafts as long as those of the template, of which a known share is right.
 
-    The answers are known beforehand; the engine verifies the drafts as it does any others.
+    A model with random weights would accept no draft of the template. So the drafts come from known answers. The engine
+    verifies them like any other draft.
 
     Attributes:
-        answers: token ids by expression.
-        opening: tokens that the template guesses at the beginning.
-        share: of the drafts that are right; the others are wrong from their first token on.
+        answers: token ids of the answers, by token ids of the expression.
+        opening: number of tokens that the template drafts at the beginning of an answer.
+        share: share of right drafts; the others are wrong from their first token on.
     """
 
     answers: dict[tuple[int, ...], list[int]]
@@ -149,7 +151,7 @@ class KnownDraft:
     share: float
 
     def __call__(self, expression_ids: Sequence[int], written: Sequence[int]) -> Sequence[int]:
-        """See ``Draft``: the opening at first, and after every number the two tokens of a separator."""
+        """See ``Draft``. It drafts the opening, and after every number the two tokens of a separator."""
         done, known = len(written), self.answers[tuple(expression_ids)]
         if done == 0:
             return self._spoilt(known[: self.opening], number=0)
@@ -165,17 +167,19 @@ class KnownDraft:
 
 @dataclass(frozen=True)
 class PoolSelector(Selector):
-    """Forces the size of a union, which with random weights would mean nothing: rows keep overlapping parts of a pool.
+    """Gives the union of the rows' kept tokens a fixed size: rows keep overlapping parts of a pool.
+
+    With random weights, the size of a real union would mean nothing.
 
     Attributes:
-        n_pool: visual tokens in the pool, spread evenly over all.
+        n_pool: number of visual tokens in the pool, spread evenly over the image.
     """
 
     compilable = True
     n_pool: int
 
     def __call__(self, scores: Tensor, inputs: ScorerInputs, n_keep: int) -> Tensor:
-        """See ``Selector``; ``scores`` only tell how many rows and tokens there are."""
+        """See ``Selector``; only the shape of ``scores`` is read."""
         n_rows, n_visual = scores.shape
         pool = torch.arange(self.n_pool, device=scores.device) * n_visual // self.n_pool
         starts = torch.linspace(0, self.n_pool - n_keep, n_rows, device=scores.device).long()
@@ -184,13 +188,13 @@ class PoolSelector(Selector):
 
 @dataclass(frozen=True)
 class SelectionProbe:
-    """What a method's selection was given, and what it chose.
+    """The inputs of one real selection, and its result.
 
     Attributes:
         stage: the method's only stage.
-        inputs: of one prompt.
-        n_keep: tokens to keep.
-        kept: the tokens kept, (1, n_keep).
+        inputs: the inputs of one prompt.
+        n_keep: number of tokens to keep.
+        kept: indices of the kept tokens, one list of ``n_keep``.
     """
 
     stage: Stage
@@ -200,7 +204,7 @@ class SelectionProbe:
 
     @classmethod
     def read(cls, subject: Subject, method: str, keep: float) -> SelectionProbe:
-        """Run a prompt through an engine with a method of one stage."""
+        """Run a prompt through an engine with a method of one stage, and record its selection."""
         (stage,) = subject.engine(method, keep).method.stages
         given: list[tuple[ScorerInputs, int]] = []
 
@@ -219,18 +223,20 @@ class SelectionProbe:
 
 @contextmanager
 def _unseen(layers: Sequence[LlamaDecoderLayer], dropped: Sequence[int]) -> Iterator[None]:
-    """Hide prompt positions from decoder layers, as keys."""
+    """Mask the ``dropped`` prompt positions as keys in decoder layers while the context is open."""
 
     def hide(
         layer: LlamaDecoderLayer, args: tuple[Tensor, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Tensor, ...], Any]:
         hidden = args[0]
-        n_past = kwargs["past_key_values"].get_seq_length(layer.self_attn.layer_idx)
+        # transformers 5.24 renamed the argument, so the cache is found by its type.
+        (cache,) = (value for value in kwargs.values() if isinstance(value, Cache))
+        n_past = cache.get_seq_length(layer.self_attn.layer_idx)
         n_new = hidden.shape[1]
         seen = torch.ones(n_new, n_past + n_new, dtype=torch.bool, device=hidden.device).tril(n_past)
         seen[:, dropped] = False
         own = torch.arange(n_new, device=hidden.device)
-        seen[own, n_past + own] = True  # a hidden token's own row must stay finite
+        seen[own, n_past + own] = True  # every token attends to itself, so that masked rows stay finite
         return args, kwargs | {"attention_mask": seen[None, None]}
 
     hooks = [layer.register_forward_pre_hook(hide, with_kwargs=True) for layer in layers]

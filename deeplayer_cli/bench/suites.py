@@ -1,4 +1,4 @@
-"""What is compared with what."""
+"""The suites of benchmark cases."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from deeplayer_cli.engine import Draft, Prefilled
 
 _METHOD = "deep-layer"
-_UNION = 0.3  # of the visual tokens that all expressions keep together
+_UNION = 0.3  # share of the visual tokens that all expressions keep together
 _PHOTOGRAPHS = 48
-_RIGHT = (0.0, 0.5, 1.0)  # shares of drafts that are accepted
+_RIGHT = (0.0, 0.5, 1.0)  # shares of right drafts
 
 
 @dataclass(frozen=True)
 class BenchPlan:
-    """What to vary.
+    """What the cases of a suite vary.
 
     Attributes:
-        tiles: of the image.
-        keeps: shares of visual tokens.
-        expressions: about the image, except for ``prefill`` and ``select``, which ask one.
-        n_new: answer tokens, for ``decode`` and ``e2e``.
+        tiles: numbers of tiles of the image.
+        keeps: shares of visual tokens to keep.
+        expressions: numbers of expressions about the image; ``prefill`` and ``select`` always use one.
+        n_new: number of answer tokens in ``decode`` and ``e2e``.
     """
 
     tiles: tuple[int, ...] = (4, 7)
@@ -44,12 +44,12 @@ class BenchPlan:
 
     @property
     def prunings(self) -> list[tuple[str, str, float]]:
-        """Name, method and share kept: no pruning first."""
+        """(name, method, keep) for each pruning; the unpruned model comes first."""
         return [("unpruned", "none", 1.0), *((f"{_METHOD} {keep:g}", _METHOD, keep) for keep in self.keeps)]
 
 
 def prefill(checkpoint: Checkpoint, plan: BenchPlan) -> Iterator[Case]:
-    """Pixels to the first token: transformers, the engine unpruned and pruned, FastV as published, and fewer tiles."""
+    """From pixels to the first token: transformers, the engine unpruned and pruned, FastV as published, fewer tiles."""
     for n_tiles in plan.tiles:
         subject = Subject(checkpoint, n_tiles)
         group = f"{subject.n_visual} visual tokens"
@@ -64,7 +64,7 @@ def prefill(checkpoint: Checkpoint, plan: BenchPlan) -> Iterator[Case]:
 
 
 def share(checkpoint: Checkpoint, plan: BenchPlan) -> Iterator[Case]:
-    """Pixels to the first tokens of all expressions about one image; unpruned means a prefix cache."""
+    """From pixels to the first tokens of all expressions about one image; the unpruned engine has a prefix cache."""
     for subject, group in _subjects(checkpoint, plan):
         yield _generate(subject, group, 1)
         for name, method, keep in plan.prunings:
@@ -75,7 +75,7 @@ def share(checkpoint: Checkpoint, plan: BenchPlan) -> Iterator[Case]:
 
 
 def e2e(checkpoint: Checkpoint, plan: BenchPlan) -> Iterator[Case]:
-    """Pixels to whole answers, without drafts and with drafts of which a known share is right."""
+    """From pixels to whole answers, without drafts, and with drafts of which a known share is right."""
     for subject, group in _subjects(checkpoint, plan):
         yield _generate(subject, group, plan.n_new)
         for name, method, keep in plan.prunings:
@@ -86,7 +86,7 @@ def e2e(checkpoint: Checkpoint, plan: BenchPlan) -> Iterator[Case]:
 
 
 def decode(checkpoint: Checkpoint, plan: BenchPlan) -> Iterator[Case]:
-    """The answers alone, after the prompts have been read."""
+    """Only decoding: prefill is done before and is not timed."""
     for subject, group in _subjects(checkpoint, plan):
         for name, method, keep in plan.prunings:
             yield _decode(subject, group, name, method, keep, plan.n_new)
@@ -96,7 +96,7 @@ def decode(checkpoint: Checkpoint, plan: BenchPlan) -> Iterator[Case]:
 
 
 def select(checkpoint: Checkpoint, plan: BenchPlan) -> Iterator[Case]:
-    """The selection step by itself, against the prefill that it is part of."""
+    """Only the selection, compared with the whole prefill that it is part of."""
     for n_tiles in plan.tiles:
         subject = Subject(checkpoint, n_tiles)
         for keep in plan.keeps:
@@ -108,7 +108,7 @@ def select(checkpoint: Checkpoint, plan: BenchPlan) -> Iterator[Case]:
 
 
 def pipeline(checkpoint: Checkpoint, plan: BenchPlan) -> Iterator[Case]:
-    """Files to tiles, with as many threads as `ground` would take."""
+    """From image files to tiles, with as many threads as `ground` uses."""
     del plan
     workers = min(8, os.cpu_count() or 1)
     photographs = Photographs.make(_PHOTOGRAPHS, checkpoint.tiling, workers)
@@ -135,7 +135,7 @@ def _subjects(checkpoint: Checkpoint, plan: BenchPlan) -> Iterator[tuple[Subject
 
 
 def _generate(subject: Subject, group: str, n_new: int) -> Case:
-    """Transformers asked about the first expression; each further one would take as long again."""
+    """Transformers' ``generate()`` for the first expression. Every other expression would take the same time again."""
     n = len(subject.rows)
     return Case(
         group,

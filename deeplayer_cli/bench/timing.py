@@ -1,4 +1,4 @@
-"""Cases timed in turn, round after round, so that whatever else the machine does hits all of them alike."""
+"""Times cases in turn, round after round. So other load on the machine affects all cases alike."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Case:
-    """Something to time.
+    """One piece of work to time.
 
     Attributes:
-        group: cases of one group are compared with the group's first.
-        name: what is timed.
-        run: does the work on what ``prepare`` made and returns its outcome.
-        expected: what the outcome must be, from an independent way to it; asked once, untimed.
-        times: how often the work would have to be done to do what the group's other cases do.
-        prepare: makes anew, untimed, what ``run`` uses up.
-        flops: floating-point operations of all ``times``, where they are known.
+        group: name of the group; its cases are compared with its first case.
+        name: name of the case.
+        run: does the work with the result of ``prepare`` and returns an outcome. Only this is timed.
+        expected: computes the right outcome in an independent way; called once.
+        times: factor of the measured time: so many runs do the same work as one run of the group's other cases.
+        prepare: makes the input of one ``run``; called before every run.
+        flops: FLOPs of the work, ``times`` included; None if unknown.
     """
 
     group: str
@@ -38,7 +38,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Spread:
-    """Median, least and most of several rounds."""
+    """Median, smallest and largest value of several rounds."""
 
     median: float
     least: float
@@ -52,13 +52,15 @@ class Spread:
 
 @dataclass(frozen=True)
 class Result:
-    """A timed case.
+    """The result of a timed case.
 
     Attributes:
-        case: what was timed.
-        seconds: per round.
-        speed: times as fast as the group's first case, round by round; None where the outcome was wrong.
-        fewer_flops: FLOPs of the group's first case over this one's: the speed that they alone would explain.
+        case: the case.
+        seconds: seconds per round.
+        speed: seconds of the group's first case divided by those of this case, round by round; None if the outcome was
+            wrong.
+        fewer_flops: FLOPs of the group's first case divided by those of this case: the speed that fewer FLOPs alone
+            would give. None if unknown.
     """
 
     case: Case
@@ -68,12 +70,12 @@ class Result:
 
 
 def measure(cases: Sequence[Case], rounds: int, device: torch.device) -> Iterator[Result]:
-    """Run every case once to warm up and to check it, then all of them in turn, ``rounds`` times.
+    """Run every case once to warm up and to check its outcome; then time all cases in turn, ``rounds`` times.
 
     Args:
-        cases: groups follow each other.
+        cases: the cases; cases of one group follow each other.
         rounds: at least one.
-        device: waited for before the clock is read.
+        device: the device to wait for before the clock is read.
     """
     right = [case.run(case.prepare()) == case.expected() for case in cases]
     seconds: list[list[float]] = [[] for _ in cases]

@@ -1,10 +1,10 @@
-"""From a name or a folder to a model that is ready to run.
+"""Checkpoints: from a name or a folder to a model that is ready to run.
 
-    names   locate.py: what ``--model`` may be
-    layouts original.py, native.py, random_weights.py: each describes a checkpoint in the same words, a ``Layout``
-    weights weights.py: one table of names per layout, checked whole and then streamed tensor by tensor
+    locate.py                                   finds or downloads the folder that ``--model`` names
+    original.py, native.py, random_weights.py   describe a checkpoint as a ``Layout``
+    weights.py                                  checks all tensor names and shapes, then loads tensor by tensor
 
-Nothing of a checkpoint is ever executed: its files are read as JSON, safetensors, vocabularies and sandboxed templates.
+No code of a checkpoint is ever executed. Its files are read as JSON, safetensors, vocabularies and sandboxed templates.
 """
 
 from deeplayer_cli.checkpoints.checkpoint import Checkpoint, load, read_layout

@@ -1,4 +1,4 @@
-"""Loading a checkpoint: the one way in."""
+"""Load a checkpoint: its model, tokenizer, prompt and tiling."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
 _ATTENTIONS = ("sdpa", "eager")
 _LAYOUTS = {"internvl_chat": original.read, "internvl": native.read}
 _MOST_LAYERS = 1000
-_END = "<|im_end|>"  # the only stop of the official evaluation, whatever generation_config.json says
+_END = "<|im_end|>"  # the only stop token of the official evaluation; generation_config.json is not used
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model that is ready to run, and all that belongs to it.
+    """A model that is ready to run, with its tokenizer, prompt and tiling.
 
     Attributes:
-        name: what the user asked for.
-        model: in eval mode, without gradients, on its device and in its dtype.
-        tokenizer: reproduces the original one.
+        name: name of the model, as given to ``load``.
+        model: the model in eval mode, without gradients, on its device and in its dtype.
+        tokenizer: tokenizer that gives the same ids as the checkpoint's original one.
         prompt: the grounding question in this model's chat format.
-        tiling: how this model wants images cut.
-        eos_id: the token that ends an answer.
+        tiling: how images are cut into tiles for this model.
+        eos_id: id of the token that ends an answer.
         grounding_layer: see ``Layout``.
     """
 
@@ -53,12 +53,12 @@ class Checkpoint:
 
     @property
     def image_token_id(self) -> int:
-        """The token that stands for a visual token in a prompt."""
+        """Id of the placeholder for a visual token in a prompt."""
         return int(self.model.config.image_token_id)
 
     @property
     def tokens_per_tile(self) -> int:
-        """How many visual tokens a tile becomes."""
+        """Number of visual tokens of a tile."""
         return int(self.model.config.image_seq_length)
 
 
@@ -72,17 +72,19 @@ def load(
 ) -> Checkpoint:
     """Load a model with its tokenizer, prompt and tiling.
 
-    Weights go from disk to the device one tensor at a time, so the peak is one model and one tensor.
+    Weights go from disk to the device one tensor at a time, so the peak memory is that of the model and one tensor.
 
     Args:
-        name: a folder, a Hugging Face name, ``demo``, or ``random:8b`` and its like (see ``random_weights.py``).
+        name: a folder, a Hugging Face name, ``demo``, or ``random:SIZE`` such as ``random:8b`` (see
+            ``random_weights.py``).
         revision: branch, tag or commit of a Hugging Face name.
-        dtype: ``auto`` or a dtype's name; see ``Placement.choose``.
-        device: ``auto`` or a device's name; see ``Placement.choose``.
-        attention: ``sdpa``, or ``eager`` where whole attention maps are wanted.
+        dtype: ``auto`` or the name of a dtype; see ``Placement.choose``.
+        device: ``auto`` or the name of a device; see ``Placement.choose``.
+        attention: ``sdpa``, or ``eager`` for whole attention maps.
 
     Raises:
-        DeeplayerError: anything that keeps this model from running as the original does.
+        DeeplayerError: the model does not exist, cannot be downloaded, is damaged or not supported, does not fit into
+            memory, or cannot run on this device in this dtype.
     """
     placement = Placement.choose(device, dtype)
     if attention not in _ATTENTIONS:
@@ -96,14 +98,14 @@ def load(
         folder = locate(name, revision)
         stored = stored_tensors(folder)
         if "lm_head.weight" in targets(stored, layout.rules):
-            # transformers ties by default and would then overwrite the embeddings; a stored head is a head of its own
+            # transformers ties the head to the embeddings by default; a stored head has weights of its own
             layout.config.tie_word_embeddings = False
         with refuse_bad_config(folder / "config.json"):
             model = empty_model(layout.config, placement.dtype, attention)
         require_memory(name, model.num_parameters(), placement)
         stream(plan(folder, stored, layout.rules, model), model, placement.device)
     model.tie_weights()
-    model.to(placement.device)  # what is left: the rotary frequencies
+    model.to(placement.device)  # moves the buffers, which are the rotary frequencies
     _require_cuttable(name, layout)
     return Checkpoint(
         name,
@@ -117,10 +119,14 @@ def load(
 
 
 def read_layout(name: str, revision: str | None = None) -> Layout:
-    """What a model is, apart from its weights; arguments as for ``load``.
+    """Read everything about a model except its weights.
+
+    Args:
+        name: see ``load``.
+        revision: see ``load``.
 
     Raises:
-        DeeplayerError: there is no such model, or it is not InternVL.
+        DeeplayerError: the model does not exist, cannot be downloaded, is damaged, or is not a supported InternVL.
     """
     if not name.startswith(random_weights.PREFIX):
         return _read_folder(locate(name, revision))
@@ -134,21 +140,21 @@ def _read_folder(folder: Path) -> Layout:
     config = read_json(path)
     kind = config.get("model_type")
     if not isinstance(kind, str) or kind not in _LAYOUTS:
-        raise DeeplayerError(f"{path} is of a {kind!r} model: only InternVL ({', '.join(_LAYOUTS)}) can be loaded")
+        raise DeeplayerError(f"{path} has model_type {kind!r}: only InternVL ({', '.join(_LAYOUTS)}) can be loaded")
     _refuse_absurd_depth(config, path)
     return _LAYOUTS[kind](folder, config)
 
 
 def _refuse_absurd_depth(config: dict[str, Any], path: Path) -> None:
-    """Refuse a configuration that would take forever only to be read by transformers."""
+    """Refuse a configuration with so many layers that transformers would need very long to read it."""
     for part in (config, *(value for value in config.values() if isinstance(value, dict))):
         depth = part.get("num_hidden_layers", 0)
         if isinstance(depth, int) and depth > _MOST_LAYERS:
-            raise DeeplayerError(f"{path} promises {depth:,} layers: this checkpoint is not to be trusted")
+            raise DeeplayerError(f"{path} gives the model {depth:,} layers: do not trust this checkpoint")
 
 
 def _require_cuttable(name: str, layout: Layout) -> None:
-    """Make sure that a prompt encoded piece by piece is the prompt encoded whole."""
+    """Check that the prompt has the same ids when it is encoded piece by piece as when it is encoded whole."""
     tokenizer, prompt = layout.tokenizer, layout.prompt
     word = "man"
     pieces = [

@@ -1,4 +1,4 @@
-"""Reading a checkpoint's files without trusting them."""
+"""Read the files of a checkpoint as untrusted input."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _FLOATS = ("F64", "F32", "F16", "BF16")
-_JSON_LIMIT = 64 * 2**20  # bytes; the largest tokenizer.json in use has 11 million
+_JSON_LIMIT = 64 * 2**20  # bytes; the largest tokenizer.json in use has 11 million bytes
 
 
 def read_text(path: Path) -> str:
     """Read a text file of a checkpoint.
 
     Raises:
-        DeeplayerError: it is missing, too large, or not UTF-8.
+        DeeplayerError: the file is missing, larger than 64 MiB, or not UTF-8.
     """
     try:
         if path.stat().st_size > _JSON_LIMIT:
             raise DeeplayerError(
-                f"{path} is larger than {_JSON_LIMIT // 2**20} MiB: this is no file of an InternVL checkpoint"
+                f"{path} is larger than {_JSON_LIMIT // 2**20} MiB: no text file of InternVL is that large"
             )
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -41,7 +41,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON file whose content is an object.
 
     Raises:
-        DeeplayerError: the file cannot be read, or holds anything else.
+        DeeplayerError: the file cannot be read, is not JSON, or holds a JSON value that is not an object.
     """
     text = read_text(path)
     try:
@@ -49,13 +49,18 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise DeeplayerError(f"{path} is not valid JSON ({error}): download the checkpoint again") from error
     if not isinstance(content, dict):
-        raise DeeplayerError(f"{path} holds a JSON {type(content).__name__} where an object belongs")
+        raise DeeplayerError(f"{path} holds a JSON {type(content).__name__}, but must hold an object")
     return content
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where one tensor of a checkpoint lies."""
+    """The location and the shape of a stored tensor.
+
+    Attributes:
+        file: safetensors file that holds the tensor.
+        shape: shape of the tensor.
+    """
 
     file: Path
     shape: tuple[int, ...]
@@ -65,20 +70,19 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     """List the tensors of a checkpoint folder by name, from the headers of its safetensors files.
 
     Raises:
-        DeeplayerError: there are none, a file is missing or damaged, lies outside the folder, or is not of floats.
+        DeeplayerError: the folder has no safetensors files, a file is missing, damaged or outside of the folder, or a
+            tensor does not have a float dtype.
     """
     index = folder / INDEX
     promised = _weight_map(index) if index.is_file() else {}
     names = sorted(set(promised.values())) or [SINGLE]
     if outside := [name for name in names if Path(name).name != name]:
-        raise DeeplayerError(
-            f"{index} points outside its folder, to {outside[0]!r}: this checkpoint is not to be trusted"
-        )
+        raise DeeplayerError(f"{index} points outside its folder, to {outside[0]!r}: do not trust this checkpoint")
     found: dict[str, StoredTensor] = {}
     for file in (folder / name for name in names):
         found.update(_headers(file))
     if absent := [name for name in promised if name not in found]:
-        raise DeeplayerError(f"{index} promises {absent[0]!r}, which no file holds: download the checkpoint again")
+        raise DeeplayerError(f"{index} lists {absent[0]!r}, but no file holds it: download the checkpoint again")
     return found
 
 
@@ -93,7 +97,7 @@ def _headers(file: Path) -> dict[str, StoredTensor]:
     if not file.is_file():
         raise DeeplayerError(_missing(file))
     with open_tensors(file) as tensors:
-        slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 - it is no dict
+        slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 - not a dict
         if odd := [name for name, part in slices.items() if part.get_dtype() not in _FLOATS]:
             kind = slices[odd[0]].get_dtype()
             raise DeeplayerError(
@@ -104,10 +108,10 @@ def _headers(file: Path) -> dict[str, StoredTensor]:
 
 @contextmanager
 def open_tensors(file: Path) -> Iterator[Any]:
-    """Open a safetensors file for lazy reading on the CPU.
+    """Open a safetensors file as a context manager, for lazy reading on the CPU.
 
     Raises:
-        DeeplayerError: the file cannot be read, here or inside the ``with`` block.
+        DeeplayerError: the file cannot be read, on opening or inside the ``with`` block.
     """
     try:
         with safe_open(file, framework="pt", device="cpu") as tensors:
@@ -118,5 +122,5 @@ def open_tensors(file: Path) -> Iterator[Any]:
 
 def _missing(file: Path) -> str:
     if any(path.suffix in PICKLES for path in file.parent.iterdir()):
-        return f"{file.parent} has its weights only as a pickle, which can run code: convert it to {SINGLE}"
+        return f"{file.parent} has its weights only as a pickle, and a pickle can run code: convert it to {SINGLE}"
     return f"{file.parent} has no {file.name}: download the checkpoint again"

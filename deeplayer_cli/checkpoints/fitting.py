@@ -1,4 +1,4 @@
-"""Whether a model fits, asked before its first weight is read."""
+"""Check that a model fits into the free memory before its weights are read."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _GIB = 2**30
 
 
 def require_memory(name: str, parameters: int, placement: Placement) -> None:
-    """Refuse a model whose weights do not fit into the memory that is free.
+    """Refuse a model whose weights do not fit into the free memory.
 
     Args:
-        name: what the user called the model.
-        parameters: how many it has.
-        placement: where it would go.
+        name: name of the model, for the message.
+        parameters: number of parameters.
+        placement: device and dtype of the weights.
 
     Raises:
-        DeeplayerError: it does not fit; the message has the numbers and says what would.
+        DeeplayerError: the weights do not fit. The message gives the sizes, and dtypes or models that fit.
     """
     free, needed = free_bytes(placement.device), parameters * placement.dtype.itemsize
     if free is None or needed <= free:

@@ -1,4 +1,4 @@
-"""A short name for what a checkpoint contains, without reading all of it."""
+"""Digests that identify a checkpoint or a loaded model from samples of its weights."""
 
 from __future__ import annotations
 
@@ -22,17 +22,20 @@ _SAMPLE_WEIGHTS = 64
 
 
 def identify(name: str, revision: str | None) -> str:
-    """Digest of a checkpoint: its small files whole, of each weights file the size, both ends and 64 samples between.
+    """Compute a digest of a checkpoint.
 
-    Two trainings of one architecture differ nearly everywhere, so samples tell them apart; the whole of an 8B model
-    would take a minute to read. Random weights are known by their name.
+    It covers all small files and, of each weights file, the size and 65 evenly spaced samples of 4 KiB. Reading all of
+    an 8B model would take a minute. Samples are enough, because two trained models differ in nearly all weights.
 
     Args:
         name: see ``load``.
         revision: see ``load``.
 
+    Returns:
+        16 hexadecimal digits, or ``name`` itself for random weights.
+
     Raises:
-        DeeplayerError: there is no such checkpoint, it cannot be had, or cannot be read.
+        DeeplayerError: the checkpoint does not exist, cannot be downloaded, or cannot be read.
     """
     if name.startswith(random_weights.PREFIX):
         return name
@@ -49,7 +52,10 @@ def identify(name: str, revision: str | None) -> str:
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Digest of a loaded model's weights: the beginning of each, rounded to bfloat16, so that no dtype changes it."""
+    """Compute a digest of a loaded model's weights: 16 hexadecimal digits.
+
+    It covers the first 64 elements of each parameter, rounded to bfloat16, so that it does not depend on the dtype.
+    """
     digest = hashlib.blake2b(digest_size=8)
     for name, weight in model.named_parameters():
         beginning = weight.detach().flatten()[:_SAMPLE_WEIGHTS].bfloat16().view(torch.int16).cpu()

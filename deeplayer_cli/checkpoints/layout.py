@@ -1,4 +1,4 @@
-"""What a checkpoint is, apart from its weights: the same words for every layout."""
+"""The description of a checkpoint without its weights, common to all layouts."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Layout:
-    """A checkpoint as read from its small files.
+    """The description of a checkpoint, read from its small files.
 
     Attributes:
-        config: the native configuration; its ``tie_word_embeddings`` says that the output head may be missing.
-        tokenizer: the checkpoint's own.
+        config: transformers' configuration; with ``tie_word_embeddings``, the checkpoint need not store an output head.
+        tokenizer: tokenizer of the checkpoint.
         prompt: the grounding prompt in the checkpoint's chat format.
-        tiling: how the checkpoint wants images cut.
-        rules: how its tensors are called and cut.
-        grounding_layer: the decoder layer, counted from 1, where the checkpoint says that its attention finds what an
-            expression means.
+        tiling: how images are cut into tiles for this model.
+        rules: rules that map stored tensors to the model's parameters.
+        grounding_layer: ``grounding_layer`` of the checkpoint's configuration: the decoder layer, counted from 1,
+            whose attention shows best which object an expression refers to. None if the checkpoint names none.
     """
 
     config: InternVLConfig
@@ -45,7 +45,7 @@ class Layout:
 
 
 def tokens_per_tile(config: InternVLConfig) -> int:
-    """Visual tokens that one tile becomes: patches, thinned by pixel shuffle in both directions."""
+    """Compute the number of visual tokens of a tile: its patches, reduced by pixel shuffle in both directions."""
     height, width = (
         int(side // patch * config.downsample_ratio)
         for side, patch in zip(config.vision_config.image_size, config.vision_config.patch_size, strict=True)
@@ -54,16 +54,16 @@ def tokens_per_tile(config: InternVLConfig) -> int:
 
 
 def empty_model(config: InternVLConfig, dtype: torch.dtype, attention: str) -> InternVLForConditionalGeneration:
-    """Build the model without memory for its weights.
+    """Build the model without allocating memory for its weights.
 
     Args:
-        config: the native configuration.
-        dtype: of the weights.
+        config: transformers' configuration.
+        dtype: dtype of the weights.
         attention: ``sdpa`` or ``eager``.
 
     Returns:
-        A model in eval mode whose parameters lie on the ``meta`` device and whose buffers, which no checkpoint stores,
-        are real and on the CPU.
+        A model in eval mode. Its parameters are on the ``meta`` device. Its buffers, which no checkpoint stores, have
+        values and are on the CPU.
     """
     with torch.device("meta"):
         model = InternVLForConditionalGeneration._from_config(config, dtype=dtype, attn_implementation=attention)
@@ -74,15 +74,18 @@ def empty_model(config: InternVLConfig, dtype: torch.dtype, attention: str) -> I
 
 @contextmanager
 def refuse_bad_config(path: Path) -> Iterator[None]:
-    """Turn what transformers says about a bad configuration into one sentence about the file.
+    """Turn errors about a bad configuration into one sentence that names the file; a context manager.
+
+    Args:
+        path: the configuration file.
 
     Raises:
-        DeeplayerError: the block failed on a missing, mistyped or contradictory value.
+        DeeplayerError: a value that the ``with`` block reads is missing, has the wrong type, or contradicts another.
     """
     try:
         yield
     except KeyError as error:
-        raise DeeplayerError(f"{path} has no {error}: this is no complete InternVL configuration") from error
+        raise DeeplayerError(f"{path} has no {error}: this InternVL configuration is not complete") from error
     except (
         TypeError,
         ValueError,

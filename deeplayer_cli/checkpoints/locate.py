@@ -1,4 +1,4 @@
-"""What ``--model`` may be, and the folder it means."""
+"""Find or download the folder that ``--model`` names."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _LOG = logging.getLogger("deeplayer")
 
 
 def locate(name: str, revision: str | None) -> Path:
-    """Find the folder of a checkpoint, downloading it where needed.
+    """Find the folder of a checkpoint, and download it if needed.
 
     Args:
         name: ``demo`` (the model that comes with this package), a folder, or a Hugging Face name such as
-            ``OpenGVLab/InternVL2_5-8B``. A folder that is called ``demo`` is ``./demo``.
+            ``OpenGVLab/InternVL2_5-8B``. For a folder with the name ``demo``, use ``./demo``.
         revision: branch, tag or commit of a Hugging Face name.
 
     Raises:
-        DeeplayerError: there is no such thing, or it cannot be had.
+        DeeplayerError: the name is neither a folder nor a Hugging Face name, or the download fails.
     """
     if name == DEMO and not DEMO_FOLDER.is_dir():
         raise DeeplayerError(f"the demo model is missing from {DEMO_FOLDER}: install deeplayer again")
@@ -43,7 +43,8 @@ def locate(name: str, revision: str | None) -> Path:
         return folder
     if not _HUB_NAME.fullmatch(name):
         raise DeeplayerError(
-            f"--model {name!r} is no folder and no Hugging Face name: use a folder, OWNER/NAME, {DEMO} or random:8b"
+            f"--model {name!r} is neither a folder nor a Hugging Face name: use a folder, OWNER/NAME, {DEMO} or "
+            "random:8b"
         )
     return _download(name, revision)
 
@@ -59,7 +60,7 @@ def _folder(name: str) -> Path | None:
 def _download(name: str, revision: str | None) -> Path:
     where = f"{name} at revision {revision}" if revision else name
     try:
-        with contextlib.suppress(DryRunError):  # unreachable: the copy that was downloaded before may do
+        with contextlib.suppress(DryRunError):  # the hub is unreachable: an earlier download may be there
             wanted = snapshot_download(name, revision=revision, allow_patterns=_FILES, dry_run=True)
             if size := sum(file.file_size or 0 for file in wanted if file.will_download):
                 _LOG.info(
@@ -81,7 +82,7 @@ def _download(name: str, revision: str | None) -> Path:
         raise DeeplayerError(
             f"{name} is neither a folder here nor a public model on https://huggingface.co: check the spelling"
         ) from error
-    except Exception as error:  # whatever the network, the disk or the hub's client library come up with
+    except Exception as error:  # any error of the network, the disk or the hub's client
         raise DeeplayerError(
             f"cannot download {where} ({type(error).__name__}), and it is not in {constants.HF_HUB_CACHE}: check "
             f"network and disk, or give a folder that holds it, or use --model {DEMO}"

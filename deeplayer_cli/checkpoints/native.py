@@ -1,4 +1,4 @@
-"""The layout of transformers' own InternVL (``model_type: internvl``): the ``-hf`` checkpoints and the demo."""
+"""The native layout, that of transformers (``model_type: internvl``): the ``-hf`` checkpoints and the demo."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from deeplayer_cli.models.internvl.vision import IMAGENET_MEAN, IMAGENET_STD
 if TYPE_CHECKING:
     from pathlib import Path
 
-_MAX_TILES = 6  # the official grounding evaluation's
+_MAX_TILES = 6  # as in the official grounding evaluation
 _TEXT_CONFIGS = {"llama": LlamaConfig, "qwen2": Qwen2Config}
-_ROPE = {"rope_theta", "rope_scaling"}  # read by the text configurations, which have no fields of these names
+_ROPE = {"rope_theta", "rope_scaling"}  # the text configurations read these keys, but have no fields of these names
 
-# Old names first; they are transformers' own, ``conversion_mapping.py`` ("llava").
+# Old names first. They follow huggingface/transformers, ``conversion_mapping.py`` ("llava").
 RULES = (
     TensorRule("language_model.lm_head.{rest}", ("lm_head.{rest}",)),
     TensorRule("language_model.model.{rest}", ("model.language_model.{rest}",)),
@@ -40,21 +40,23 @@ def read(folder: Path, config: dict[str, Any]) -> Layout:
     """Describe a checkpoint folder in the native layout.
 
     Args:
-        folder: holds the files of tokenizer, chat template and image processor.
-        config: the content of its ``config.json``.
+        folder: folder with the files of tokenizer, chat template and image processor.
+        config: content of its ``config.json``.
 
     Raises:
-        DeeplayerError: a file is missing or holds what cannot be reproduced, named.
+        DeeplayerError: a file is missing, or a value in it is not supported. The message names the file or value.
     """
     path = folder / "config.json"
     tokenizer = FastTokenizer.read(folder)
     with refuse_bad_config(path):
         native = internvl_config(config)
         if native.image_token_id != tokenizer.token_id(IMAGE_CONTEXT):
-            raise ValueError(f"image_token_id {native.image_token_id} is not the tokenizer's {IMAGE_CONTEXT}")
+            raise ValueError(f"image_token_id {native.image_token_id} is not the tokenizer's id of {IMAGE_CONTEXT}")
         tiling = read_tiling(folder)
         if (tiling.tile_size, tiling.tile_size) != tuple(native.vision_config.image_size):
-            raise ValueError(f"image_size {native.vision_config.image_size}, but tiles of {tiling.tile_size} pixels")
+            raise ValueError(
+                f"image_size is {native.vision_config.image_size}, but a tile has {tiling.tile_size} pixels"
+            )
         layer = _grounding_layer(config, native.text_config.num_hidden_layers)
     return Layout(native, tokenizer, read_prompt(folder, tokenizer), tiling, RULES, layer)
 
@@ -62,19 +64,24 @@ def read(folder: Path, config: dict[str, Any]) -> Layout:
 def _grounding_layer(config: dict[str, Any], n_layers: int) -> int | None:
     layer = config.get("grounding_layer")
     if layer is not None and not (isinstance(layer, int) and 0 < layer < n_layers):
-        raise ValueError(f"grounding_layer {layer!r} of {n_layers} layers")
+        raise ValueError(f"grounding_layer {layer!r} is not an integer from 1 to {n_layers - 1}")
     return layer
 
 
 def internvl_config(config: dict[str, Any]) -> InternVLConfig:
-    """Build the configuration from the fields that describe a model; a KeyError or ValueError says what is wrong.
+    """Build transformers' configuration from the content of a native ``config.json``.
 
-    Fields about anything else are left out: some of them, such as the name of an attention kernel, fetch code.
+    Only fields that describe the model are used. Others are left out, because some of them load code, such as the
+    name of an attention kernel.
+
+    Raises:
+        KeyError: a field is missing.
+        ValueError: a value is not supported, or contradicts another.
     """
     text = config["text_config"]
     kind = _TEXT_CONFIGS.get(text["model_type"])
     if kind is None:
-        raise ValueError(f"language model {text['model_type']!r}; supported are {', '.join(_TEXT_CONFIGS)}")
+        raise ValueError(f"the language model must be {' or '.join(_TEXT_CONFIGS)}, not {text['model_type']!r}")
     if text.get("use_sliding_window"):
         raise ValueError("sliding-window attention is not supported")
     native = InternVLConfig(
@@ -84,16 +91,20 @@ def internvl_config(config: dict[str, Any]) -> InternVLConfig:
     )
     if native.image_seq_length != tokens_per_tile(native):
         raise ValueError(
-            f"image_seq_length {native.image_seq_length} is not what {tokens_per_tile(native)} patches give"
+            f"image_seq_length is {native.image_seq_length}, but a tile has {tokens_per_tile(native)} visual tokens"
         )
     return native
 
 
 def read_tiling(folder: Path) -> Tiling:
-    """Read how images are cut from the image processor's configuration.
+    """Read from the image processor's configuration how images are cut into tiles.
+
+    Args:
+        folder: folder with ``preprocessor_config.json`` or ``processor_config.json``.
 
     Raises:
-        DeeplayerError: it is missing, or normalises in another way than InternVL.
+        DeeplayerError: the file is missing or not complete, it normalises pixels in another way than InternVL, or its
+            tiles are not square.
     """
     path = folder / "preprocessor_config.json"
     if path.is_file():
@@ -109,12 +120,12 @@ def read_tiling(folder: Path) -> Tiling:
             raise ValueError
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DeeplayerError(
-            f"{path} does not say size, max_patches, image_mean and image_std of InternVL's images"
+            f"{path} does not have a valid size, max_patches, image_mean and image_std: download the checkpoint again"
         ) from error
     if (mean, std) != (IMAGENET_MEAN, IMAGENET_STD) or height != width:
         raise DeeplayerError(
             f"{path} has image_mean {mean}, image_std {std} and size {width}x{height}: InternVL has {IMAGENET_MEAN}, "
-            f"{IMAGENET_STD} and squares, and only that is supported"
+            f"{IMAGENET_STD} and square tiles, and nothing else is supported"
         )
     return Tiling(tile_size=height, min_tiles=least, max_tiles=min(_MAX_TILES, most))
 
@@ -122,8 +133,13 @@ def read_tiling(folder: Path) -> Tiling:
 def read_prompt(folder: Path, tokenizer: Tokenizer) -> GroundingPrompt:
     """Put the grounding question into the checkpoint's own chat template.
 
+    Args:
+        folder: folder with ``tokenizer_config.json`` and the chat template.
+        tokenizer: tokenizer of the checkpoint.
+
     Raises:
-        DeeplayerError: there is no template, it fails, or it does not show image and question once each.
+        DeeplayerError: the template is missing or fails, or its text does not have the image and then the question,
+            once each.
     """
     settings = read_json(folder / "tokenizer_config.json")
     path, template = _chat_template(folder, settings)
@@ -133,10 +149,10 @@ def read_prompt(folder: Path, tokenizer: Tokenizer) -> GroundingPrompt:
         (text,), _ = render_jinja_template([messages], chat_template=template, add_generation_prompt=True, **special)
         bos = special.get("bos_token") or ""
         if bos and tokenizer.encode("") == [tokenizer.token_id(bos)]:
-            text = text.removeprefix(bos)  # the tokenizer writes it already
+            text = text.removeprefix(bos)  # the tokenizer adds it
         return GroundingPrompt.cut(text.replace(IMAGE_CONTEXT, f"{IMAGE_START}{IMAGE_CONTEXT}{IMAGE_END}"))
     except (TemplateError, ValueError, TypeError, ArithmeticError) as error:
-        raise DeeplayerError(f"the chat template in {path} cannot ask a grounding question ({error})") from error
+        raise DeeplayerError(f"the chat template in {path} does not give a grounding prompt ({error})") from error
 
 
 def _chat_template(folder: Path, settings: dict[str, Any]) -> tuple[Path, str]:
@@ -152,7 +168,7 @@ def _chat_template(folder: Path, settings: dict[str, Any]) -> tuple[Path, str]:
 
 
 def _content(token: Any) -> Any:
-    """The text of a special token, which is written as text or as an object."""
+    """Return the text of a special token; the file stores it as text or as an object."""
     return token.get("content") if isinstance(token, dict) else token
 
 

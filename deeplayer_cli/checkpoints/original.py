@@ -1,7 +1,8 @@
-"""OpenGVLab's own layout (``model_type: internvl_chat``), read without its remote code.
+"""The original layout, that of OpenGVLab (``model_type: internvl_chat``), read without its remote code.
 
-Names and the cut of ``wqkv`` follow huggingface/transformers, ``internvl/convert_internvl_weights_to_hf.py``; the
-configuration follows OpenGVLab/InternVL, ``internvl_chat/internvl/model/internvl_chat/configuration_internvl_chat.py``.
+Tensor names and the split of ``wqkv`` follow huggingface/transformers, ``internvl/convert_internvl_weights_to_hf.py``.
+The configuration follows OpenGVLab/InternVL,
+``internvl_chat/internvl/model/internvl_chat/configuration_internvl_chat.py``.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-# What the native model or the prompt take for granted: key, the original's default, the only value that works.
+# Settings that the native model or the prompt relies on: key, default of the original, the only supported value.
 _RELIED_ON: tuple[tuple[str, Any, Any], ...] = (
     ("template", None, "internvl2_5"),
     ("ps_version", "v1", "v2"),
     ("select_layer", -1, -1),
 )
-_MAX_TILES = 6  # the official grounding evaluation's, not the 12 in config.json
+_MAX_TILES = 6  # as in the official grounding evaluation, not the 12 of config.json
 
 _VIT, _NATIVE_VIT = "vision_model.encoder.layers.{layer}.", "model.vision_tower.encoder.layer.{layer}."
 _VISION_RULES = (
@@ -61,7 +62,11 @@ _LLM, _NATIVE_LLM = "language_model.model.layers.{layer}.", "model.language_mode
 
 
 def internlm2_rules(text: LlamaConfig) -> tuple[TensorRule, ...]:
-    """How InternLM2 names its tensors."""
+    """Return the rules that map InternLM2's tensors to the native model.
+
+    Args:
+        text: configuration of the language model; gives the split of ``wqkv``.
+    """
     split = partial(grouped, kv_heads=text.num_key_value_heads, head_dim=text.head_dim)
     names = {
         "attention.wo": "self_attn.o_proj",
@@ -83,7 +88,7 @@ def internlm2_rules(text: LlamaConfig) -> tuple[TensorRule, ...]:
 
 
 def qwen2_rules(_: Qwen2Config) -> tuple[TensorRule, ...]:
-    """How Qwen2 names its tensors: as transformers does."""
+    """Return the rules that map Qwen2's tensors to the native model; their names differ in the prefix only."""
     return (
         TensorRule("language_model.model.{rest}", ("model.language_model.{rest}",)),
         TensorRule("language_model.lm_head.weight", ("lm_head.weight",)),
@@ -91,16 +96,16 @@ def qwen2_rules(_: Qwen2Config) -> tuple[TensorRule, ...]:
 
 
 def grouped(wqkv: Tensor, *, kv_heads: int, head_dim: int) -> tuple[Tensor, ...]:
-    """Cut InternLM2's fused projection into query, key and value.
+    """Split InternLM2's fused projection into query, key and value.
 
     Args:
-        wqkv: [kv_heads * (groups + 2) * head_dim, hidden]; each key head's rows are its group of query heads, the key
-            and the value.
-        kv_heads: key and value heads.
+        wqkv: [kv_heads * (groups + 2) * head_dim, hidden]. For each key head, the rows are those of its group of query
+            heads, of the key, and of the value.
+        kv_heads: number of key and value heads.
         head_dim: width of a head.
 
     Returns:
-        [kv_heads * groups * head_dim, hidden] and two of [kv_heads * head_dim, hidden].
+        Query, [kv_heads * groups * head_dim, hidden]; key and value, each [kv_heads * head_dim, hidden].
     """
     heads = wqkv.view(kv_heads, -1, head_dim, *wqkv.shape[1:])
     return tuple(part.reshape(-1, *wqkv.shape[1:]) for part in (heads[:, :-2], heads[:, -2], heads[:, -1]))
@@ -108,7 +113,13 @@ def grouped(wqkv: Tensor, *, kv_heads: int, head_dim: int) -> tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class DecoderFamily:
-    """What differs between the language models that the original layout carries."""
+    """The parts of the original layout that depend on the language model.
+
+    Attributes:
+        config: class of the language model's configuration.
+        rules: returns the rules for the tensors, from the language model's configuration.
+        tokenizer: reads the tokenizer from the checkpoint folder.
+    """
 
     config: Callable[..., LlamaConfig | Qwen2Config]
     rules: Callable[[Any], tuple[TensorRule, ...]]
@@ -125,11 +136,12 @@ def read(folder: Path, config: dict[str, Any]) -> Layout:
     """Describe a checkpoint folder in the original layout.
 
     Args:
-        folder: holds the tokenizer's files.
-        config: the content of its ``config.json``.
+        folder: folder with the tokenizer's files.
+        config: content of its ``config.json``.
 
     Raises:
-        DeeplayerError: a model, template or value that cannot be reproduced, named.
+        DeeplayerError: a file is missing or damaged, or a value in it is not supported. The message names the file and
+            the value.
     """
     path = folder / "config.json"
     for key, default, needed in _RELIED_ON:
@@ -151,7 +163,16 @@ def read(folder: Path, config: dict[str, Any]) -> Layout:
 
 
 def internvl_config(config: dict[str, Any], image_token_id: int) -> InternVLConfig:
-    """Translate the original ``config.json``; a KeyError or ValueError says what is wrong with it."""
+    """Translate the content of an original ``config.json`` into transformers' configuration.
+
+    Args:
+        config: content of ``config.json``.
+        image_token_id: id of the placeholder for a visual token.
+
+    Raises:
+        KeyError: a field is missing.
+        ValueError: a value is not supported.
+    """
     vision, text = config["vision_config"], config["llm_config"]
     if vision.get("qk_normalization") and vision["layer_norm_eps"] != 1e-6:
         raise ValueError(f"layer_norm_eps {vision['layer_norm_eps']} with qk_normalization; only 1e-06 is supported")
@@ -170,7 +191,7 @@ def internvl_config(config: dict[str, Any], image_token_id: int) -> InternVLConf
             layer_norm_eps=vision["layer_norm_eps"],
             attention_bias=vision["qkv_bias"],
             use_qk_norm=vision["qk_normalization"],
-            use_mean_pooling=True,  # not about pooling: it leaves out a last norm, which the original does not have
+            use_mean_pooling=True,  # no pooling here: it omits a last norm, as the original does
         ),
         text_config=_LANGUAGE_MODELS[text["architectures"][0]].config(
             vocab_size=text["vocab_size"],

@@ -1,7 +1,7 @@
-"""Random weights in the exact shape of a published model, for measuring speed where the checkpoint is not at hand.
+"""Models with random weights in the exact shapes of published models, to measure speed without the checkpoint.
 
-The answers mean nothing. Tokenizer and prompt are the demo's, so a prompt has about as many tokens as the real one but
-not the same ones.
+Their answers are meaningless. Tokenizer and prompt are those of the demo, so a prompt has about as many tokens as that
+of the published model, but other tokens.
 """
 
 from __future__ import annotations
@@ -29,10 +29,13 @@ _STD = 0.02
 
 
 def read(name: str) -> Layout:
-    """Describe ``random:SIZE``.
+    """Describe the model ``random:SIZE``.
+
+    Args:
+        name: ``random:`` and the name of a size in ``sizes.py``.
 
     Raises:
-        DeeplayerError: no such size, or the demo's tokenizer is missing.
+        DeeplayerError: the size does not exist, or the demo's tokenizer is missing.
     """
     sizes = {f"{PREFIX}{size.name}": size for size in (*SIZES, MINI)}
     if name not in sizes:
@@ -44,9 +47,14 @@ def read(name: str) -> Layout:
 
 
 def fill(model: nn.Module, device: torch.device) -> None:
-    """Give a model on the ``meta`` device the same random weights every time, drawn on ``device`` itself.
+    """Fill a model on the ``meta`` device with random weights, drawn on ``device`` from a fixed seed.
 
-    Norms scale by one and everything else is normal, so activations stay finite through all layers.
+    Weights of norms are 1. All other parameters are normal with standard deviation 0.02, so activations stay finite in
+    all layers.
+
+    Args:
+        model: model with parameters on the ``meta`` device.
+        device: device of the new parameters.
     """
     generator = torch.Generator(device).manual_seed(0)
     for name, _ in list(model.named_parameters()):

@@ -1,6 +1,7 @@
-"""The published sizes of InternVL2.5, as numbers, and one small one to measure speed with where there is no GPU.
+"""The published sizes of InternVL2.5, and a small size to measure speed without a GPU.
 
-From the ``config.json`` of OpenGVLab's InternVL2.5 checkpoints: only what decides the shape of a tensor.
+The numbers are from the ``config.json`` of OpenGVLab's InternVL2.5 checkpoints. Only those that determine the shape of
+a tensor are here.
 """
 
 from __future__ import annotations
@@ -11,7 +12,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class HalfShape:
-    """The dimensions of one half of a model; ``kv_heads`` and ``vocabulary`` are the language model's alone."""
+    """The dimensions of one half of a model, the vision tower or the language model.
+
+    Attributes:
+        hidden: width.
+        layers: number of layers.
+        heads: number of attention heads.
+        intermediate: width of the MLPs.
+        kv_heads: number of key and value heads; language model only.
+        vocabulary: number of token ids; language model only.
+    """
 
     hidden: int
     layers: int
@@ -23,12 +33,12 @@ class HalfShape:
 
 @dataclass(frozen=True)
 class PublishedSize:
-    """One size.
+    """One size of the model.
 
     Attributes:
-        name: as in ``random:NAME``.
-        parameters: their number.
-        vision: InternViT 300M or 6B, or a small stand-in.
+        name: name of the size, as in ``random:NAME``.
+        parameters: number of parameters.
+        vision: dimensions of the vision tower: InternViT 300M, InternViT 6B or a small one.
         family: class name of the language model in the original ``config.json``.
         text: dimensions of the language model.
     """
@@ -40,7 +50,7 @@ class PublishedSize:
     text: HalfShape
 
     def original_config(self) -> dict[str, Any]:
-        """The ``config.json`` of this size in the original layout, as far as it describes shapes."""
+        """Return the fields of the original ``config.json`` that describe the model of this size."""
         is_6b = self.vision is _VIT_6B
         return {
             "downsample_ratio": 0.5,
@@ -99,4 +109,4 @@ SIZES = (
 )
 
 MINI = PublishedSize("mini", 122_093_696, _VIT_MINI, _INTERNLM2, HalfShape(512, 32, 8, 1792, 2, 11_600))
-"""As deep as the 8B, an eighth as wide: speed on a CPU shows at it in seconds."""
+"""As many layers as the 8B, and an eighth of its width: a measurement on a CPU takes seconds."""

@@ -1,7 +1,7 @@
-"""Text to token ids and back, exactly as the model's original tokenizer does it.
+"""Tokenizers that give exactly the same ids as the model's original tokenizer.
 
-An expression comes from a stranger. Written into a prompt as it is, ``</ref><|im_end|>`` would become the very tokens
-that steer the model, so expressions have an encoding of their own that cannot produce them.
+An expression is untrusted input. In a prompt, the text ``</ref><|im_end|>`` would become special tokens, which control
+the model. So expressions have an encoding of their own, which never produces special tokens.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-_RESERVED_PIECE = "[UNUSED_TOKEN_"  # InternLM2's spare pieces; its later special tokens live in some of them
+_RESERVED_PIECE = "[UNUSED_TOKEN_"  # InternLM2's spare pieces; special tokens that were added later use some of them
 
-# From huggingface/transformers, ``tokenization_utils_base.py`` (``clean_up_tokenization``), which InternLM2's decoding
-# ends with whatever the configuration says.
+# From huggingface/transformers, ``tokenization_utils_base.py`` (``clean_up_tokenization``). InternLM2's decoding always
+# ends with these replacements, whatever its configuration.
 _CLEAN_UP = (
     *((f" {mark}", mark) for mark in (".", "?", "!", ",")),
     (" ' ", "'"),
@@ -35,54 +35,55 @@ _CLEAN_UP = (
 
 
 class Tokenizer(Protocol):
-    """What the engine needs of a tokenizer.
+    """The interface of a tokenizer.
 
     Attributes:
-        sha256: of tokenizer.model, or of tokenizer.json as the tokenizers library writes it; equal ones encode alike.
-        unknown_id: what text becomes that the vocabulary cannot spell; None where it can spell everything.
+        sha256: hexadecimal digest of tokenizer.model, or of tokenizer.json as the tokenizers library writes it.
+            Tokenizers with equal digests give equal ids.
+        unknown_id: id of the unknown token, for text that the vocabulary cannot encode; None if it can encode any text.
     """
 
     sha256: str
     unknown_id: int | None
 
     def encode(self, text: str) -> list[int]:
-        """Encode a whole prompt: begins as the checkpoint begins, and special tokens in the text become their ids."""
+        """Encode a whole prompt with special tokens, and put the beginning-of-sequence token first if there is one."""
 
     def encode_piece(self, text: str) -> list[int]:
-        """Encode a later piece of a cut prompt: as ``encode``, without the beginning-of-sequence token."""
+        """Encode a later piece of a prompt: as ``encode``, but without the beginning-of-sequence token."""
 
     def encode_expression(self, text: str) -> list[int]:
-        """Encode text that shall be nothing but text.
+        """Encode text without special tokens.
 
-        No id of a special, added or reserved token comes out, whatever the text. Text without the literal of such a
-        token is encoded as ``encode_piece`` does.
+        The result never has the id of a special, added or reserved token, except that of the unknown token. Text
+        without the literal of such a token is encoded as by ``encode_piece``.
 
         Raises:
             RowError: the text is not valid Unicode.
         """
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Turn ids into text; special tokens vanish."""
+        """Decode ids into text; special tokens are left out."""
 
     def token_id(self, token: str) -> int:
-        """The id of a special or added token.
+        """Return the id of a special or added token.
 
         Raises:
-            DeeplayerError: the vocabulary does not have it.
+            DeeplayerError: the tokenizer does not have this token.
         """
 
 
 class SentencePieceTokenizer:
-    """InternLM2's tokenizer: a sentencepiece model around which added tokens are cut out of the text first.
+    """InternLM2's tokenizer: first the added tokens are cut out of the text, then sentencepiece encodes the rest.
 
-    Follows ``tokenization_internlm2.py`` of OpenGVLab/InternVL, as transformers 4.45 runs it.
+    It follows ``tokenization_internlm2.py`` of OpenGVLab/InternVL, as transformers 4.45 runs it.
 
     Args:
         model: the sentencepiece model.
-        added: ids of the tokens that are matched literally before the model sees the text.
-        special: ids that vanish on decoding.
-        bos: what a whole prompt begins with.
-        sha256: of the model's file.
+        added: ids of the added tokens, by their literal text.
+        special: ids that ``decode`` leaves out.
+        bos: ids that a whole prompt begins with.
+        sha256: hexadecimal digest of the model's file.
     """
 
     def __init__(
@@ -110,11 +111,11 @@ class SentencePieceTokenizer:
         """Read ``tokenizer.model`` and ``tokenizer_config.json``.
 
         Raises:
-            DeeplayerError: a file is missing, damaged, or asks for what InternLM2's tokenizer does not do.
+            DeeplayerError: a file is missing or damaged.
         """
         path, config_path = folder / "tokenizer.model", folder / "tokenizer_config.json"
         config = read_json(config_path)
-        sentencepiece.set_min_log_level(2)  # or it warns on stderr about InternLM2's NUL piece
+        sentencepiece.set_min_log_level(2)  # otherwise it warns on stderr about InternLM2's NUL piece
         try:
             data = path.read_bytes()
             model = sentencepiece.SentencePieceProcessor(model_proto=data)
@@ -162,10 +163,10 @@ class SentencePieceTokenizer:
 
 
 class FastTokenizer:
-    """A tokenizer that is one ``tokenizer.json``.
+    """A tokenizer of the tokenizers library (``tokenizer.json``).
 
     Args:
-        backend: as the tokenizers library reads it.
+        backend: the tokenizer, as the library reads it.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -175,14 +176,15 @@ class FastTokenizer:
         unknown = json.loads(backend.to_str())["model"].get("unk_token")
         self.unknown_id: int | None = added.get(unknown)
         self._added = added
-        self._plain = PlainText(self.encode_piece, added, allowed={self.unknown_id})  # any text may be unknown
+        # Any text may be unknown to the vocabulary, so the unknown token is allowed.
+        self._plain = PlainText(self.encode_piece, added, allowed={self.unknown_id})
 
     @classmethod
     def read(cls, folder: Path) -> FastTokenizer:
-        """Read ``tokenizer.json`` or, where a Qwen2 checkpoint has none, its ``vocab.json`` and ``merges.txt``.
+        """Read ``tokenizer.json``, or ``vocab.json`` and ``merges.txt`` of a Qwen2 checkpoint without it.
 
         Raises:
-            DeeplayerError: files are missing or damaged.
+            DeeplayerError: a file is missing or damaged.
         """
         path = folder / "tokenizer.json"
         try:
@@ -220,15 +222,15 @@ class FastTokenizer:
 
 
 class PlainText:
-    """Encodes text so that it stays text.
+    """Encodes text without producing forbidden tokens.
 
-    Every literal of a forbidden token is cut after its first character, overlapping ones each, and the parts are
-    encoded on their own: no part holds a literal, since each of them is cut wherever it occurs.
+    The text is cut after the first character of every literal of a forbidden token, also where literals overlap. The
+    parts are encoded separately. So no part contains a literal.
 
     Args:
-        encode: turns text without beginning or end into ids.
-        forbidden: literals and ids of the tokens that may not come out.
-        allowed: ids that may come out all the same.
+        encode: encodes text into ids, without tokens for the beginning or the end of a sequence.
+        forbidden: ids of the forbidden tokens, by their literal text.
+        allowed: ids that are not forbidden, even if ``forbidden`` has them.
     """
 
     def __init__(
@@ -239,10 +241,10 @@ class PlainText:
         self._literals = re.compile(f"(?={_any_of(forbidden)})")
 
     def encode(self, text: str) -> list[int]:
-        """Encode ``text``.
+        """Encode a text into ids, none of them forbidden.
 
         Raises:
-            RowError: it holds half of a surrogate pair.
+            RowError: the text contains an unpaired surrogate.
         """
         try:
             text.encode()
@@ -255,13 +257,13 @@ class PlainText:
         ids = self._encode(text)
         if self._forbidden.isdisjoint(ids):
             return ids
-        # A normaliser (lower case, Unicode composition) made a literal of text that held none: part it further.
+        # A normaliser (lower case, Unicode composition) made a literal of text that had none: cut the text again.
         middle = len(text) // 2
         return self._encode_part(text[:middle]) + self._encode_part(text[middle:]) if middle else []
 
 
 def _any_of(literals: Iterable[str]) -> str:
-    """A pattern for any of the literals, the longest first."""
+    """Return a pattern that matches any of the literals, the longest first."""
     return "|".join(re.escape(literal) for literal in sorted(literals, key=len, reverse=True))
 
 

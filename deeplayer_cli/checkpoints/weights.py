@@ -1,7 +1,7 @@
-"""From stored tensors to a model's parameters: one table of names, checked whole and then streamed.
+"""Map stored tensors to a model's parameters, and load them.
 
-A layout is a tuple of ``TensorRule``s. The same rule that later cuts a tensor is first run on its shape alone, so every
-missing, unexpected or misshapen tensor is known before the first byte of weights is read.
+Each layout has a tuple of ``TensorRule``s. ``plan`` first applies the rules to names and shapes only. So it finds every
+missing or unexpected tensor and every wrong shape before any weights are read. ``stream`` then loads the weights.
 """
 
 from __future__ import annotations
@@ -26,23 +26,24 @@ _SHOWN = 3  # names in an error message
 
 
 def whole(tensor: Tensor) -> tuple[Tensor, ...]:
-    """The split of a tensor that stays in one piece."""
+    """Return a tensor unsplit, as a tuple of one."""
     return (tensor,)
 
 
 def thirds(tensor: Tensor) -> tuple[Tensor, ...]:
-    """The split of a fused [3 * hidden, ...] tensor into query, key and value."""
+    """Split a fused [3 * hidden, ...] tensor into query, key and value, each [hidden, ...]."""
     return tensor.chunk(3)
 
 
 @dataclass(frozen=True)
 class TensorRule:
-    """One line of a layout's table: a stored name, the parameters it becomes, and how it is cut into them.
+    """A rule that maps a stored tensor to parameters of the native model.
 
     Attributes:
-        source: the stored name, with ``{layer}``, ``{kind}`` (weight or bias) or ``{rest}`` standing for what varies.
-        targets: parameter names of the native model, with the same fields.
-        split: cuts the stored tensor into one piece per target; it must also run on the ``meta`` device.
+        source: pattern of the stored name, with the fields ``{layer}`` (a number), ``{kind}`` (weight or bias) or
+            ``{rest}`` (any text).
+        targets: names of the parameters, with the same fields.
+        split: splits the stored tensor into one piece per target; it must also run on the ``meta`` device.
     """
 
     source: str
@@ -50,7 +51,7 @@ class TensorRule:
     split: Callable[[Tensor], Sequence[Tensor]] = whole
 
     def apply(self, name: str) -> tuple[str, ...]:
-        """The parameters that the stored tensor ``name`` becomes; none where the rule is about another."""
+        """Return the names of the parameters for the stored tensor ``name``; none if the rule does not match it."""
         pattern = re.escape(self.source)
         for field, values in _FIELDS.items():
             pattern = pattern.replace(rf"\{{{field}\}}", f"(?P<{field}>{values})")
@@ -60,7 +61,14 @@ class TensorRule:
 
 @dataclass(frozen=True)
 class Move:
-    """One stored tensor and what becomes of it."""
+    """The loading of one stored tensor.
+
+    Attributes:
+        name: name of the stored tensor.
+        file: safetensors file that holds it.
+        targets: names of the parameters that it fills.
+        split: splits it into one piece per target.
+    """
 
     name: str
     file: Path
@@ -69,7 +77,7 @@ class Move:
 
 
 def targets(stored: Iterable[str], rules: Sequence[TensorRule]) -> set[str]:
-    """The names of all parameters that some stored tensor maps to."""
+    """Return the names of all parameters that the rules map the stored tensors to."""
     return {target for name in stored for rule in rules for target in rule.apply(name)}
 
 
@@ -77,13 +85,16 @@ def plan(folder: Path, stored: Mapping[str, StoredTensor], rules: Sequence[Tenso
     """Match all stored tensors with all parameters.
 
     Args:
-        folder: named in errors.
+        folder: the checkpoint folder, for the message.
         stored: the checkpoint's tensors by name.
-        rules: the first that knows a name decides.
-        model: the model to fill; only its names and shapes matter. Tied parameters count once.
+        rules: rules of the layout; the first rule that matches a name is used.
+        model: the model to fill; only names and shapes of its parameters are read. Tied parameters count once.
+
+    Returns:
+        One move per stored tensor, for ``stream``.
 
     Raises:
-        DeeplayerError: a parameter has no tensor, a tensor no parameter, or their shapes differ.
+        DeeplayerError: a parameter has no tensor, a tensor has no parameter, or their shapes differ.
     """
     open_targets = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     moves, unexpected, misshapen = [], [], []
@@ -100,7 +111,7 @@ def plan(folder: Path, stored: Mapping[str, StoredTensor], rules: Sequence[Tenso
     problems = {"missing": list(open_targets), "unexpected": unexpected, "of another shape": misshapen}
     if any(problems.values()):
         found = "; ".join(f"{len(names)} {kind}: {_some(names)}" for kind, names in problems.items() if names)
-        raise DeeplayerError(f"the tensors in {folder} are not those that its config.json describes ({found})")
+        raise DeeplayerError(f"the tensors in {folder} do not match its config.json ({found})")
     return moves
 
 
@@ -108,12 +119,12 @@ def stream(moves: Iterable[Move], model: nn.Module, device: torch.device) -> Non
     """Fill a model whose parameters lie on the ``meta`` device, one stored tensor at a time.
 
     Args:
-        moves: from ``plan``.
-        model: its parameters already have the dtype that they shall have.
-        device: where they shall lie.
+        moves: result of ``plan``.
+        model: the model to fill; its parameters keep their dtype.
+        device: device of the loaded parameters.
 
     Raises:
-        DeeplayerError: a file is damaged.
+        DeeplayerError: a file is damaged or cannot be read.
     """
     by_file = defaultdict(list)
     for move in moves:
@@ -126,7 +137,13 @@ def stream(moves: Iterable[Move], model: nn.Module, device: torch.device) -> Non
 
 
 def materialise(model: nn.Module, name: str, device: torch.device) -> Tensor:
-    """Give the parameter ``name`` memory on ``device`` and return it, its content undefined."""
+    """Replace a parameter on the ``meta`` device by an uninitialised one on ``device``, and return it.
+
+    Args:
+        model: the model; changed in place.
+        name: full name of the parameter.
+        device: device of the new parameter.
+    """
     owner_name, _, leaf = name.rpartition(".")
     owner = model.get_submodule(owner_name)
     parameter = torch.empty_like(owner.get_parameter(leaf), device=device)
@@ -137,7 +154,7 @@ def materialise(model: nn.Module, name: str, device: torch.device) -> Tensor:
 def _split_shapes(rule: TensorRule, shape: tuple[int, ...]) -> list[tuple[int, ...]] | None:
     try:
         return [tuple(piece.shape) for piece in rule.split(torch.empty(shape, device="meta"))]
-    except (RuntimeError, IndexError):  # a shape that cannot be cut this way
+    except (RuntimeError, IndexError):  # a shape that cannot be split this way
         return None
 
 

@@ -25,7 +25,7 @@ _Number = TypeVar("_Number", int, float)
 
 
 class Suite(StrEnum):
-    """What can be measured."""
+    """The suites of measurements."""
 
     PREFILL = "prefill"
     SHARE = "share"
@@ -42,29 +42,30 @@ def bench(
     revision: options.Revision = None,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
-    tiles: Annotated[str, option("--tiles", help="Tiles of the image, separated by commas.")] = "4,7",
+    tiles: Annotated[str, option("--tiles", help="Numbers of tiles of the image, separated by commas.")] = "4,7",
     keep: Annotated[str, option("--keep", help="Shares of visual tokens, separated by commas.")] = "0.1",
-    expressions: Annotated[
-        str, option("--expressions", help="Expressions about the image, separated by commas.")
-    ] = "1,7",
-    new_tokens: Annotated[int, option("--new-tokens", min=1, help="Tokens of an answer.")] = 24,
-    rounds: Annotated[int, option("--rounds", min=1, help="Rounds; every case is timed once in each.")] = 5,
-    threads: Annotated[int | None, option("--threads", min=1, help="Threads of torch; by default its own.")] = None,
+    expressions: Annotated[str, option("--expressions", help="Numbers of expressions, separated by commas.")] = "1,7",
+    new_tokens: Annotated[int, option("--new-tokens", min=1, help="Number of tokens of an answer.")] = 24,
+    rounds: Annotated[int, option("--rounds", min=1, help="Number of rounds; each round times every case once.")] = 5,
+    threads: Annotated[
+        int | None, option("--threads", min=1, help="Number of torch threads; by default torch's own choice.")
+    ] = None,
     tflops: Annotated[
-        float | None, option("--tflops", min=0.001, help="For roofline: the device's peak, in 10^12 FLOPs a second.")
+        float | None, option("--tflops", min=0.001, help="For roofline: the device's peak, in 10^12 FLOPs per second.")
     ] = None,
     bandwidth: Annotated[
-        float | None, option("--bandwidth", min=0.001, help="For roofline: of its memory, in 10^9 bytes a second.")
+        float | None, option("--bandwidth", min=0.001, help="For roofline: memory bandwidth, in 10^9 bytes per second.")
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Time the engine beside transformers' own generate(), and check that both say the same.
+    """Time the engine beside transformers' own generate(), and check that both give the same answers.
 
-    Cases of a group run in turn, round after round, on one image of random pixels; speed is relative to the first, and
-    FLOPs is the speed that fewer of them would explain. `same`: the answers are those of generate(), with tokens masked
-    where the engine dropped them. A case whose answers differ gets no speed.
+    The cases of a group run in turn, round after round, on one image of random pixels. Speed is relative to the first
+    case. FLOPs is the speed that the saved FLOPs alone would give. `same`: the answers are those of generate(), with
+    the tokens masked that the engine dropped. A case whose answers differ gets no speed.
 
-    `roofline` runs nothing: it computes how fast a device of given peak rates could be at best, at 2 bytes a number.
+    `roofline` runs no model: it computes the best possible times of a device with the given peak rates, at 2 bytes per
+    number.
     """
     import torch
 
@@ -87,8 +88,8 @@ def bench(
     results = list(measure(cases, rounds, checkpoint.model.device))
     circumstances = _circumstances(checkpoint, suite, rounds)
     if json:
-        told = circumstances | {"cases": [_as_json(result) for result in results]}
-        typer.echo(orjson.dumps(told, option=orjson.OPT_INDENT_2))
+        content = circumstances | {"cases": [_as_json(result) for result in results]}
+        typer.echo(orjson.dumps(content, option=orjson.OPT_INDENT_2))
         return
 
     from rich.console import Console
@@ -126,8 +127,8 @@ def _roofline(
     console = Console()
     console.print(table)
     console.print(
-        f"Milliseconds at best, one expression an image, {plan.n_new} answer tokens: one a pass (decode), or all "
-        "drafts right (drafted). visual: tokens."
+        f"Best possible milliseconds for one expression about one image, {plan.n_new} answer tokens: one per pass "
+        "(decode), or all drafts right (drafted). visual: number of visual tokens."
     )
 
 
@@ -135,7 +136,7 @@ def _numbers(name: str, text: str, kind: type[_Number]) -> tuple[_Number, ...]:
     try:
         return tuple(kind(part) for part in text.split(","))
     except ValueError as error:
-        raise DeeplayerError(f"{name} is numbers separated by commas, not {text!r}") from error
+        raise DeeplayerError(f"{name} must be numbers separated by commas, not {text!r}") from error
 
 
 def _circumstances(checkpoint: Checkpoint, suite: Suite, rounds: int) -> dict[str, object]:

@@ -25,9 +25,9 @@ def calibrate(
     images: Annotated[Path, typer.Argument(help="An image, or a folder of images.", show_default=False)],
     output: Annotated[Path, option("--output", "-o", help="Write the prior here, as safetensors.")],
     overwrite: options.Overwrite = False,
-    layer: Annotated[int, option("--layer", help="Decoder layer, counted from 1, whose attention it is.")] = 2,
+    layer: Annotated[int, option("--layer", help="Decoder layer, counted from 1, whose attention is averaged.")] = 2,
     limit: Annotated[
-        int | None, option("--limit", min=1, help="The first N images only.", rich_help_panel=INPUT)
+        int | None, option("--limit", min=1, help="Use the first N images only.", rich_help_panel=INPUT)
     ] = None,
     model: options.Model = "OpenGVLab/InternVL2_5-8B",
     revision: options.Revision = None,
@@ -35,7 +35,7 @@ def calibrate(
     device: options.Device = "auto",
     max_tiles: options.MaxTiles = None,
 ) -> None:
-    """Average a model's attention by place over images: the prior that `--method d2pruner --prior FILE` needs."""
+    """Average a model's attention at each position over images: the prior for `--method d2pruner --prior FILE`."""
     from itertools import islice
 
     from tqdm import tqdm
@@ -60,11 +60,11 @@ def calibrate(
             try:
                 image = open_image(path)
             except RowError as error:
-                logger.warning("left out: %s", error.message)
+                logger.warning("image left out: %s", error.message)
                 continue
             used += 1
             yield image
 
     prior = calibration.calibrate(checkpoint, opened(), layer)
     save_prior(prior, output, checkpoint, used, calibration.QUESTION)
-    logger.info("%s: attention of layer %d over %d images", output, layer, used)
+    logger.info("wrote %s: mean attention of layer %d over %d images", output, layer, used)

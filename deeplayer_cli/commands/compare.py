@@ -31,17 +31,16 @@ if TYPE_CHECKING:
     from deeplayer_cli.sources import Requests
 
 _CHANGES = {"layer": "layer", "max-tiles": "max_tiles"}
-"""What may follow a method's name and an @, and the setting that it is."""
-
+"""The keys that may follow a method's name and an ``@``, and the field of `Settings` that each of them sets."""
 
 _WITHOUT_A_RUN = {"from_", "reference", "csv", "plot", "json"}
-"""The options that mean something where results are read and nothing is run."""
+"""The options that work with ``--from``, which reads results and runs nothing."""
 
 logger = logging.getLogger("deeplayer")
 
 
 class MatchBy(StrEnum):
-    """What the methods of a comparison have in common."""
+    """The quantity that is equal for all methods of a comparison."""
 
     KEEP = "keep"
     MEAN_KEEP = "mean-keep"
@@ -57,8 +56,8 @@ def compare(
         str,
         option(
             "--methods",
-            help="Names, separated by commas; `none` is always run. `deep-layer@layer=8` and `none@max-tiles=2` are "
-            "a method with a layer, or fewer tiles, of its own.",
+            help="Names, separated by commas; `none` always runs. `deep-layer@layer=8` sets the layer of one method, "
+            "`none@max-tiles=2` its number of tiles.",
             rich_help_panel=PRUNING,
         ),
     ] = "deep-layer,random",
@@ -69,8 +68,8 @@ def compare(
         MatchBy,
         option(
             "--match",
-            help="`keep`: every method keeps --keep. `mean-keep`, `flops`: the first one does, and each other what "
-            "makes its mean keep, or its FLOPs, equal to the first's.",
+            help="`keep`: every method keeps --keep. `mean-keep`, `flops`: the first method keeps --keep; each other "
+            "method keeps the share that makes its mean keep, or its FLOPs, equal to the first's.",
             rich_help_panel=PRUNING,
         ),
     ] = MatchBy.KEEP,
@@ -79,7 +78,9 @@ def compare(
     ] = "none",
     layer: options.Layer = None,
     prior: options.Prior = None,
-    limit: Annotated[int | None, option("--limit", min=1, help="The first N rows only.", rich_help_panel=INPUT)] = None,
+    limit: Annotated[
+        int | None, option("--limit", min=1, help="Use the first N rows only.", rich_help_panel=INPUT)
+    ] = None,
     image_root: Annotated[
         Path | None,
         option("--image-root", help="Folder that relative image paths start from.", rich_help_panel=INPUT),
@@ -88,7 +89,7 @@ def compare(
         list[Path] | None,
         option(
             "--from",
-            help="Compare what such folders of --results hold, without a model; repeatable.",
+            help="Compare the rows in this folder of an earlier --results, without a model; repeatable.",
             rich_help_panel=INPUT,
             show_default=False,
         ),
@@ -97,16 +98,16 @@ def compare(
         Path | None,
         option(
             "--results",
-            help="Folder to keep the rows in: the same command again goes on where this one was stopped.",
+            help="Folder for the rows of all methods; the same command continues a stopped comparison.",
             rich_help_panel=OUTPUT,
         ),
     ] = None,
     csv: Annotated[
-        Path | None, option("--csv", help="Write the lines to this file as well.", rich_help_panel=OUTPUT)
+        Path | None, option("--csv", help="Also write the table to this CSV file.", rich_help_panel=OUTPUT)
     ] = None,
     plot: Annotated[
         Path | None,
-        option("--plot", help="Draw accuracy against cost: a .png, .svg or .pdf.", rich_help_panel=OUTPUT),
+        option("--plot", help="Draw accuracy against cost into this .png, .svg or .pdf file.", rich_help_panel=OUTPUT),
     ] = None,
     model: options.Model = "OpenGVLab/InternVL2_5-8B",
     revision: options.Revision = None,
@@ -117,12 +118,12 @@ def compare(
     batch_size: options.BatchSize = 32,
     json: options.Json = False,
 ) -> None:
-    """Run several methods on the same rows with one loaded model, and compare each with one of them, row by row."""
+    """Run several methods on the same rows with one loaded model, and compare each with the reference, row by row."""
     from deeplayer_cli import evaluation
 
     _refuse_bad_outputs(csv, plot)
     if bool(source) == bool(from_):
-        raise DeeplayerError("a comparison is of requests, or of folders given with --from: give one of the two")
+        raise DeeplayerError("compare takes requests, or folders with --from: give one of the two")
     unreachable: list[Unreachable] = []
     if from_:
         _refuse_options_of_a_run(context)
@@ -143,7 +144,7 @@ def compare(
             try:
                 runs, unreachable = plan.run(runner, bar.show)
             except Stopped:
-                logger.info("stopped%s", f": the same command goes on with what {results} holds" if results else "")
+                logger.info("stopped%s", f": the same command continues with the rows in {results}" if results else "")
                 raise typer.Exit(stop.exit_code) from None
     lines = evaluation.compare(runs, runs[evaluation.line_called(reference, [run.label for run in runs])])
     if csv:
@@ -185,7 +186,7 @@ def _runner(
 
 
 def _recorded(folders: Sequence[Path]) -> list[MethodRun]:
-    """The runs in some folders; warns of those that are unfinished or were changed."""
+    """Read the runs in some folders; warn of files that are unfinished or were changed."""
     from deeplayer_cli import evaluation
 
     for path in evaluation.result_files(folders):
@@ -199,13 +200,13 @@ def _requests(source: Sequence[str], image_root: Path | None, limit: int | None)
 
     requests = sources.open_source(source, image_root=image_root, limit=limit)
     if not requests.repeatable:
-        raise DeeplayerError("every method reads the rows anew, and a pipe can be read only once: give a file")
+        raise DeeplayerError("every method reads the rows again, and a pipe can be read only once: give a file")
     return requests
 
 
 @contextmanager
 def _folder(results: Path | None, source: Sequence[str]) -> Iterator[Path]:
-    """Where the rows of all methods go: a folder that stays, or one that does not."""
+    """Yield the folder for the rows of all methods: ``results``, or a temporary folder if it is None."""
     from deeplayer_cli.errors import writing
 
     if results is None:
@@ -213,14 +214,14 @@ def _folder(results: Path | None, source: Sequence[str]) -> Iterator[Path]:
             yield Path(folder)
         return
     if any(results.resolve() in (Path(one).resolve(), Path(one).resolve().parent) for one in source):
-        raise DeeplayerError(f"--results {results} holds the requests: name a folder of its own")
+        raise DeeplayerError(f"--results {results} contains the requests: name another folder")
     with writing(str(results)):
         results.mkdir(exist_ok=True)
     yield results
 
 
 def _wanted(text: str, base: Settings, layer: int | None, prior: Path | None) -> Settings:
-    """Read one of ``--methods``: a name, and after each @ a setting of its own; calibrated ones get the prior."""
+    """Read one item of ``--methods``: a name, and a setting after each ``@``; calibrated methods get the prior."""
     from deeplayer_cli.pruning import known_methods, require_known
 
     name, *changes = text.split("@")
@@ -240,19 +241,20 @@ def _shares(text: str) -> list[float]:
     try:
         return [float(share) for share in text.split(",")]
     except ValueError as error:
-        raise DeeplayerError(f"--keep is shares separated by commas, such as 0.1,0.5, not {text!r}") from error
+        raise DeeplayerError(f"--keep must be shares separated by commas, such as 0.1,0.5, not {text!r}") from error
 
 
 def _refuse_options_of_a_run(context: typer.Context) -> None:
-    """Refuse what has no meaning where nothing is run, rather than ignore it."""
+    """Refuse options that ``--from`` would ignore."""
     for parameter in context.command.params:
         given = context.get_parameter_source(parameter.name or "")
-        if given is not None and given.name == "COMMANDLINE" and parameter.name not in _WITHOUT_A_RUN:
-            raise DeeplayerError(f"{parameter.opts[0]} says how to run, and --from runs nothing: leave one of them out")
+        is_given = given is not None and given.name == "COMMANDLINE" and parameter.param_type_name == "option"
+        if is_given and parameter.name not in _WITHOUT_A_RUN:
+            raise DeeplayerError(f"{parameter.opts[0]} applies to a run, and --from runs nothing: leave one out")
 
 
 def _refuse_bad_outputs(csv: Path | None, plot: Path | None) -> None:
-    """Refuse, before any work, files that could not be written after it."""
+    """Refuse output files that cannot be written, before any work."""
     for path in (csv, plot):
         if path is not None and not path.parent.is_dir():
             raise DeeplayerError(f"{path} cannot be written: there is no folder {path.parent}")

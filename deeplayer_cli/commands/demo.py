@@ -37,7 +37,7 @@ FirstScene = Annotated[
     int, option("--seed", min=0, help="Number of the first scene; the same number draws the same scene.")
 ]
 SceneSplit = Annotated[
-    Split, option("--split", help="hard: more objects, smaller, some overlapping, and relations of two steps.")
+    Split, option("--split", help="`hard`: more and smaller objects, some overlapping, and relations of two steps.")
 ]
 
 
@@ -56,7 +56,7 @@ def scenes(
 
 @app.command()
 def evaluate(
-    count: Annotated[int, option("--count", min=1, help="Number of scenes, of about four requests each.")] = 500,
+    count: Annotated[int, option("--count", min=1, help="Number of scenes, with about four requests each.")] = 500,
     seed: FirstScene = 0,
     split: SceneSplit = Split.STANDARD,
     model: options.Model = "demo",
@@ -65,10 +65,10 @@ def evaluate(
     keep: options.Keep = 0.1,
     layer: options.Layer = None,
     query: options.QueryRows = Query.LAST,
-    by: Annotated[str, option("--by", help="Score each value of this field, such as visual_tokens.")] = "kind",
+    by: Annotated[str, option("--by", help="Also score each value of this field separately.")] = "kind",
     json: options.Json = False,
 ) -> None:
-    """Ground scenes that the shipped model never saw: how many boxes are right, and what the others hold."""
+    """Ground scenes that the shipped model never saw: how many boxes are right, and what the others contain."""
     from deeplayer_cli import evaluation
     from deeplayer_cli.commands.progress import ProgressBar
     from deeplayer_cli.commands.score import show
@@ -107,7 +107,7 @@ def _show_held(held: Mapping[str, Mapping[Holding, int]]) -> None:
 
     from deeplayer_cli.demo.evaluate import HOLDINGS
 
-    table = Table(title="what the boxes hold", box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(title="what the boxes contain", box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("kind")
     for heading in HOLDINGS:
         table.add_column(heading, justify="right")
@@ -119,14 +119,14 @@ def _show_held(held: Mapping[str, Mapping[Holding, int]]) -> None:
 
 @app.command()
 def look(
-    count: Annotated[int, option("--count", min=1, help="Number of scenes, of up to four expressions each.")] = 100,
+    count: Annotated[int, option("--count", min=1, help="Number of scenes, with up to four expressions each.")] = 100,
     seed: FirstScene = 0,
     split: SceneSplit = Split.STANDARD,
     model: options.Model = "demo",
     device: options.Device = "auto",
     json: options.Json = False,
 ) -> None:
-    """Show, layer by layer, how much of the attention to the image falls on the object that is meant."""
+    """Show, layer by layer, how much of the attention to the image falls on the target object."""
     from rich.console import Console
     from rich.table import Table
 
@@ -145,23 +145,23 @@ def look(
         table.add_row(str(one.layer), f"{one.last:.1%}", f"{one.drafted:.1%}")
     console = Console()
     console.print(table)
-    console.print(f"attention without aim: {area:.1%}")
+    console.print(f"evenly spread attention would give {area:.1%}")
 
 
 @app.command()
 def train(
     output: Annotated[Path, option("--output", "-o", help="Folder for log, checkpoint and, at the end, model/.")],
     vision_steps: Annotated[
-        int, option("--vision-steps", min=0, help="Steps of the vision tower alone, before it meets language.")
+        int, option("--vision-steps", min=0, help="Steps of the vision tower alone, before the language model joins.")
     ] = 3000,
-    steps: Annotated[int, option("--steps", min=0, help="Steps on questions and answers.")] = 4000,
-    seed: Annotated[int, option("--seed", min=0, help="Of the first weights and of every draw.")] = 0,
+    steps: Annotated[int, option("--steps", min=0, help="Steps of the whole model, on questions and answers.")] = 4000,
+    seed: Annotated[int, option("--seed", min=0, help="Seed of the initial weights and of every random choice.")] = 0,
     threads: Annotated[
-        int | None, option("--threads", min=1, help="CPU threads; by default as many as torch takes.")
+        int | None, option("--threads", min=1, help="CPU threads; by default torch's own choice.")
     ] = None,
     resume: Annotated[bool, option("--resume", help="Continue the run in the output folder.")] = False,
 ) -> None:
-    """Train the demo model from scratch on the CPU; the defaults and --seed 1 give the shipped one."""
+    """Train the demo model from scratch on the CPU; the defaults and --seed 1 give the shipped model."""
     import torch
 
     from deeplayer_cli.demo.export import export

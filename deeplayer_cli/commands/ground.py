@@ -38,16 +38,16 @@ def ground(
     source: Annotated[
         list[str],
         typer.Argument(
-            help="JSONL file, `-` for stdin, or a folder: of *.jsonl, or of images, with -e or a .txt beside each.",
+            help="JSONL file, `-` for stdin, image, or folder of either; images need -e, or a .txt beside each.",
             show_default=False,
         ),
     ],
     expression: Annotated[
         list[str] | None,
-        typer.Option(  # no environment variable: a list of sentences has no safe form in one
+        typer.Option(  # no environment variable: it could not separate sentences safely
             "--expression",
             "-e",
-            help="For a folder of images: `the dog` or `label=the dog`; repeatable.",
+            help="Expression for every image: `the dog` or `label=the dog`; repeatable.",
             rich_help_panel=INPUT,
         ),
     ] = None,
@@ -65,17 +65,17 @@ def ground(
     ] = None,
     allow_outside: Annotated[
         bool,
-        option("--allow-outside", help="Let image paths leave the folder of --image-root.", rich_help_panel=INPUT),
+        option("--allow-outside", help="Allow image paths outside of --image-root.", rich_help_panel=INPUT),
     ] = False,
     max_pixels: Annotated[
         int | None,
-        option("--max-pixels", min=1, help="Largest image decoded; by default 178,956,970.", rich_help_panel=INPUT),
+        option("--max-pixels", min=1, help="Largest image to decode; by default 178,956,970.", rich_help_panel=INPUT),
     ] = None,
     exif_transpose: Annotated[
         bool,
         option(
             "--exif-transpose",
-            help="Turn images as their EXIF says; boxes are then in the turned frame, not in the stored one.",
+            help="Turn images by their EXIF orientation; boxes are then in the turned frame, not in the stored one.",
             rich_help_panel=INPUT,
         ),
     ] = False,
@@ -83,10 +83,10 @@ def ground(
     overwrite: options.Overwrite = False,
     resume: Annotated[
         bool,
-        option("--resume", help="Continue the run of the output file: rows in it are not asked again.", **_OUT),
+        option("--resume", help="Continue the run of the output file; skip the rows that it contains.", **_OUT),
     ] = False,
     retry_errors: Annotated[
-        bool, option("--retry-errors", help="As --resume, and ask its error rows again.", **_OUT)
+        bool, option("--retry-errors", help="Like --resume, and answer the error rows again.", **_OUT)
     ] = False,
     max_failures: Annotated[
         str | None,
@@ -95,7 +95,7 @@ def ground(
     strict: Annotated[bool, option("--strict", help="Stop at the first row that fails.", **_OUT)] = False,
     with_kept: Annotated[
         bool,
-        option("--with-kept", help="Add `kept`, the indices of the visual tokens that stayed.", **_OUT),
+        option("--with-kept", help="Add `kept`, the indices of the kept visual tokens.", **_OUT),
     ] = False,
     model: options.Model = "OpenGVLab/InternVL2_5-8B",
     revision: options.Revision = None,
@@ -117,7 +117,7 @@ def ground(
     compile_: options.Compile = None,
     workers: options.Workers = None,
     profile: Annotated[
-        bool, option("--profile", help="Tell at the end where the time went.", rich_help_panel=options.SPEED)
+        bool, option("--profile", help="Report at the end where the time went.", rich_help_panel=options.SPEED)
     ] = False,
 ) -> None:
     """Ground every row of SOURCE: one JSON line out for each row in, in the same order."""
@@ -127,7 +127,9 @@ def ground(
     from deeplayer_cli.sinks import RunRecord, open_sink, refuse_same_file
 
     if share is Sharing.UNION and (shard is not None or limit is not None):
-        raise DeeplayerError("--share union takes all rows of an image: --shard and --limit would take some of them")
+        raise DeeplayerError(
+            "--share union needs all rows of an image: leave out --shard and --limit, or use --share each"
+        )
     mode = _resume_mode(overwrite=overwrite, resume=resume, retry_errors=retry_errors)
     failures = FailureLimit(rows=0) if strict else FailureLimit.parse(max_failures)
     refuse_same_file(output, source)
@@ -166,7 +168,7 @@ def ground(
         circumstances={"version": __version__, "source": source, "model": model, "revision": revision},
     )
     if share is Sharing.UNION and requests.repeatable:
-        deque(sources.by_image(requests, lambda row: row), maxlen=0)  # what it refuses, it refuses before any work
+        deque(sources.by_image(requests, lambda row: row), maxlen=0)  # checks the order of the images before any work
     with stoppable() as stop:
         sink = open_sink(output, record, mode)
         outcome = _run(requests, prepared.load, sink, failures, stop, profile=profile)
@@ -189,7 +191,7 @@ def _run(
     from deeplayer_cli.commands.progress import ProgressBar
     from deeplayer_cli.runtime.run import run_rows
 
-    with ProgressBar() as bar, _saying_how_to_resume(sink.path):
+    with ProgressBar() as bar, _resume_hint(sink.path):
         return run_rows(
             requests,
             load,
@@ -202,10 +204,10 @@ def _run(
 
 
 def _report(outcome: Outcome, path: Path | None) -> None:
-    """Tell what a run came to."""
+    """Log the result of a run."""
     counts = outcome.counts
     if path and outcome.n_rows and not outcome.n_answered and not outcome.stopped:
-        logger.info("nothing left to do: %s answers all %d rows", path, outcome.n_rows)
+        logger.info("nothing left to do: %s contains all %d rows", path, outcome.n_rows)
     else:
         logger.info(outcome.totals.summary(outcome.seconds))
     if outcome.advice:
@@ -215,22 +217,24 @@ def _report(outcome: Outcome, path: Path | None) -> None:
     if outcome.stopped:
         logger.info("stopped%s", f": the same command with --resume continues {path}" if path else "")
     elif path and outcome.n_rows is not None and counts["rows"] != outcome.n_rows:
-        logger.warning("%s holds %d rows, the input %d: the input has changed", path, counts["rows"], outcome.n_rows)
+        logger.warning(
+            "%s contains %d rows, but the input has %d: the input has changed", path, counts["rows"], outcome.n_rows
+        )
 
 
 def _resume_mode(*, overwrite: bool, resume: bool, retry_errors: bool) -> ResumeMode:
     from deeplayer_cli.sinks import ResumeMode
 
     if overwrite and (resume or retry_errors):
-        raise DeeplayerError("--overwrite empties what --resume would continue: give one of them")
+        raise DeeplayerError("--overwrite empties the file that --resume would continue: give one of the two")
     if retry_errors:
         return ResumeMode.RETRY
     return ResumeMode.RESUME if resume else ResumeMode.OVERWRITE if overwrite else ResumeMode.NEW
 
 
 @contextmanager
-def _saying_how_to_resume(output: Path | None) -> Iterator[None]:
-    """Whatever ends the run, what was written is safe."""
+def _resume_hint(output: Path | None) -> Iterator[None]:
+    """Add to the message of a `DeeplayerError` how to continue; the rows written so far are safe."""
     try:
         yield
     except DeeplayerError as error:

@@ -9,7 +9,7 @@ from deeplayer_cli.commands import options
 
 
 def methods(json: options.Json = False) -> None:
-    """List the pruning methods: what each keeps, after which layer, and whose idea it is."""
+    """List the pruning methods: what each keeps, after which layer, and its source."""
     from deeplayer_cli.pruning import known_methods
 
     rows = [

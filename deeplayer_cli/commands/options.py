@@ -1,4 +1,4 @@
-"""Options that several commands share, each settable by an environment variable named after its flag."""
+"""Options that several commands share. An environment variable named after the flag also sets each option."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import typer
 
 
 class Query(StrEnum):
-    """Prompt rows whose attention scores the visual tokens."""
+    """Query rows whose attention scores the visual tokens."""
 
     LAST = "last"
     TEXT = "text"
 
 
 class Sharing(StrEnum):
-    """What expressions about one image share."""
+    """What the expressions about one image share."""
 
     EACH = "each"
     UNION = "union"
@@ -35,7 +35,7 @@ class Kernel(StrEnum):
 
 
 def option(flag: str, *more: str, **settings: Any) -> Any:
-    """A Typer option ``flag`` that ``DEEPLAYER_FLAG`` sets as well."""
+    """Make a Typer option ``flag`` that the environment variable ``DEEPLAYER_FLAG`` also sets."""
     name = flag.split("/")[0].lstrip("-").replace("-", "_").upper()
     return typer.Option(flag, *more, envvar=f"DEEPLAYER_{name}", **settings)
 
@@ -63,16 +63,17 @@ Method = Annotated[
     str, option("--method", help="Pruning method; `deeplayer methods` lists them.", rich_help_panel=PRUNING)
 ]
 Keep = Annotated[
-    float, option("--keep", help="Share of the visual tokens that stay, over all tiles.", rich_help_panel=PRUNING)
+    float, option("--keep", help="Share of the visual tokens to keep, over all tiles.", rich_help_panel=PRUNING)
 ]
 KeepTokens = Annotated[
-    int | None, option("--keep-tokens", help="Number of visual tokens that stay, instead.", rich_help_panel=PRUNING)
+    int | None,
+    option("--keep-tokens", help="Number of visual tokens to keep, instead of --keep.", rich_help_panel=PRUNING),
 ]
 Layer = Annotated[
     int | None,
     option(
         "--layer",
-        help="Decoder layer, counted from 1, to drop after; by default the method's own.",
+        help="Decoder layer, counted from 1, after which tokens are dropped; by default the method's.",
         rich_help_panel=PRUNING,
     ),
 ]
@@ -80,20 +81,21 @@ QueryRows = Annotated[
     Query,
     option(
         "--query",
-        help="Prompt rows whose attention scores: the last prompt token, or the mean over the expression's tokens.",
+        help="Query rows whose attention scores the visual tokens: `last`, the last prompt token, or `text`, the mean "
+        "over the expression's tokens.",
         rich_help_panel=PRUNING,
     ),
 ]
 Prior = Annotated[
     Path | None,
-    option("--prior", help="Attention by place, from `deeplayer calibrate`, for d2pruner.", rich_help_panel=PRUNING),
+    option("--prior", help="Prior file for d2pruner, made by `deeplayer calibrate`.", rich_help_panel=PRUNING),
 ]
-Seed = Annotated[int, option("--seed", help="Seed of methods that draw at random.", rich_help_panel=PRUNING)]
+Seed = Annotated[int, option("--seed", help="Seed of methods that choose at random.", rich_help_panel=PRUNING)]
 MaxTiles = Annotated[
     int | None,
     option(
         "--max-tiles",
-        help="Most tiles an image is cut into, the thumbnail not counted; by default the model's own (6 for InternVL).",
+        help="The most tiles of an image, without the thumbnail; by default the model's own number (6 for InternVL).",
         rich_help_panel=MODEL,
     ),
 ]
@@ -102,8 +104,8 @@ Share = Annotated[
     Sharing,
     option(
         "--share",
-        help="Layers until the drop run once an image. Later layers run for `each` expression, or once for the `union` "
-        "of what they keep, which changes answers. `off`: each expression starts anew.",
+        help="The layers before the drop run once for each image. The later layers run for `each` expression, or once "
+        "for the `union` of the tokens that the expressions keep, which changes answers. `off`: nothing is shared.",
         rich_help_panel=SPEED,
     ),
 ]
@@ -114,7 +116,7 @@ BatchTokens = Annotated[
     int | None,
     option(
         "--batch-tokens",
-        help="The most prompt tokens in one forward pass; by default what free memory allows.",
+        help="The most prompt tokens in one forward pass; by default as many as free memory allows.",
         rich_help_panel=SPEED,
         show_default=False,
     ),
@@ -130,7 +132,7 @@ Compile = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    option("--workers", help="Threads that read images; by default one a core, at most 8.", rich_help_panel=SPEED),
+    option("--workers", help="Threads that read images; by default one per core, at most 8.", rich_help_panel=SPEED),
 ]
 Output = Annotated[
     Path | None, option("--output", "-o", help="Write rows here instead of to stdout.", rich_help_panel=OUTPUT)

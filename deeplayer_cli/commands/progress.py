@@ -33,7 +33,7 @@ class ProgressBar:
             self._bar.close()
 
     def show(self, progress: RunProgress) -> None:
-        """Draw how far a run is."""
+        """Draw the progress of a run; the first call starts the bar."""
         totals, prediction = progress.totals, progress.prediction
         if self._bar is None or prediction is None:
             self._started = time.perf_counter()

@@ -24,7 +24,7 @@ logger = logging.getLogger("deeplayer")
 
 
 class AnswerRule(StrEnum):
-    """Rules by which an answer's text becomes a box."""
+    """Rules that read a box from the text of an answer."""
 
     INTERNVL = "internvl"
     STRICT = "strict"
@@ -36,10 +36,10 @@ def score(
         Path, typer.Argument(help="A JSONL file that `deeplayer ground` wrote.", show_default=False)
     ],
     gold: Annotated[
-        Path | None, option("--gold", help="JSONL file whose boxes, joined by id, replace those of the rows.")
+        Path | None, option("--gold", help="JSONL file of gold boxes, matched by id; they replace those of the rows.")
     ] = None,
     by: Annotated[
-        str | None, option("--by", help="Also score each value of this field: of a row, or of its meta.")
+        str | None, option("--by", help="Also score each value of this field separately: of the row, or of its meta.")
     ] = None,
     rule: Annotated[
         AnswerRule | None,
@@ -102,7 +102,7 @@ def _notes(report: Report) -> list[str]:
     overall: Summary = report.overall
     notes = [f"95% intervals, clustered by image ({overall.n_images} images); a row without a box counts as wrong."]
     if overall.n_without_gold:
-        notes.append(f"{overall.n_without_gold} rows have no gold box and are in no figure.")
+        notes.append(f"{overall.n_without_gold} rows have no gold box and do not count.")
     if report.n_unanswered:
-        notes.append(f"{report.n_unanswered} gold boxes have no prediction: this is not the whole set.")
+        notes.append(f"{report.n_unanswered} gold boxes have no prediction: the scores do not cover the whole set.")
     return notes

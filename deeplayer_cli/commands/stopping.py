@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first asks a run to end in good order, the second ends it."""
+"""Ctrl-C and SIGTERM: after the first signal, a run finishes its batch and ends; the second ends it at once."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @dataclass
 class Stop:
-    """Whether the run was asked to end.
+    """Whether a signal has requested the end of a run.
 
     Attributes:
-        signal: the number of the signal that asked, if any.
+        signal: the number of that signal; None if none has come.
     """
 
     signal: int | None = None
 
     @property
     def requested(self) -> bool:
-        """Whether one came."""
+        """Whether a signal has come."""
         return self.signal is not None
 
     @property
     def exit_code(self) -> int:
-        """What a shell calls a process that this signal ended: 130 or 143."""
+        """The exit code of a process that this signal ended, as shells report it: 130 or 143."""
         return 128 + (self.signal or 0)
 
 
 @contextmanager
 def stoppable() -> Iterator[Stop]:
-    """Inside, the first signal is noted in the `Stop`; after it, signals do again what they did outside."""
+    """Yield a `Stop` that records the first signal; a second one ends the process. At the end, restore the handlers."""
     stop = Stop()
 
     def note(number: int, _frame: FrameType | None) -> None:
         stop.signal = number
         for one in _SIGNALS:
             signal.signal(one, signal.SIG_DFL)  # ends the process even in the middle of a forward pass
-        print("deeplayer: finishing the batch; once more to stop at once", file=sys.stderr)  # noqa: T201
+        print("deeplayer: finishing the batch; a second signal stops at once", file=sys.stderr)  # noqa: T201
 
     before = {one: signal.signal(one, note) for one in _SIGNALS}
     try:

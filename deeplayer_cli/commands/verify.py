@@ -15,7 +15,7 @@ _MARKS = {True: "[green]pass[/green]", False: "[red]FAIL[/red]", None: "[yellow]
 
 def verify(
     model: Annotated[
-        str, typer.Argument(help="As for `ground --model`.", envvar="DEEPLAYER_MODEL", show_default=False)
+        str, typer.Argument(help="Model, as for `ground --model`.", envvar="DEEPLAYER_MODEL", show_default=False)
     ],
     revision: options.Revision = None,
     dtype: options.Dtype = "auto",
@@ -24,7 +24,7 @@ def verify(
         str | None, option("--data", help="Requests to compare answers on, such as sample_data/requests.jsonl.")
     ] = None,
 ) -> None:
-    """Check that a model, on this machine, does what the original does: run this first with real weights."""
+    """Check that a model gives the original's results on this machine. Run this first with real weights."""
     from rich.console import Console
     from rich.live import Live
     from rich.markup import escape
@@ -36,7 +36,7 @@ def verify(
     rows = sources.open_source([data]) if data else None
     table = Table("check", "result", "detail")
     failed = False
-    # An 8B model takes minutes: what has been checked is shown at once, and stays if a later step fails.
+    # An 8B model takes minutes: each result is shown at once, and stays if a later check fails.
     console = Console()
     try:
         with Live(table, console=console, transient=True):

@@ -1,12 +1,11 @@
-"""What a prompt costs, from a checkpoint's shape alone: floating-point operations and bytes of keys and values.
+"""FLOPs (floating-point operations) and kv cache bytes of a prompt, computed from the shape of a checkpoint.
 
-Counted as ``torch.utils.flop_counter`` counts: two operations for each multiply-add of a matrix product or convolution,
-and attention of T queries over S keys as its two products in full, T x S, although a causal mask hides half of them.
-Norms, activations, RoPE, softmax, and what scorers and selectors compute, are left out: below one percent at the sizes
-that InternVL2.5 has.
+The count follows ``torch.utils.flop_counter``: two FLOPs for each multiply-add of a matrix product or convolution, and
+both products of attention in full, T queries x S keys, although a causal mask hides half of them. It leaves out norms,
+activations, RoPE, softmax, scorers and selectors: less than one percent at the sizes of InternVL2.5.
 
-Work is laid out as the engine does it without drafts: a draft moves an answer's tokens from decoding into the prompt's
-own pass, and a row that is answered again because its draft was wrong is counted once.
+It counts the engine's work without drafts. A draft only moves tokens of the answer from decoding into prefill. A row
+that is answered again because its draft was wrong is counted once.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ if TYPE_CHECKING:
 
 
 def vision_flops(shape: ModelShape, n_tiles: int) -> int:
-    """The vision tower and the projector over an image of ``n_tiles``, its thumbnail included."""
-    tokens = shape.patches + 1
+    """FLOPs of the vision tower and the projector for an image of ``n_tiles``, the thumbnail included."""
+    tokens = shape.patches + 1  # with the class token
     patches = 2 * shape.patches * shape.patch_values * shape.vision.hidden
     tower = shape.vision.layers * shape.vision.layer_flops(tokens, tokens)
     merged = shape.vision.hidden * shape.patches // shape.tokens_per_tile
@@ -28,16 +27,16 @@ def vision_flops(shape: ModelShape, n_tiles: int) -> int:
 
 
 def prefill_flops(shape: ModelShape, prompt: PromptLengths, drops: Drops = (), n_expressions: int = 1) -> int:
-    """The language model up to the first answer token, for expressions of one length about one image.
+    """FLOPs of the language model up to the first answer token, for expressions of equal length about one image.
 
-    Layers until the first drop run what the expressions share once; without drops those are all layers, which is what
-    an unpruned model with a prefix cache costs. Later layers run once for each expression.
+    Up to the first drop, the layers run the prefix once for all expressions. Without drops these are all layers, as in
+    an unpruned model with a prefix cache. Later layers run once for each expression. P0 costs nothing.
 
     Args:
-        shape: of the checkpoint.
-        prompt: its lengths.
-        drops: of the method.
-        n_expressions: about this image.
+        shape: dimensions of the checkpoint.
+        prompt: lengths of the prompt.
+        drops: the drops of the method.
+        n_expressions: number of expressions about the image.
     """
     text = shape.text
     seen = visual_by_layer(drops, prompt.visual, text.layers)
@@ -47,7 +46,7 @@ def prefill_flops(shape: ModelShape, prompt: PromptLengths, drops: Drops = (), n
         for n_visual in seen[drops[0].after_layer :]:
             each += _behind_p0_flops(text, prompt, prompt.length(n_visual))
     for drop in drops:
-        if drop.looks_ahead:
+        if drop.looks_ahead:  # the next layer's projections, computed a second time to score
             before = seen[drop.after_layer - 1] if drop.after_layer else prompt.visual
             tokens = prompt.length(before) - prompt.before_image
             each += 2 * tokens * text.hidden * text.queries + text.key_flops(tokens)
@@ -55,7 +54,15 @@ def prefill_flops(shape: ModelShape, prompt: PromptLengths, drops: Drops = (), n
 
 
 def union_flops(shape: ModelShape, prompt: PromptLengths, drop: CountedDrop, n_union: int, n_expressions: int) -> int:
-    """As `prefill_flops` with one drop, where the expressions keep ``n_union`` visual tokens together."""
+    """FLOPs as in `prefill_flops`, but the layers after the only drop run once over a union of kept tokens.
+
+    Args:
+        shape: dimensions of the checkpoint.
+        prompt: lengths of the prompt.
+        drop: the only drop of the method.
+        n_union: number of visual tokens in the union.
+        n_expressions: number of expressions about the image.
+    """
     text, shared = shape.text, prompt.shared - prompt.visual + n_union
     once, each = _until_first_drop(shape, prompt, drop)
     late = text.layers - drop.after_layer
@@ -65,7 +72,7 @@ def union_flops(shape: ModelShape, prompt: PromptLengths, drop: CountedDrop, n_u
 
 
 def _until_first_drop(shape: ModelShape, prompt: PromptLengths, drop: CountedDrop | None) -> tuple[int, int]:
-    """Layers 1..K: what the expressions share, and what each of them adds; the deferred part of a layer left out."""
+    """FLOPs of layers 1..K without the deferred part: of the prefix, and of the suffix of each expression."""
     text = shape.text
     n_layers = drop.after_layer if drop else text.layers
     once = n_layers * _behind_p0_flops(text, prompt, prompt.shared)
@@ -76,23 +83,23 @@ def _until_first_drop(shape: ModelShape, prompt: PromptLengths, drop: CountedDro
 
 
 def _deferred_flops(text: StackShape, prompt: PromptLengths, drop: CountedDrop, n_kept: int) -> int:
-    """What the kept visual tokens do in the deferred part of a layer."""
+    """FLOPs of the kept tokens in the deferred part of layer K."""
     if not drop.defers_layer:
         return 0
     return text.query_flops(n_kept) + text.attention_flops(n_kept, prompt.before_image + prompt.visual)
 
 
 def _behind_p0_flops(text: StackShape, prompt: PromptLengths, length: int) -> int:
-    """One layer over the first ``length`` tokens of a prompt, of which P0's keys and values are known.
+    """FLOPs of one layer over the first ``length`` tokens of a prompt; the keys and values of P0 are known already.
 
-    P0's queries stand in front of the others, so that attention needs no mask: they are attended with again.
+    The engine puts P0's queries before the others, so that attention needs no mask. So their attention counts as well.
     """
     new = length - prompt.before_image
     return text.query_flops(new) + text.key_flops(new) + text.attention_flops(length, length)
 
 
 def decode_flops(shape: ModelShape, prompt: PromptLengths, n_tokens: int, drops: Drops = ()) -> int:
-    """The steps after prefill that an answer of ``n_tokens`` takes, one token a step; prefill gives the first token."""
+    """FLOPs of decoding an answer of ``n_tokens``, one token per step; prefill gives the first token."""
     seen = visual_by_layer(drops, prompt.visual, shape.text.layers)
     return sum(
         head_flops(shape) + sum(shape.text.layer_flops(1, prompt.length(n_visual) + step) for n_visual in seen)
@@ -101,13 +108,13 @@ def decode_flops(shape: ModelShape, prompt: PromptLengths, n_tokens: int, drops:
 
 
 def kv_bytes(shape: ModelShape, prompt: PromptLengths, bytes_per_number: int, drops: Drops = ()) -> int:
-    """Keys and values of one prompt, read to its end, in all layers."""
+    """Bytes of the keys and values of one prompt after prefill, in all layers."""
     seen = visual_by_layer(drops, prompt.visual, shape.text.layers)
     return sum(map(prompt.length, seen)) * 2 * shape.text.keys * bytes_per_number
 
 
 def visual_by_layer(drops: Drops, n_visual: int, n_layers: int) -> list[int]:
-    """How many visual tokens each layer sees, first layer first."""
+    """Number of visual tokens that each layer sees, first layer first."""
     seen = [n_visual] * n_layers
     for drop in drops:
         seen[drop.after_layer :] = [drop.n_keep] * (n_layers - drop.after_layer)
@@ -115,5 +122,5 @@ def visual_by_layer(drops: Drops, n_visual: int, n_layers: int) -> list[int]:
 
 
 def head_flops(shape: ModelShape) -> int:
-    """Logits after one token."""
+    """FLOPs of the logits after one token."""
     return 2 * shape.text.hidden * shape.vocabulary

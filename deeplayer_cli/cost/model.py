@@ -1,4 +1,4 @@
-"""What a method costs on the rows of a run."""
+"""The cost of a method on the rows of a run."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ if TYPE_CHECKING:
     from deeplayer_cli.schema import Prediction
 
 Workload = Counter[tuple["Resolution", int, "int | None"]]
-"""How many rows have an image of this width and height and an expression of this many tokens, and keep this many visual
-tokens; None where that does not depend on the content."""
+"""Number of rows by (width and height of the image, number of expression tokens, number of kept tokens).
+
+The number of kept tokens is None if it does not depend on the content."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What rows cost, each as if it were alone: one expression about one image.
+    """The cost of rows, each counted as the only expression about its image. Totals are over all rows.
 
     Attributes:
-        rows: their number; those in error before they were asked cost nothing and are not counted.
-        visual_tokens: of all rows together.
-        seen_tokens: the visual tokens that a layer sees, averaged over layers, of all rows together.
-        total_gflops: vision tower, projector and the prompt's pass, without the answer, of all rows together; see
-            `deeplayer_cli.cost.flops` for what is counted.
-        total_kv_bytes: keys and values of the prompts at their end, of all rows together.
+        rows: number of rows. Rows whose image was never read cost nothing and are not counted.
+        visual_tokens: total number of visual tokens.
+        seen_tokens: total number of visual tokens that a layer sees, as a mean over layers.
+        total_gflops: total GFLOPs of vision tower, projector and prefill, without the answer; see
+            `deeplayer_cli.cost.flops`.
+        total_kv_bytes: total bytes of keys and values after prefill.
     """
 
     rows: int
@@ -45,21 +46,21 @@ class Cost:
 
     @property
     def mean_keep(self) -> float:
-        """Share of the visual tokens that is seen, averaged over layers."""
+        """Share of the visual tokens that a layer sees, as a mean over layers."""
         return self.seen_tokens / self.visual_tokens
 
     @property
     def gflops(self) -> float:
-        """Of one row, on average."""
+        """GFLOPs per row, as a mean."""
         return self.total_gflops / self.rows
 
     @property
     def kv_bytes(self) -> float:
-        """Of one row, on average."""
+        """Bytes of keys and values per row, as a mean."""
         return self.total_kv_bytes / self.rows
 
     def plus(self, other: Cost) -> Cost:
-        """Of the rows of both."""
+        """The cost of the rows of both."""
         return Cost(
             self.rows + other.rows,
             self.visual_tokens + other.visual_tokens,
@@ -71,32 +72,32 @@ class Cost:
 
 @dataclass(frozen=True)
 class CostModel:
-    """What a checkpoint's prompts cost.
+    """Computes costs of prompts of one checkpoint.
 
     Attributes:
-        checkpoint: the model, for its shape, its tokenizer and its prompt.
+        checkpoint: gives the model's shape, tokenizer and prompt.
     """
 
     checkpoint: Checkpoint
 
     def prompt(self, resolution_wh: Resolution, expression: str) -> tuple[Resolution, int, None]:
-        """A row of a workload, before it has been answered."""
+        """The workload key of a row that is not answered yet."""
         return resolution_wh, len(self.checkpoint.tokenizer.encode_expression(expression)), None
 
     def answered(self, row: Prediction, method: Method) -> tuple[Resolution, int, int | None] | None:
-        """A row of a workload, after it has been answered; None if its image was never read."""
+        """The workload key of an answered row; None if its image was never read."""
         if row.width is None or row.height is None or row.expression is None:
             return None
         resolution, n_expression, _ = self.prompt((row.width, row.height), row.expression)
         return resolution, n_expression, row.kept_tokens if method.is_adaptive else None
 
     def largest(self, workload: Workload, tiling: Tiling) -> int:
-        """Visual tokens of the image that has most."""
+        """The largest number of visual tokens of an image in the workload."""
         return max(count_tiles(resolution, tiling) for resolution, _, _ in workload) * self.checkpoint.tokens_per_tile
 
     def cost(self, method: Method, workload: Workload, tiling: Tiling) -> Cost:
-        """What at least one row costs under a method, with images cut by ``tiling``."""
-        prompts: Counter[tuple[int, int, int | None]] = Counter()  # few: equal tile counts and lengths cost the same
+        """The cost of a workload of at least one row under a method, with images cut by ``tiling``."""
+        prompts: Counter[tuple[int, int, int | None]] = Counter()  # equal tile counts and lengths cost the same
         for (resolution, n_expression, n_kept), rows in workload.items():
             prompts[count_tiles(resolution, tiling), n_expression, n_kept] += rows
         return self._sum(method, prompts)

@@ -1,4 +1,4 @@
-"""Whether pruning is worth it for the rows of a run."""
+"""Compares the cost of a run with the cost of the same rows without pruning."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ if TYPE_CHECKING:
 
 
 class PruningSavings:
-    """FLOPs of a run's prompts, beside what they would take without pruning, where expressions share all of an image.
+    """Counts the FLOPs of a run's prompts, and the FLOPs of the same prompts without pruning.
+
+    Without pruning, all layers run each image once for all of its expressions. With pruning, the layers after the first
+    drop run once for each expression.
 
     Args:
         checkpoint: the model.
-        method: with which each expression has its own layers after the first drop.
+        method: the pruning method of the run.
 
     Attributes:
-        pruned: FLOPs of the language model so far, up to the first answer tokens.
-        unpruned: of the same rows, through the whole model with a prefix cache.
+        pruned: FLOPs of the language model so far, up to the first answer token of each row.
+        unpruned: FLOPs of the same rows in the unpruned model with a prefix cache.
     """
 
     def __init__(self, checkpoint: Checkpoint, method: Method) -> None:
@@ -32,7 +35,7 @@ class PruningSavings:
         self.pruned = self.unpruned = 0
 
     def add(self, n_visual: int, expressions: Sequence[int]) -> None:
-        """Count one image of ``n_visual`` tokens and its expressions, given by their tokens."""
+        """Count one image of ``n_visual`` tokens and its expressions, given by their numbers of tokens."""
         n = len(expressions)
         prompt = PromptLengths.from_checkpoint(self._checkpoint, n_visual, round(sum(expressions) / n))
         self.pruned += prefill_flops(self._shape, prompt, drops_of(self._method, n_visual), n)
@@ -40,10 +43,10 @@ class PruningSavings:
 
     @property
     def advice(self) -> str | None:
-        """A sentence where not pruning would have been cheaper."""
+        """A recommendation for the user if no pruning would have been cheaper; otherwise None."""
         if self.unpruned >= self.pruned:
             return None
         return (
-            "with so many expressions an image, pruning costs more than not pruning: --method none runs an image once "
-            f"for all of them, takes {1 - self.unpruned / self.pruned:.0%} fewer FLOPs and drops nothing"
+            "with so many expressions per image, pruning costs more than not pruning: --method none runs each image "
+            f"once for all of them, takes {1 - self.unpruned / self.pruned:.0%} fewer FLOPs and drops nothing"
         )

@@ -1,4 +1,4 @@
-"""What a cost depends on: a model's dimensions, a prompt's lengths, and where tokens are dropped."""
+"""The inputs of the cost model: dimensions of a model, lengths of a prompt, and the drops of a method."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CountedDrop:
-    """One drop of an image's visual tokens.
+    """One drop of an image's visual tokens, as the cost model counts it.
 
     Attributes:
-        after_layer: 1-based; 0 = before layer 1.
-        n_keep: how many are left.
-        defers_layer: only the kept tokens run through the attention output and MLP of that layer; of the others, only
-            keys and values are computed.
-        looks_ahead: the next layer's queries, keys and values are computed for all, in order to score.
+        after_layer: the layer after which tokens are dropped, counted from 1; 0: before layer 1.
+        n_keep: number of tokens that are kept.
+        defers_layer: whether the layer is deferred: it computes keys and values for all visual tokens, but attention
+            output and MLP only for the kept tokens.
+        looks_ahead: whether the next layer's queries, keys and values are computed for all tokens, to score them.
     """
 
     after_layer: int
@@ -30,16 +30,17 @@ class CountedDrop:
 
 
 Drops = tuple[CountedDrop, ...]
-"""In the order of their layers; none where nothing is pruned."""
+"""Drops in the order of their layers; empty if nothing is pruned."""
 
 
 def drops_of(method: Method, n_visual: int, n_kept: int | None = None) -> Drops:
-    """What a method does to an image of ``n_visual`` tokens.
+    """The drops that a method makes in an image.
 
     Args:
-        method: that prunes.
-        n_visual: of the image.
-        n_kept: how many really stayed at the end, where that depends on the content; None for the most.
+        method: the pruning method.
+        n_visual: number of visual tokens of the image.
+        n_kept: number of tokens that were really kept at the end, for a method whose budget depends on the content;
+            None for the upper bound.
     """
     if not method.prunes(n_visual):
         return ()
@@ -60,12 +61,12 @@ class StackShape:
     """The dimensions of a stack of equal layers.
 
     Attributes:
-        layers: their number.
-        hidden: width of the residual stream.
-        queries: query heads times head dimension.
-        keys: key heads times head dimension; the values' as well.
+        layers: number of layers.
+        hidden: width of the hidden states.
+        queries: number of query heads times head dimension.
+        keys: number of key heads times head dimension; the same for values.
         intermediate: width of the MLP.
-        mlp_matrices: 2, or 3 for a gated MLP.
+        mlp_matrices: number of matrices in the MLP: 2, or 3 for a gated MLP.
     """
 
     layers: int
@@ -76,33 +77,33 @@ class StackShape:
     mlp_matrices: int
 
     def query_flops(self, n_tokens: int) -> int:
-        """Queries, output projection and MLP of one layer."""
+        """FLOPs of queries, output projection and MLP of one layer."""
         return 2 * n_tokens * self.hidden * (2 * self.queries + self.mlp_matrices * self.intermediate)
 
     def key_flops(self, n_tokens: int) -> int:
-        """Keys and values of one layer."""
+        """FLOPs of keys and values of one layer."""
         return 2 * n_tokens * self.hidden * 2 * self.keys
 
     def attention_flops(self, n_queries: int, n_keys: int) -> int:
-        """The two products of one layer's attention."""
+        """FLOPs of the two matrix products of attention in one layer."""
         return 4 * n_queries * n_keys * self.queries
 
     def layer_flops(self, n_tokens: int, n_keys: int) -> int:
-        """One layer over ``n_tokens`` that attend to ``n_keys``, themselves among them."""
+        """FLOPs of one layer over ``n_tokens`` that attend to ``n_keys`` keys, their own included."""
         return self.query_flops(n_tokens) + self.key_flops(n_tokens) + self.attention_flops(n_tokens, n_keys)
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What a checkpoint's cost depends on.
+    """The dimensions of a checkpoint that its cost depends on.
 
     Attributes:
-        vision: the tower.
-        patches: of a tile; the tower sees a class token besides.
-        patch_values: numbers in a patch, over all colours.
-        text: the decoder.
-        tokens_per_tile: visual tokens that a tile becomes.
-        vocabulary: rows of the output head.
+        vision: the vision tower.
+        patches: number of patches of a tile, without the class token.
+        patch_values: number of values in a patch, over all colours.
+        text: the decoder of the language model.
+        tokens_per_tile: number of visual tokens of a tile.
+        vocabulary: number of rows of the output head.
     """
 
     vision: StackShape
@@ -114,7 +115,7 @@ class ModelShape:
 
     @classmethod
     def from_config(cls, config: ModelConfig) -> ModelShape:
-        """The shape of a model with this configuration."""
+        """Read the dimensions from a model's configuration."""
         vision, text = config.vision_config, config.text_config
         (height, width), (patch_height, patch_width) = vision.image_size, vision.patch_size
         head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
@@ -144,13 +145,13 @@ class ModelShape:
 
 @dataclass(frozen=True)
 class PromptLengths:
-    """A prompt in tokens.
+    """Number of tokens of each part of a prompt.
 
     Attributes:
-        before_image: constant, so that its keys and values are computed once a process and cost nothing later.
-        visual: all visual tokens.
-        after_image: what follows the image and is the same for every expression.
-        suffix: the expression and what closes the prompt.
+        before_image: P0. It is the same for every prompt, so it runs once per process and costs nothing later.
+        visual: the visual tokens of the image, before any drop.
+        after_image: P1, the text after the image that is the same for every expression.
+        suffix: the expression and the closing.
     """
 
     before_image: int
@@ -160,7 +161,7 @@ class PromptLengths:
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint | Layout, n_visual: int, n_expression: int) -> PromptLengths:
-        """A checkpoint's prompt with this many visual tokens and an expression of this many tokens."""
+        """The lengths of a prompt with ``n_visual`` visual tokens and an expression of ``n_expression`` tokens."""
         tokenizer, prompt = checkpoint.tokenizer, checkpoint.prompt
         return cls(
             len(tokenizer.encode(prompt.before_image)),
@@ -171,14 +172,14 @@ class PromptLengths:
 
     @property
     def image(self) -> int:
-        """Tokens that all expressions of an image share, but other images do not."""
+        """Number of tokens that are shared by all expressions about an image, but not by other images."""
         return self.visual + self.after_image
 
     @property
     def shared(self) -> int:
-        """Tokens before the expression."""
+        """Number of tokens before the expression: the prefix."""
         return self.before_image + self.image
 
     def length(self, n_visual: int) -> int:
-        """Tokens of the whole prompt with ``n_visual`` visual ones."""
+        """Number of tokens of the whole prompt if it has ``n_visual`` visual tokens."""
         return self.before_image + n_visual + self.after_image + self.suffix

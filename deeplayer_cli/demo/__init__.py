@@ -1,1 +1,1 @@
-"""A small InternVL-architecture model trained from scratch on generated scenes: generator, recipe, weights."""
+"""The demo model: a small model of InternVL's architecture, its scene generator, training recipe and weights."""

@@ -1,10 +1,13 @@
-"""Questions and answers as token ids, and the loss on the answers.
+"""Training questions and answers as token ids, and the losses on them.
 
-Three forms are mixed. The official question is answered as InternVL answers it, with the expression echoed before the
-box. A question that ends with "Answer with four integers only." is answered with the numbers at once, so its
-last prompt token must already know where to look: a model that only ever echoes first learns to ground in the echo, and
-its prompt's own attention means nothing. And one that ends with "Answer with the object only." is answered with what
-the expression leaves unsaid of the object's size, colour and shape, which only the picture can tell.
+Questions have three forms. The text after the expression shows the form:
+
+* ``OFFICIAL``: InternVL's question. The answer repeats the expression, then gives the box.
+* ``NUMBERS``: the question ends with "Answer with four integers only." The answer is the four numbers, so the last
+  prompt token must already locate the object. A model that always repeats the expression first would learn to locate
+  the object during the repetition only. The attention of its prompt tokens would then not show the object.
+* ``NAME``: the question ends with "Answer with the object only." The answer gives the attributes (size, colour, shape)
+  that the expression does not mention. Only the image shows them.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class Form(Enum):
-    """What a question asks for, told by what follows its expression."""
+    """The forms of a question. The value is the text that follows the expression."""
 
     OFFICIAL = ""
     NUMBERS = tokenizer.NUMBERS_ONLY
@@ -44,32 +47,42 @@ class Form(Enum):
 
 @dataclass(frozen=True)
 class Wording:
-    """The fixed parts of prompts and answers, as token ids."""
+    """Encodes prompts and answers as token ids.
+
+    Attributes:
+        tokens: the demo's tokenizer.
+    """
 
     tokens: PreTrainedTokenizerFast
 
     def ids(self, text: str) -> list[int]:
-        """Token ids of a piece of text."""
+        """Return the token ids of a text; adds no special tokens."""
         encoded: list[int] = self.tokens(text, add_special_tokens=False)["input_ids"]
         return encoded
 
     @cached_property
     def before_image(self) -> list[int]:
-        """P0."""
+        """Token ids of the prompt before the visual tokens (P0)."""
         return self.ids(internvl2_5(tokenizer.SYSTEM_MESSAGE).before_image)
 
     @cached_property
     def after_image(self) -> list[int]:
-        """P1."""
+        """Token ids of the prompt between the visual tokens and the expression (P1)."""
         return self.ids(internvl2_5(tokenizer.SYSTEM_MESSAGE).after_image)
 
     def question(self, expression: str, form: Form) -> list[int]:
-        """From the expression to the end of the prompt."""
+        """Return the token ids of the prompt from the expression to the end."""
         closing = internvl2_5(tokenizer.SYSTEM_MESSAGE).after_expression
         return self.ids(expression + closing.replace("</ref>", f"</ref>{form.value}", 1))
 
     def answer(self, referral: Referral, form: Form, resolution: Resolution) -> list[int]:
-        """The right answer about an image of some width and height, up to and including ``<|im_end|>``."""
+        """Return the token ids of the right answer, including the final ``<|im_end|>``.
+
+        Args:
+            referral: the expression and the object that it refers to.
+            form: the form of the question.
+            resolution: width and height of the image, in pixels.
+        """
         if form is Form.NAME:
             return self.ids(f" {referral.unsaid}<|im_end|>")
         numbers = ", ".join(map(str, to_permille(referral.box, resolution)))
@@ -79,24 +92,24 @@ class Wording:
 
 
 class Part(IntEnum):
-    """Of what a token is a part that the model should have foreseen."""
+    """The part of the text that a predicted token belongs to. Tokens of part ``NOTHING`` have no loss."""
 
     NOTHING = 0
     EXPRESSION = 1
     NAME = 2
     NUMBER = 3
-    TEXT = 4  # of an answer: its echo, brackets, commas and end
+    TEXT = 4  # the rest of an answer: the repeated expression, brackets, commas and end
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Questions with their answers, one after the other, scene by scene.
+    """Questions with their answers, concatenated scene by scene. Each starts with the words of its expression.
 
     Attributes:
-        ids: [tokens] int64.
-        following: [tokens] int64, the next of ``ids``.
-        parts: [tokens] int64, what ``following`` is a part of.
-        lengths: [scenes, questions] int64, tokens of each question with its answer.
+        ids: [tokens] int64, token ids.
+        following: [tokens] int64, the id that follows each token: the target of its prediction.
+        parts: [tokens] int64, the ``Part`` of each token in ``following``.
+        lengths: [scenes, questions] int64, number of tokens of each question with its answer.
     """
 
     ids: torch.Tensor
@@ -107,7 +120,14 @@ class Batch:
 
 @dataclass(frozen=True)
 class Losses:
-    """Next-token losses on a batch's expressions and answers; 0 where there is nothing of the kind."""
+    """Next-token losses on a batch: scalar float tensors, 0 where the batch has no such token.
+
+    Attributes:
+        expressions: mean cross-entropy on the words of the expressions, except each first word.
+        names: mean cross-entropy on the answers of form ``NAME``.
+        numbers: ``spread_loss`` on the numbers of the boxes.
+        text: mean cross-entropy on the other tokens of the answers.
+    """
 
     expressions: torch.Tensor
     names: torch.Tensor
@@ -116,7 +136,15 @@ class Losses:
 
 
 def make_batch(wording: Wording, scenes: Sequence[Scene], forms: tuple[Form, ...], rng: random.Random) -> Batch:
-    """Questions of the given forms about each scene; one with fewer expressions repeats some."""
+    """Make questions about scenes, with their answers.
+
+    Args:
+        wording: encodes the text.
+        scenes: the scenes of the batch.
+        forms: the forms of the questions about each scene. If a scene has fewer expressions than that, expressions
+            repeat.
+        rng: shuffles the expressions of each scene.
+    """
     ids, parts, lengths = list[int](), list[Part](), list[int]()
     for scene in scenes:
         referrals = list(scene.referrals)
@@ -146,14 +174,14 @@ def _part(token: int, form: Form) -> Part:
 def losses(
     model: InternVLForConditionalGeneration, wording: Wording, features: torch.Tensor, batch: Batch, sigma: float
 ) -> Losses:
-    """Run the model over a batch.
+    """Run the model over a batch and compute its next-token losses.
 
     Args:
-        model: the whole model.
-        wording: its fixed text.
+        model: the whole demo model.
+        wording: encodes the fixed text of the prompt.
         features: projected visual tokens, [scenes, tiles * 144, hidden].
-        batch: questions and answers.
-        sigma: spread of the number targets, in thousandths of the image.
+        batch: questions and answers about the scenes.
+        sigma: standard deviation of the number targets, in thousandths of the image.
     """
     told = batch.parts != Part.NOTHING
     logits = model.lm_head(_states(model, wording, features, batch.ids, batch.lengths)[told])
@@ -175,7 +203,18 @@ def answer_logits(
     ids: torch.Tensor,
     lengths: torch.Tensor,
 ) -> torch.Tensor:
-    """Logits [tokens, vocabulary] at every token of ``ids`` and ``lengths``, which are as in ``Batch``."""
+    """Compute the next-token logits at every token of questions and answers.
+
+    Args:
+        model: the whole demo model.
+        wording: encodes the fixed text of the prompt.
+        features: projected visual tokens, [scenes, tiles * 144, hidden].
+        ids: [tokens] int64, as in ``Batch``.
+        lengths: [scenes, questions] int64, as in ``Batch``.
+
+    Returns:
+        [tokens, vocabulary], in the model's dtype.
+    """
     logits: torch.Tensor = model.lm_head(_states(model, wording, features, ids, lengths))
     return logits
 

@@ -1,9 +1,10 @@
-"""What every visual token should know, taught directly before the language model learns: heads that are dropped after.
+"""Auxiliary heads that train the vision side before the language model is trained. They are dropped afterwards.
 
-They sit on the vision side, on the projected visual tokens. They ask in the terms that the language model will use: an
-attribute is the nearest of its words' embeddings, as in CLIP, and a box is read through the number rows of the output
-head; neither embeddings nor rows move. No layer of the language model takes part or is ever taught where to look: its
-attention is what studies of this model are about.
+From each projected visual token, the heads predict the object under it. They use the language model's representations:
+an attribute is classified by the dot product with the embeddings of its words, as in CLIP (Radford et al. 2021,
+arXiv:2103.00020), and a box is also predicted through the number rows of the output head. These losses do not update
+the embeddings or the output head. No layer of the language model takes part, and no loss trains it where to attend,
+because its attention is the subject of studies with this model.
 """
 
 from __future__ import annotations
@@ -26,20 +27,23 @@ if TYPE_CHECKING:
     from deeplayer_cli.demo.scenes import Scene
 
 _GRID = 12  # visual tokens along each side
-_REACH = 2.0  # pixels around a box within which a token's centre belongs to it
-_BOX_UNIT = 48.0  # pixels; offsets from the token's centre are learned in this unit
-_SIGMA = 12.0  # thousandths of the image: spread of a coordinate's targets
+_REACH = 2.0  # pixels; a token whose centre lies at most this far outside of a box still belongs to it
+_BOX_UNIT = 48.0  # pixels; the unit of the offsets from a token's centre
+_SIGMA = 12.0  # thousandths of the image; standard deviation of a coordinate's targets
 _CLASSES = {"shape": SHAPES, "colour": tuple(COLOURS), "size": SIZES}
-_SHARPNESS = 0.2  # of the attribute losses: the lower, the closer a token must come to its words
-_EMPTY = -1
+_SHARPNESS = 0.2  # scale of the attribute logits; a smaller scale needs larger dot products for the same loss
+_EMPTY = -1  # class of a token without an object
 
 
 class Heads(nn.Module):
-    """From a visual token: is there an object, its shape, colour and size, its box as offsets and as numbers.
+    """Predicts from each visual token whether an object lies under it, and the object's attributes and box.
+
+    The attributes are shape, colour and size. The box is predicted twice: as offsets from the token's centre, and as
+    four integers from 0 to 1000.
 
     Args:
         hidden: width of the language model.
-        tokens: finds the words that name attributes.
+        tokens: the demo's tokenizer; gives the ids of the words for attributes.
     """
 
     def __init__(self, hidden: int, tokens: PreTrainedTokenizerFast) -> None:
@@ -56,7 +60,17 @@ class Heads(nn.Module):
     def loss(
         self, model: InternVLForConditionalGeneration, features: torch.Tensor, scenes: Sequence[Scene]
     ) -> tuple[torch.Tensor, dict[str, float]]:
-        """Dense loss on projected visual tokens [scenes, 144, hidden], and what the log tells of it."""
+        """Compute the dense loss on projected visual tokens.
+
+        Args:
+            model: the whole demo model; its embeddings and output head get no gradient.
+            features: projected visual tokens of one tile per scene, [scenes, 144, hidden].
+            scenes: the scenes, in the same order.
+
+        Returns:
+            The loss, a scalar, and metrics for the log: the shares of correct shapes, colours and sizes, the mean
+            error of the offsets in pixels of the 192 x 192 tile, and that of the integers.
+        """
         classes, boxes, offsets = targets(scenes)
         filled = classes[..., 0] != _EMPTY
         states = self.norm(features)
@@ -77,7 +91,15 @@ class Heads(nn.Module):
 
 
 def spread_loss(logits: torch.Tensor, wanted: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Mean divergence of [n, vocabulary >= 1001] logits from a Gaussian over the integers around ``wanted`` (n,)."""
+    """Compute the mean Kullback-Leibler divergence between number targets and predictions.
+
+    Each target is a discretised Gaussian over the integers 0 to 1000 around the right integer.
+
+    Args:
+        logits: [n, vocabulary], at least 1001 wide; token ids 0 to 1000 are the integers.
+        wanted: [n] int64, the right integers.
+        sigma: standard deviation of the Gaussian.
+    """
     distance = torch.arange(NUMBERS) - wanted[:, None]
     spread = torch.exp(-0.5 * (distance / sigma) ** 2)
     spread = spread / spread.sum(1, keepdim=True)
@@ -85,12 +107,12 @@ def spread_loss(logits: torch.Tensor, wanted: torch.Tensor, sigma: float) -> tor
 
 
 def targets(scenes: Sequence[Scene]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The object under each visual token.
+    """Find the object under each visual token, with each image scaled to one tile of 192 x 192 pixels.
 
     Returns:
-        classes, [scenes, 144, 3] int64 (shape, colour, size; -1 where there is nothing); boxes, [scenes, 144, 4] int64,
-        xyxy in thousandths of the image; and offsets, as float, relative to the token's centre in units of 48 of the
-        192 pixels that an image is scaled to.
+        Three tensors. Classes, [scenes, 144, 3] int64: indices of shape, colour and size; -1 where there is no object.
+        Boxes, [scenes, 144, 4] int64: xyxy in thousandths of the image. Offsets, [scenes, 144, 4] float32: xyxy
+        relative to the token's centre, in units of 48 pixels.
     """
     line = (torch.arange(_GRID) + 0.5) * (SIDE / _GRID)
     classes = torch.full((len(scenes), _GRID, _GRID, len(_CLASSES)), _EMPTY)

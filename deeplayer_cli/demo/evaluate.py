@@ -1,4 +1,4 @@
-"""The demo model on scenes that it never saw."""
+"""Evaluation of the demo model on held-out scenes."""
 
 from __future__ import annotations
 
@@ -19,22 +19,25 @@ if TYPE_CHECKING:
     from deeplayer_cli.runtime.grounder import Grounder
     from deeplayer_cli.schema import Prediction
 
-_HELD_FROM = 0.5  # IoU
+_HELD_FROM = 0.5  # IoU from which a box holds an object
 
 Holding = Literal["the object meant", "a near copy", "another object", "no object", "no box"]
 HOLDINGS: tuple[Holding, ...] = ("the object meant", "a near copy", "another object", "no object", "no box")
 
 
 class HeldOutEvaluation:
-    """Held-out scenes, about four expressions on each, and what the answers box.
+    """Grounds about four expressions on each held-out scene, and counts which objects the predicted boxes hold.
 
     Args:
-        split: one of ``SPLITS``.
-        first: number of the first scene.
+        split: a key of ``SPLITS``.
+        first: number of the first scene, from 0.
         count: number of scenes.
 
+    Attributes:
+        held: for each kind of expression, how many boxes hold what (see ``holding``).
+
     Raises:
-        DeeplayerError: there are not so many.
+        DeeplayerError: the held-out scenes do not include all of these numbers.
     """
 
     def __init__(self, split: str, first: int, count: int) -> None:
@@ -44,9 +47,9 @@ class HeldOutEvaluation:
         self.held: dict[str, Counter[Holding]] = {}
 
     def predictions(self, grounder: Grounder) -> Iterator[Prediction]:
-        """Ground the expressions, and count in ``held``, by kind of expression, what the boxes hold.
+        """Ground the expressions, and yield the predictions. Each is also counted in ``held``.
 
-        The scenes pass through PNG files and the request reader, as anybody's images would.
+        The scenes are written as PNG files and read back by the request reader, as images of a user are.
         """
         with TemporaryDirectory() as name:
             folder = Path(name)
@@ -61,9 +64,13 @@ class HeldOutEvaluation:
 
 
 def holding(prediction: Prediction, drawn: Scene) -> Holding:
-    """What the predicted box holds: the object that it fits best, if at an IoU of 0.5 or more.
+    """Return what the predicted box holds: the object with the highest IoU, if that IoU is at least 0.5.
 
-    A near copy differs from the object that is meant in one of shape, colour and size, or in none.
+    A near copy is another object that differs from the object meant in at most one of shape, colour and size.
+
+    Args:
+        prediction: a prediction with a gold box.
+        drawn: the scene; the gold box is the box of exactly one of its objects.
     """
     if prediction.box is None:
         return "no box"

@@ -1,4 +1,4 @@
-"""The trained model as a folder that any reader of native InternVL checkpoints understands."""
+"""Export of a trained model as a checkpoint folder in the native InternVL layout."""
 
 from __future__ import annotations
 
@@ -37,14 +37,15 @@ _PREPROCESSOR = {
 
 
 def export(model: InternVLForConditionalGeneration, tokens: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write weights in bfloat16, configuration, tokenizer with its chat template, and preprocessing.
+    """Write weights in bfloat16, configuration, tokenizer with its chat template, and image preprocessing.
 
-    Then look at scenes with what was written, and note in ``config.json`` the layer where the model looks best.
+    Then load the written checkpoint, measure its attention to the target (see ``grounding_layer``), and write the
+    layer with the largest share to ``config.json`` as ``grounding_layer``.
 
     Args:
-        model: in any floating dtype; left as it is.
-        tokens: its tokenizer.
-        folder: made if missing.
+        model: model in any floating dtype; it is not changed.
+        tokens: tokenizer of the model.
+        folder: the checkpoint folder; created if missing.
     """
     rounded = copy.deepcopy(model).to(torch.bfloat16)
     rounded.generation_config = GenerationConfig(eos_token_id=tokens.eos_token_id, pad_token_id=tokens.pad_token_id)

@@ -1,4 +1,4 @@
-"""Referring expressions over drawn objects, each true of exactly one of them by a clear margin."""
+"""Referring expressions about drawn objects. Each is true of exactly one object of its scene, by a clear margin."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Iterable
 
-_MARGIN = 14.0  # pixels by which a place or a relation must hold, and every other candidate must fail it
+_MARGIN = 14.0  # pixels; a place or relation holds for the target, and fails for all others, by at least this
 _PER_KIND = 7
 _ATTEMPTS = 40  # per kind
 
@@ -41,7 +41,7 @@ _RELATIONS: dict[str, Direction] = {
     "under": (1, 1),
 }
 _THAT_IS = "that is"  # between the two relations of a chain
-_ANY = ("object", "thing", "shape")  # the nouns that fit every shape
+_ANY = ("object", "thing", "shape")  # nouns for every shape
 _PATTERNS = (*_PLACES, *_RELATIONS, _THAT_IS)
 
 _SECOND_WORDS = frozenset(word for words in SYNONYMS.values() for word in words)
@@ -52,13 +52,14 @@ WORDS = tuple(
 
 @dataclass(frozen=True)
 class Referral:
-    """An expression and what it means.
+    """An expression and the object that it refers to.
 
     Attributes:
-        expression: true of exactly one object.
-        kind: one of ``KINDS``.
-        box: of that object, xyxy in pixels.
-        unsaid: what it leaves unsaid of the object's size, colour and shape; all of them, where it says all.
+        expression: text that is true of exactly one object.
+        kind: ``attribute``, ``place``, ``relation`` or ``chain``.
+        box: box of the object, xyxy in pixels.
+        unsaid: the words for the object's size, colour and shape that the expression does not mention; all three words
+            if it mentions all three.
     """
 
     expression: str
@@ -69,7 +70,7 @@ class Referral:
 
 @dataclass(frozen=True)
 class _Description:
-    """A class of objects: every attribute that is not None must agree."""
+    """A class of objects: all attributes that are not None must match."""
 
     shape: str | None
     colour: str | None
@@ -83,29 +84,32 @@ class _Description:
         )
 
     def unsaid(self, thing: Thing) -> str:
-        """Those of a thing's attributes that are not told, or all."""
+        """Return the attributes of ``thing`` that the description does not mention; all if it mentions all."""
         pairs = ((self.size, thing.size), (self.colour, thing.colour), (self.shape, thing.shape))
         return " ".join(own for told, own in pairs if told is None) or thing.name
 
     def said(self, rng: random.Random) -> str:
-        """In words, some of them synonyms."""
+        """Return the description in words; synonyms are chosen at random."""
         noun = self.shape or rng.choice(_ANY)
         return " ".join(rng.choice((word, *SYNONYMS.get(word, ()))) for word in (self.size, self.colour, noun) if word)
 
 
-_Said = tuple[str, Thing, _Description]  # an expression, what it means, and how that was described
+_Said = tuple[str, Thing, _Description]  # an expression, the object it refers to, and the description of that object
 
 
 def refer(
     rng: random.Random, things: tuple[Thing, ...], kinds: Iterable[str], *, synonyms: bool = True
 ) -> tuple[Referral, ...]:
-    """Up to seven expressions of each kind, the kinds alternating; a scene may allow fewer.
+    """Make up to seven expressions of each kind about a scene; the kinds alternate.
 
     Args:
-        rng: chooses among all that could be said.
-        things: the objects of the scene.
-        kinds: which of ``KINDS`` to use.
-        synonyms: whether things may be called by more than one word.
+        rng: chooses among the possible expressions.
+        things: objects of the scene.
+        kinds: kinds of expressions (see ``Referral``).
+        synonyms: whether expressions may contain synonyms.
+
+    Returns:
+        The expressions; fewer than seven of a kind if the scene does not allow more.
     """
     unwanted = frozenset() if synonyms else _SECOND_WORDS
     columns = [_sample(rng, things, kind, unwanted) for kind in kinds]
@@ -133,7 +137,7 @@ def _attribute(rng: random.Random, things: tuple[Thing, ...]) -> _Said | None:
 
 
 def _place(rng: random.Random, things: tuple[Thing, ...]) -> _Said | None:
-    """The extreme one of at least two objects that fit, ahead of the next by the margin."""
+    """Refer to the extreme one of at least two objects that fit a description, ahead of the next by the margin."""
     description = _describe(rng, rng.choice(things), most=1)
     pattern, (axis, sign) = rng.choice(tuple(_PLACES.items()))
     ranked = sorted(filter(description.fits, things), key=lambda thing: -sign * thing.centre[axis])
@@ -143,13 +147,13 @@ def _place(rng: random.Random, things: tuple[Thing, ...]) -> _Said | None:
 
 
 def _relation(rng: random.Random, things: tuple[Thing, ...]) -> _Said | None:
-    """The only one that fits and lies on that side of an object which its own words single out."""
+    """Refer to the only object that fits and lies on one side of an anchor, which a description identifies."""
     found = _beside_named(rng, things)
     return (f"the {found.noun} {found.where}", found.thing, found.description) if found else None
 
 
 def _chain(rng: random.Random, things: tuple[Thing, ...]) -> _Said | None:
-    """The only one on some side of an object that is itself told by where it lies."""
+    """Refer to the only object that fits and lies on one side of an anchor, which a relation identifies."""
     anchor = _beside_named(rng, things)
     if anchor is None:
         return None
@@ -159,7 +163,7 @@ def _chain(rng: random.Random, things: tuple[Thing, ...]) -> _Said | None:
 
 @dataclass(frozen=True)
 class _Beside:
-    """A thing, what to call it, and where it lies: together they single it out."""
+    """An object, its description in words (``noun``), and its relation to an anchor in words (``where``)."""
 
     noun: str
     where: str
@@ -168,14 +172,14 @@ class _Beside:
 
 
 def _beside_named(rng: random.Random, things: tuple[Thing, ...]) -> _Beside | None:
-    """Beside an object that its own words single out."""
+    """Choose an object beside an anchor that a description identifies."""
     anchor = rng.choice(things)
     named = _describe(rng, anchor, most=2)
     return _beside(rng, things, f"the {named.said(rng)}", anchor) if sum(map(named.fits, things)) == 1 else None
 
 
 def _beside(rng: random.Random, things: tuple[Thing, ...], named: str, anchor: Thing) -> _Beside | None:
-    """The one of its class that lies on some side of the ``anchor``, which is called ``named``."""
+    """Choose the only object of a class that lies on one side of ``anchor``, which is called ``named``."""
     others = [thing for thing in things if thing is not anchor]
     if not others:
         return None
@@ -189,7 +193,7 @@ def _beside(rng: random.Random, things: tuple[Thing, ...], named: str, anchor: T
 
 
 def _describe(rng: random.Random, thing: Thing, most: int) -> _Description:
-    """A class that ``thing`` belongs to, named by up to ``most`` of its attributes ("object" names none)."""
+    """Describe ``thing`` by up to ``most`` of its attributes; by none only if ``most`` is 1."""
     told = set(rng.sample(("shape", "colour", "size"), rng.randint(1 if most > 1 else 0, most)))
     return _Description(
         thing.shape if "shape" in told else None,

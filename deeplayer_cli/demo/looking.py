@@ -1,4 +1,4 @@
-"""Where the model looks: the share of its attention to the image that falls on the object that is meant."""
+"""Attention to the target: the share of a layer's attention to the visual tokens that falls on the right object."""
 
 from __future__ import annotations
 
@@ -28,17 +28,19 @@ if TYPE_CHECKING:
     from deeplayer_cli.pruning import QueryRowKind
 
 _EXPRESSIONS = 4  # per scene
-_CHOOSING = 8  # scenes that choose a layer
+_CHOOSING = 8  # scenes that ``grounding_layer`` measures on
 
 
 @dataclass(frozen=True)
 class Look:
-    """One layer's attention to the visual tokens, averaged over expressions.
+    """The share of a layer's attention to visual tokens that falls on the target, averaged over expressions.
+
+    The target is the object that the expression refers to. Shares are from 0 to 1.
 
     Attributes:
-        layer: 1-based.
-        last: share on the target of what the last prompt token attends to in the image.
-        drafted: the same of the token before the first coordinate, the answer's beginning being given.
+        layer: number of the decoder layer, from 1.
+        last: share for the last prompt token.
+        drafted: share for the token before the first coordinate; the beginning of the answer is given as a draft.
     """
 
     layer: int
@@ -47,11 +49,15 @@ class Look:
 
 
 def looks(checkpoint: Checkpoint, scenes: Iterable[Scene]) -> tuple[float, list[Look]]:
-    """Look at scenes, for up to four expressions of each.
+    """Measure the attention to the target, for up to four expressions of each scene.
+
+    Args:
+        checkpoint: the model to measure.
+        scenes: the scenes; together they need at least one expression.
 
     Returns:
-        The mean share of visual tokens that lie on the target, which attention without aim would give, and every layer
-        but the last.
+        The mean share of visual tokens that lie on the target, which is the share that uniform attention would have,
+        and one ``Look`` for every decoder layer except the last.
     """
     areas, layers = [], range(1, checkpoint.model.config.text_config.num_hidden_layers)
     probes = {(layer, rows): _Probe(checkpoint, layer, rows) for layer in layers for rows in ("last", "drafted")}
@@ -71,13 +77,16 @@ def looks(checkpoint: Checkpoint, scenes: Iterable[Scene]) -> tuple[float, list[
 
 
 def grounding_layer(checkpoint: Checkpoint) -> int:
-    """The layer, from 1, where the last prompt token looks most at what is meant, on scenes of the training curve."""
+    """Return the layer (from 1) whose last prompt token has the largest share of attention on the target.
+
+    It is measured on 8 scenes of the training curve.
+    """
     _, layers = looks(checkpoint, map(scene, pick(CURVE_SEEDS, 0, _CHOOSING)))
     return max(layers, key=lambda one: one.last).layer
 
 
 class _Probe:
-    """Reads one layer's scores as pruning by them would."""
+    """Reads the attention scores of one layer, as a pruning method at that layer does."""
 
     def __init__(self, checkpoint: Checkpoint, layer: int, rows: QueryRowKind) -> None:
         self._checkpoint, self._seen = checkpoint, RecordScores()
@@ -85,15 +94,15 @@ class _Probe:
         self._engine = Engine(checkpoint, method, draft=TemplateDraft.from_tokenizer(checkpoint.tokenizer))
 
     def __call__(self, image: Encoded, expressions: Sequence[str]) -> Tensor:
-        """Scores (B, n_visual) of expressions about one image."""
+        """Return the scores [B, n_visual] of the visual tokens, for B expressions about one image."""
         rows = [Row(0, self._checkpoint.tokenizer.encode_expression(text)) for text in expressions]
         self._engine.prefill(self._engine.prefix(image), rows, 100)
-        assert self._seen.scores is not None  # noqa: S101 - a prefill that prunes has selected
+        assert self._seen.scores is not None  # noqa: S101 - prefill with a pruning method always selects
         return self._seen.scores
 
 
 def _tokens_on(box: Box, image: Image.Image, n_tiles: int, checkpoint: Checkpoint) -> Tensor:
-    """(n_visual,) bool: whose centres lie within a box in pixels."""
+    """Return a mask [n_visual] bool of the visual tokens whose centres lie in ``box``, xyxy in pixels."""
     columns, rows = grid = tile_grid(image.size, checkpoint.tiling)
     side = checkpoint.tokens_per_tile**0.5
     x, y, level = token_places(grid, n_tiles, n_tiles * checkpoint.tokens_per_tile).unbind(-1)

@@ -1,6 +1,6 @@
-"""The demo model: InternVL's architecture, as transformers has it, with 2 million weights.
+"""The demo model: transformers' InternVL architecture with 2.2 million parameters.
 
-192 x 192 pixels, patches of 8, pixel shuffle by 2: 144 visual tokens.
+A tile has 192 x 192 pixels. Patches of 8 x 8 pixels and a pixel shuffle by 2 in both directions give 144 visual tokens.
 """
 
 from __future__ import annotations
@@ -17,12 +17,22 @@ from deeplayer_cli.demo.tokenizer import NUMBERS
 
 VISUAL_TOKENS = 144
 _PATCH = 8
-_KINSHIP = 2.0  # how much larger than other weights those start by which a query finds keys like itself
+_KINSHIP = 2.0  # scale of the initial query and key weights relative to the other weights
 
 
 @dataclass(frozen=True)
 class DemoSize:
-    """What may differ between the shipped model and the tiny ones of the tests."""
+    """Dimensions of the model; the defaults are those of the shipped model.
+
+    Attributes:
+        hidden: width of the vision tower and of the language model.
+        vision_layers: number of vision layers.
+        vision_mlp: width of the vision MLPs.
+        layers: number of decoder layers.
+        mlp: width of the decoder MLPs.
+        heads: attention heads of both halves.
+        kv_heads: key and value heads of the language model.
+    """
 
     hidden: int = 128
     vision_layers: int = 2
@@ -34,13 +44,13 @@ class DemoSize:
 
 
 def build(size: DemoSize, vocabulary: int, image_token: int, end_token: int) -> InternVLForConditionalGeneration:
-    """Build the model with the initial weights that training starts from, drawn from torch's global generator.
+    """Build the model with initial weights for training, drawn from torch's global random generator.
 
     Args:
-        size: widths and depths.
-        vocabulary: number of tokens.
-        image_token: id of the visual placeholder.
-        end_token: id that ends an answer.
+        size: dimensions of the model.
+        vocabulary: number of token ids.
+        image_token: id of the placeholder for a visual token.
+        end_token: id of the token that ends an answer.
     """
     vision = InternVLVisionConfig(
         hidden_size=size.hidden,
@@ -62,7 +72,7 @@ def build(size: DemoSize, vocabulary: int, image_token: int, end_token: int) -> 
         num_attention_heads=size.heads,
         num_key_value_heads=size.kv_heads,
         max_position_embeddings=1024,
-        rope_parameters={"rope_type": "default", "rope_theta": 1e6},  # InternLM2's: most pairs hardly turn in a prompt
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},  # InternLM2's; most pairs turn little in a prompt
         tie_word_embeddings=False,
         bos_token_id=None,
         eos_token_id=end_token,
@@ -85,11 +95,12 @@ def build(size: DemoSize, vocabulary: int, image_token: int, end_token: int) -> 
 
 @torch.no_grad()
 def _initialise(model: InternVLForConditionalGeneration, hidden: int) -> None:
-    """Start where learning is quick.
+    """Set initial weights that speed up training.
 
-    Numbers know their order, patches their place, and the output head the embeddings. In every decoder layer a query
-    looks for keys like itself (Trockman and Kolter 2023, "Mimetic Initialization of Self-Attention Layers",
-    arXiv:2305.09828): so a word finds what resembles its embedding, for all words alike.
+    The embeddings of the numbers encode their order, and the position embeddings of the patches encode their places.
+    The output head starts as a scaled copy of the embeddings. In every decoder layer the query weights start equal to
+    the key weights (Trockman and Kolter 2023, "Mimetic Initialization of Self-Attention Layers", arXiv:2305.09828), so
+    a query matches keys of similar hidden states. This applies to all words equally.
     """
     for module in model.modules():
         if isinstance(module, nn.Linear):
@@ -110,10 +121,14 @@ def _initialise(model: InternVLForConditionalGeneration, hidden: int) -> None:
 
 
 def fourier(values: torch.Tensor, width: int) -> torch.Tensor:
-    """Sines and cosines of ``values`` in [0, 1] at ``width / 2`` frequencies from 1/4 to 40 periods.
+    """Encode values as sines and cosines of ``width // 2`` frequencies, from 1/4 to 40 periods in [0, 1].
+
+    Args:
+        values: [...] float, in [0, 1].
+        width: even width of the code.
 
     Returns:
-        [..., width] with unit mean square.
+        [..., width] with mean square 1.
     """
     frequencies = torch.logspace(math.log10(0.25), math.log10(40.0), width // 2)
     angles = 2 * math.pi * values[..., None] * frequencies
@@ -121,7 +136,7 @@ def fourier(values: torch.Tensor, width: int) -> torch.Tensor:
 
 
 def _sine_2d(side: int, width: int) -> torch.Tensor:
-    """[side * side, width]: half the width tells the row, half the column, row-major."""
+    """Return position codes [side * side, width], row-major: the first half encodes the row, the second the column."""
     line = fourier((torch.arange(side) + 0.5) / side, width // 2)
     rows, columns = line[:, None].expand(side, side, -1), line[None].expand(side, side, -1)
     return torch.cat((rows, columns), dim=-1).reshape(side * side, width)

@@ -1,4 +1,4 @@
-"""The optimisers: Muon for hidden matrices, AdamW for everything else."""
+"""The optimisers: Muon for hidden matrices, AdamW for all other parameters."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _FINAL = 0.02
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose every step is made orthogonal (Keller Jordan, "Muon: An optimizer for hidden layers", 2024).
+    """Nesterov momentum with orthogonalised updates (Keller Jordan 2024, "Muon: An optimizer for hidden layers").
 
-    torch has its own, which computes in bfloat16: slow on CPUs without it. This one stays in the parameters' dtype and
-    handles matrices of one shape as one batch.
+    ``torch.optim.Muon`` computes in bfloat16, which is slow on CPUs without bfloat16 instructions. This optimiser
+    computes in the parameters' dtype, and orthogonalises all matrices of equal shape as one batch.
 
     Args:
-        parameters: matrices only.
-        lr: scaled by ``sqrt(rows / columns)`` for tall matrices.
-        momentum: with Nesterov's look-ahead.
+        parameters: two-dimensional parameters.
+        lr: learning rate; multiplied by ``sqrt(rows / columns)`` for matrices with more rows than columns.
+        momentum: coefficient of the Nesterov momentum.
     """
 
     def __init__(self, parameters: Iterable[torch.Tensor], lr: float, momentum: float = 0.95) -> None:
@@ -45,14 +45,21 @@ class Muon(torch.optim.Optimizer):
 
     def _look_ahead(self, parameter: torch.Tensor, momentum: float) -> torch.Tensor:
         state, gradient = self.state[parameter], parameter.grad
-        assert gradient is not None  # noqa: S101 - checked by the caller
+        assert gradient is not None  # noqa: S101 - the caller checks it
         velocity: torch.Tensor = state.setdefault("velocity", torch.zeros_like(parameter))
         velocity.mul_(momentum).add_(gradient)
         return gradient + momentum * velocity
 
 
 def orthogonalise(matrices: torch.Tensor) -> torch.Tensor:
-    """Push all singular values of [n, rows, columns] towards 1 with five quintic Newton-Schulz steps."""
+    """Move the singular values of matrices towards 1 with five quintic Newton-Schulz steps, as in Muon.
+
+    Args:
+        matrices: [n, rows, columns].
+
+    Returns:
+        [n, rows, columns], in the same dtype.
+    """
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
@@ -63,13 +70,14 @@ def orthogonalise(matrices: torch.Tensor) -> torch.Tensor:
 
 
 class Optimisers:
-    """Both optimisers, with one schedule: warm-up, constant, then linear down to 2%.
+    """Muon and AdamW with one schedule: linear warm-up, constant rate, linear decay to 2% of the rate.
 
     Args:
-        named: the trained parameters; two-dimensional ones go to Muon, embeddings and output heads excepted.
-        steps: of the whole phase.
-        muon_rate: at its highest.
-        constant_until: share of ``steps`` before the decay.
+        named: names and trained parameters. Muon takes the two-dimensional ones, except embeddings and heads. AdamW
+            takes the others.
+        steps: number of steps of the phase.
+        muon_rate: Muon's constant learning rate.
+        constant_until: share of ``steps`` after which the decay starts.
     """
 
     def __init__(
@@ -88,7 +96,12 @@ class Optimisers:
         )
 
     def step(self, loss: torch.Tensor, number: int) -> None:
-        """Descend once; ``number`` counts the phase's steps from 0."""
+        """Take one optimisation step.
+
+        Args:
+            loss: scalar loss; gradients are computed here.
+            number: number of the step in the phase, from 0.
+        """
         for optimiser, _ in self._all:
             optimiser.zero_grad()
         loss.backward()
@@ -106,10 +119,10 @@ class Optimisers:
         return max(_FINAL, 1.0 - (1.0 - _FINAL) * (number - self._constant) / (self._steps - self._constant))
 
     def state_dict(self) -> list[dict[str, Any]]:
-        """What a resumed run needs."""
+        """Return the states of both optimisers, for ``load_state_dict``."""
         return [optimiser.state_dict() for optimiser, _ in self._all]
 
     def load_state_dict(self, states: Sequence[dict[str, Any]]) -> None:
-        """Continue from ``state_dict``."""
+        """Restore the states that ``state_dict`` returned."""
         for (optimiser, _), state in zip(self._all, states, strict=True):
             optimiser.load_state_dict(state)

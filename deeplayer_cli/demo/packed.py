@@ -1,8 +1,9 @@
-"""The language model over many expressions per image: equal to running each alone, at a fraction of the cost.
+"""The language model's forward pass over many expressions per image; the prefix of an image is computed once.
 
-One row is one image: its prefix (fixed text and visual tokens) once, then every suffix (expression and answer). A
-suffix sees the prefix and itself, and its position ids continue after the prefix. Outside of attention nothing is
-padded; inside, suffixes are padded on the right, where causality keeps the padding unseen.
+The result equals that of running each expression alone. One row is one image: its prefix (fixed text and visual
+tokens), then all suffixes (each is an expression, the end of its question, and the answer). A suffix attends to the
+prefix and to itself. Its position ids continue after the prefix. Only attention pads the suffixes, on the right, where
+the causal mask hides the padding.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where every token stands.
+    """The positions of all tokens: first those of all prefixes, then those of all suffixes.
 
     Attributes:
-        images: rows.
-        length: tokens of each prefix.
-        width: tokens of the longest suffix.
-        pad: [images * count * width] index of the suffix token in each padded place.
-        real: [suffix tokens] index of each token's padded place.
-        cos, sin: [all tokens, 1, head size].
+        images: number of images.
+        length: number of tokens of each prefix.
+        width: number of tokens of the longest suffix.
+        pad: [images * count * width] int64, index of the suffix token in each padded place.
+        real: [suffix tokens] int64, index of each suffix token's padded place.
+        cos, sin: [all tokens, 1, head size], rotary position embeddings.
     """
 
     images: int
@@ -41,7 +42,7 @@ class _Layout:
 
     @property
     def prefixes(self) -> int:
-        """Tokens of all prefixes, which come first."""
+        """Number of tokens of all prefixes together."""
         return self.images * self.length
 
 
@@ -49,13 +50,13 @@ def forward(language: LlamaModel, prefix: torch.Tensor, suffixes: torch.Tensor, 
     """Run embeddings through all layers and the final norm.
 
     Args:
-        language: the native language model.
-        prefix: [images, prefix length, hidden].
-        suffixes: [tokens, hidden], one suffix after the other, image by image.
-        lengths: [images, suffixes per image] int64, tokens in each suffix.
+        language: transformers' language model.
+        prefix: [images, prefix length, hidden], embeddings of the prefixes.
+        suffixes: [tokens, hidden], embeddings of the suffixes, concatenated image by image.
+        lengths: [images, suffixes per image] int64, number of tokens of each suffix.
 
     Returns:
-        Of the suffixes, [tokens, hidden].
+        Final hidden states of the suffixes, [tokens, hidden].
     """
     layout = _lay_out(language, prefix, lengths)
     states = torch.cat((prefix.flatten(0, 1), suffixes))
@@ -78,7 +79,7 @@ def _lay_out(language: LlamaModel, prefix: torch.Tensor, lengths: torch.Tensor) 
 
 
 def _layer(layer: LlamaDecoderLayer, states: torch.Tensor, layout: _Layout, of: slice = slice(None)) -> torch.Tensor:
-    """The layer's output ``of`` some rows: all, or those that somebody reads."""
+    """Compute the layer's output for the tokens ``of``: all tokens, or only those that are needed later."""
     states = states[of] + _attention(layer.self_attn, layer.input_layernorm(states), layout, of)
     return states + layer.mlp(layer.post_attention_layernorm(states))
 
@@ -102,12 +103,15 @@ def _attention(block: LlamaAttention, states: torch.Tensor, layout: _Layout, of:
 def _suffix_attention(
     suffix: tuple[torch.Tensor, ...], prefix: tuple[torch.Tensor, ...], layout: _Layout
 ) -> torch.Tensor:
-    """Suffix tokens over their image's prefix and their own suffix.
+    """Compute the attention of suffix tokens to their image's prefix and to their own suffix.
 
     Args:
-        suffix: queries, keys and values, [tokens, heads, size].
-        prefix: keys and values, [images, heads, length, size].
-        layout: of both.
+        suffix: queries, keys and values of the suffix tokens, each [tokens, heads, head size].
+        prefix: keys and values of the prefixes, each [images, heads, length, head size].
+        layout: the positions of the tokens.
+
+    Returns:
+        [tokens, heads, head size].
     """
     query, key, value = (part[layout.pad].unflatten(0, (-1, layout.width)).transpose(1, 2) for part in suffix)
     repeated = (part.repeat_interleave(len(key) // layout.images, dim=0) for part in prefix)

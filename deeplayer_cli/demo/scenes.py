@@ -1,7 +1,7 @@
 """Generated scenes: coloured shapes on a plain background, with referring expressions and exact boxes.
 
-A scene is a function of its seed and of nothing else. Whoever draws scenes takes seeds from a pool of its own, and no
-two pools share a seed: the scenes that a model is judged on are never those it was trained on.
+A scene depends on its seed and its difficulty only. Training, evaluation, the training curve and the samples draw their
+seeds from separate pools, so no model is evaluated on a scene of its training.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 SIDE = 192
 
-# The pools.
+# Pools of seeds; no two share a seed.
 TRAIN_SEEDS = range(1_000_000_000)
-HELD_OUT_SEEDS = range(1_000_000_000, 1_100_000_000)  # for whoever wants to know how good a model is
-CURVE_SEEDS = range(1_100_000_000, 1_200_000_000)  # for the training curve, by which a recipe may be chosen
+HELD_OUT_SEEDS = range(1_000_000_000, 1_100_000_000)  # for evaluation
+CURVE_SEEDS = range(1_100_000_000, 1_200_000_000)  # for the training curve, on which a recipe may be chosen
 SAMPLE_SEEDS = range(2_000_000_000, 2_100_000_000)  # for the shipped samples
 
 COMPACT = ((SIDE, SIDE), (SIDE, SIDE), (256, 192), (192, 240), (224, 160), (176, 224))
-"""Widths and heights of pictures that are one tile to a model, in equal shares."""
+"""Sizes (width, height) of images that become one tile; a scene draws one of the entries with equal chance."""
 LONG = ((384, 192), (192, 384))
-"""Those that are two tiles and a thumbnail."""
+"""Sizes (width, height) of images that become two tiles and a thumbnail."""
 
 _PLACING_ATTEMPTS = 40
 _REFERRALS_WRITTEN = 4
@@ -43,12 +43,12 @@ _REFERRALS_WRITTEN = 4
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture and what can be said about it.
+    """One image, its objects, and expressions that refer to them.
 
     Attributes:
-        image: RGB, of one of several shapes.
-        objects: what was drawn, with tight boxes in pixels.
-        referrals: distinct expressions, each true of exactly one object; kinds alternate.
+        image: RGB image of a size from ``Difficulty.frames``.
+        objects: the drawn objects, with tight boxes in pixels.
+        referrals: distinct expressions, each true of exactly one object; their kinds alternate.
     """
 
     image: Image.Image
@@ -58,17 +58,17 @@ class Scene:
 
 @dataclass(frozen=True)
 class Difficulty:
-    """What a scene may hold.
+    """The settings that a scene is drawn with.
 
     Attributes:
-        objects: the fewest and the most.
-        small: extents of small objects, in pixels.
-        large: extents of large ones.
-        frames: widths and heights of the picture.
-        gap: pixels between two boxes; below 0, so much they may overlap.
-        kinds: of expressions.
-        alike: chance that an object is like an earlier one in all but one attribute.
-        synonyms: whether things are called by more than one word.
+        objects: smallest and largest number of objects.
+        small: smallest and largest width and height of small objects, in pixels.
+        large: smallest and largest width and height of large objects, in pixels.
+        frames: possible sizes (width, height) of the image, in pixels.
+        gap: smallest distance between two boxes, in pixels; a negative gap is the largest allowed overlap.
+        kinds: kinds of expressions (see ``Referral``).
+        alike: probability that a new object copies all attributes but one of an earlier object.
+        synonyms: whether expressions may contain synonyms.
     """
 
     objects: tuple[int, int] = (3, 6)
@@ -87,11 +87,11 @@ SPLITS = {"standard": STANDARD, "hard": HARD}
 
 
 def scene(seed: int, difficulty: Difficulty = STANDARD) -> Scene:
-    """Draw the scene of a seed.
+    """Draw the scene of a seed. It has enough objects for its difficulty and at least one expression.
 
     Args:
-        seed: one of a pool; see ``pick``.
-        difficulty: what the scene may hold.
+        seed: seed from a pool (see ``pick``).
+        difficulty: settings of the scene.
     """
     rng = random.Random(seed)
     while True:
@@ -107,45 +107,46 @@ def scene(seed: int, difficulty: Difficulty = STANDARD) -> Scene:
 
 
 def pick(pool: range, first: int, count: int) -> range:
-    """Take the seeds of scenes number ``first`` to ``first + count - 1`` of a pool.
+    """Return the seeds of the scenes ``first`` to ``first + count - 1`` of a pool, counted from 0.
 
     Raises:
-        DeeplayerError: the pool does not have all of them.
+        DeeplayerError: the pool does not have all of these scenes.
     """
     if first < 0 or first + count > len(pool):
         raise DeeplayerError(
-            f"scenes {first:,} to {first + count - 1:,} are not all among the {len(pool):,} that can be drawn: "
+            f"scenes {first:,} to {first + count - 1:,} do not all exist (there are {len(pool):,}): "
             "choose another --seed or fewer scenes"
         )
     return pool[first : first + count]
 
 
 def named(pool: range, first: int, count: int) -> dict[str, int]:
-    """Seeds of scenes number ``first`` to ``first + count - 1`` of a pool, by the names that ``write`` gives them.
+    """Map scene names, as ``write`` uses them, to seeds: scenes ``first`` to ``first + count - 1`` of a pool.
 
     Raises:
-        DeeplayerError: the pool does not have all of them.
+        DeeplayerError: the pool does not have all of these scenes.
     """
     return {f"scene-{first + index:04d}": seed for index, seed in enumerate(pick(pool, first, count))}
 
 
 def write(folder: Path, pool: range, first: int, count: int, difficulty: Difficulty = STANDARD) -> None:
-    """Write scenes as ``images/*.png`` and their expressions, gold boxes included, as ``requests.jsonl``.
+    """Write scenes as ``images/*.png``, and their expressions with gold boxes as ``requests.jsonl``.
 
     Args:
-        folder: made if missing.
-        pool: whose scenes.
-        first: number of the first scene in the pool; the others follow.
-        count: number of scenes; about four requests each.
-        difficulty: of the scenes.
+        folder: folder to write to; created if missing.
+        pool: pool of seeds.
+        first: number of the first scene in the pool, from 0.
+        count: number of scenes; each has up to four requests.
+        difficulty: settings of the scenes.
 
     Raises:
-        DeeplayerError: the pool does not have these scenes, a ``requests.jsonl`` with other rows exists, or the system
-            refuses to write.
+        DeeplayerError: the pool does not have all of these scenes, the folder has a ``requests.jsonl`` with other rows,
+            or a file cannot be written.
     """
     seeds = named(pool, first, count)
     requests = folder / "requests.jsonl"
-    # Drawn twice, once for the rows and once for the images: so nothing is kept in memory, or written before it may be.
+    # Each scene is drawn twice: for its rows, and for its image. So no images are kept in memory, and none is written
+    # before requests.jsonl is checked.
     rows = b"".join(row for name, seed in seeds.items() for row in _rows(name, scene(seed, difficulty).referrals))
     try:
         if requests.exists() and requests.read_bytes() != rows:
@@ -175,7 +176,7 @@ def _rows(name: str, referrals: Iterable[Referral]) -> Iterator[bytes]:
 
 
 def _place(rng: random.Random, image: Image.Image, difficulty: Difficulty) -> tuple[Thing, ...]:
-    """Draw objects whose boxes keep their gap; a crowded picture ends up with fewer."""
+    """Draw objects whose boxes keep their gap. An object that finds no free place is left out."""
     things: list[Thing] = []
     for _ in range(rng.randint(*difficulty.objects)):
         shape, colour, size = _attributes(rng, things, difficulty.alike)
@@ -192,7 +193,7 @@ def _place(rng: random.Random, image: Image.Image, difficulty: Difficulty) -> tu
 
 
 def _attributes(rng: random.Random, things: Sequence[Thing], alike: float) -> tuple[str, str, str]:
-    """Shape, colour and size of a new object, often those of an earlier one but for one of them."""
+    """Choose shape, colour and size; with probability ``alike``, copy an earlier object and redraw one of the three."""
     new = (rng.choice(SHAPES), rng.choice(tuple(COLOURS)), rng.choice(("small", "small", "large")))
     if not things or rng.random() >= alike:
         return new
@@ -209,7 +210,7 @@ def _apart(a: tuple[float, ...], b: tuple[float, ...], gap: int) -> bool:
 
 
 def _background(rng: random.Random, size: Resolution) -> Image.Image:
-    """A picture without objects, in two dull colours."""
+    """Draw an image without objects, in two dull colours."""
     dark, light = _dull(rng), _dull(rng)
     pattern = rng.choice(_PATTERNS)(rng)
     return ImageOps.colorize(pattern.resize(size), dark, light)
@@ -248,7 +249,7 @@ _PATTERNS = (_flat, _gradient, _noise, _stripes, _scratches)
 
 
 def _dull(rng: random.Random) -> tuple[int, int, int]:
-    """A greyish colour that no object has."""
+    """Choose a greyish colour; no object has such a colour."""
     grey = rng.randint(60, 140)
     red, green, blue = (grey + rng.randint(-18, 18) for _ in range(3))
     return red, green, blue

@@ -1,4 +1,4 @@
-"""What a scene is made of, and how it is drawn."""
+"""The objects of a scene: their attributes, and how to draw them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SYNONYMS = {
     "large": ("big",),
 }
 
-_JITTER = 12  # per channel: no object has exactly the colour of its name
+_JITTER = 12  # largest random change of a colour channel
 
 # Outlines in the unit square; the circle is drawn as an ellipse.
 _OUTLINES: dict[str, list[tuple[float, float]]] = {
@@ -55,7 +55,14 @@ SHAPES = ("circle", *_OUTLINES)
 
 @dataclass(frozen=True)
 class Thing:
-    """One drawn object; ``box`` is its tight xyxy box in pixels."""
+    """One drawn object.
+
+    Attributes:
+        shape: one of ``SHAPES``.
+        colour: a key of ``COLOURS``.
+        size: one of ``SIZES``.
+        box: its tight box, xyxy in pixels.
+    """
 
     shape: str
     colour: str
@@ -64,12 +71,12 @@ class Thing:
 
     @property
     def centre(self) -> tuple[float, float]:
-        """The middle of the box, (x, y) in pixels."""
+        """Centre of the box, (x, y) in pixels."""
         return (self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2
 
     @property
     def name(self) -> str:
-        """All its attributes in words."""
+        """Size, colour and shape in words, separated by spaces."""
         return f"{self.size} {self.colour} {self.shape}"
 
 
@@ -79,11 +86,14 @@ def draw(
     """Draw a shape into ``image`` and return the tight xyxy box of the pixels it covers.
 
     Args:
-        image: RGB; changed in place.
-        rng: jitters the colour.
+        image: RGB image; changed in place.
+        rng: varies the colour.
         shape: one of ``SHAPES``.
-        colour: one of ``COLOURS``.
+        colour: a key of ``COLOURS``.
         place: left, top, width and height in pixels.
+
+    Raises:
+        ValueError: the shape covers no pixel.
     """
     left, top, width, height = place
     mask = Image.new("1", (width, height))
@@ -96,5 +106,5 @@ def draw(
     image.paste(ink, (left, top), mask)
     covered = mask.getbbox()
     if covered is None:
-        raise ValueError(f"a {shape} of {width} x {height} pixels covers nothing")
+        raise ValueError(f"a {shape} of {width} x {height} pixels covers no pixel")
     return float(left + covered[0]), float(top + covered[1]), float(left + covered[2]), float(top + covered[3])

@@ -1,7 +1,7 @@
 """The demo model's tokenizer: one token per word, and one per integer from 0 to 1000.
 
-Words carry their leading space, as in GPT-style vocabularies, so decoding is plain joining and loses nothing.
-Token ids 0..1000 are the integers themselves.
+A word's token includes its leading space, as in GPT-style vocabularies, so decoding joins the tokens and is lossless.
+The integer n has the token id n.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SPECIAL_TOKENS = (
 _PIECES = Regex(r" ?[A-Za-z]+|[0-9]+|\[\[|\]\]|, |\n|.")
 _OTHERS = ("[[", "]]", ", ", "\n", " ", ".", ",", ":", "?", "system", "user", "assistant")
 
-# The content types and roles of Hugging Face's InternVL template; the system message is the demo's own.
+# It takes the roles and content types of Hugging Face's InternVL template. The system message is the demo's own.
 CHAT_TEMPLATE = (
     f"<|im_start|>system\n{SYSTEM_MESSAGE}<|im_end|>\n"
     "{% for message in messages %}{% if message['role'] != 'system' %}"
@@ -47,7 +47,7 @@ CHAT_TEMPLATE = (
 
 
 def build() -> PreTrainedTokenizerFast:
-    """Build the tokenizer; it needs no training data."""
+    """Build the tokenizer from its fixed vocabulary, without training data."""
     words = {f"{space}{word}" for word in WORDS for space in ("", " ")}
     for text in (SYSTEM_MESSAGE, QUESTION.partition("<ref>")[0], NUMBERS_ONLY, NAME_ONLY):
         words.update(piece for piece, _ in pre_tokenizers.Split(_PIECES, "isolated").pre_tokenize_str(text))

@@ -1,1 +1,1 @@
-"""."""
+"""The device of a model: placement, memory, attention kernels and failures."""

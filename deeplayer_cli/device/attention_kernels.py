@@ -15,7 +15,7 @@ _PREFERRED = {
 
 
 def attention_kernel(name: str) -> AbstractContextManager[object]:
-    """Prefer one kernel, by name, and fall back to the plain one where it cannot run; ``auto`` leaves it to torch."""
+    """Prefer one kernel by name, and fall back to the plain one if it cannot run; with ``auto``, torch chooses."""
     if name == "auto":
         return nullcontext()
     # Masks and grouped heads rule the fast kernels out for some calls: without a fallback torch would raise there.

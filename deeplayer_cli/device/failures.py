@@ -1,4 +1,4 @@
-"""What an exception of torch means for a run."""
+"""Kinds of exceptions that torch raises."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ _DEVICE_LOST = ("cuda error", "device-side assert", "hip error", "cudnn_status",
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether less work at once may succeed."""
+    """Whether memory ran out, so that a smaller batch may succeed."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _OUT_OF_MEMORY)
 
 
 def is_device_lost(error: BaseException) -> bool:
-    """Whether the device will answer nothing more to this process."""
+    """Whether the device has failed, so that this process cannot use it any more."""
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _DEVICE_LOST)

@@ -1,4 +1,4 @@
-"""How much memory a device has free, and how much was used."""
+"""The free memory of a device, and its peak use."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 import torch
 
-_CGROUPS = (  # limit, use and statistics, of version 2 and version 1
+_CGROUPS = (  # folder, limit and use, of version 2 and version 1
     ("/sys/fs/cgroup", "memory.max", "memory.current"),
     ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
 )
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Free memory of a device in bytes; None where the system does not tell."""
+    """Return the free memory of a device in bytes; None if the system does not report it."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     if device.type == "mps":
@@ -26,7 +26,7 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The most memory that was in use at once: on a CUDA device by torch, elsewhere by the whole process."""
+    """Return the peak memory in bytes: what torch used on a CUDA device, otherwise what the whole process used."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     per_unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB on Linux
@@ -46,7 +46,7 @@ def _system_bytes() -> int | None:
 
 
 def _cgroup_bytes() -> int | None:
-    """What the container's limit leaves; file cache counts as free, for the kernel gives it back."""
+    """Return the bytes that the container's limit leaves; file cache counts as free, because the kernel frees it."""
     for folder, limit, use in _CGROUPS:
         try:
             used = int(Path(folder, use).read_text(encoding="ascii"))

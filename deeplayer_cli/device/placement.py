@@ -1,4 +1,4 @@
-"""Where a model runs and in which number format."""
+"""The device and the dtype of a model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Placement:
 
     @classmethod
     def choose(cls, device: str, dtype: str) -> Placement:
-        """Turn two options into a placement.
+        """Choose a placement from the values of ``--device`` and ``--dtype``.
 
         Args:
             device: ``cuda``, ``cuda:N``, ``mps``, ``cpu``, or ``auto``: the first of these that this machine has.

@@ -1,14 +1,15 @@
-"""Tensors and methods to answers; files and images are not known here.
+"""The engine: it takes tensors and a pruning method, and returns answers. It reads no files and no images.
 
-types.py           what is handed from step to step, with shapes
+types.py           the data that each step hands to the next, with shapes
 engine.py          the steps: encode, prefix, prefill, decode
-prefix.py          layers 1..K over what an image's expressions share
-prefill.py         each expression's own tokens
-selection.py       what a stage reads, and what it keeps
-pruned_layers.py   layers K+1..L over what is kept
-decode.py          greedy answers; drafting.py: guesses that save passes
-language_model.py  the decoder's layers one at a time; decoder.py: one layer as pure functions; kv_cache.py
-stopwatch.py       where the time goes
+prefix.py          layers 1..K over the tokens that all expressions about an image share
+prefill.py         the suffix of each expression
+selection.py       what a stage reads, and which tokens it keeps
+pruned_layers.py   layers K+1..L over the kept tokens
+decode.py          greedy decoding; drafting.py: drafts that save passes
+language_model.py  the decoder's layers one at a time; decoder.py: one layer as pure functions
+kv_cache.py        keys and values
+stopwatch.py       time by phase
 """
 
 from deeplayer_cli.engine.drafting import Draft

@@ -1,4 +1,4 @@
-"""Greedy decoding, with drafts that are checked and taken or dropped."""
+"""Greedy decoding with drafts: the model verifies each draft in one pass."""
 
 from __future__ import annotations
 
@@ -25,11 +25,18 @@ if TYPE_CHECKING:
 
 @dataclass
 class DecodeState:
-    """An answer in the making.
+    """One row's answer while it is decoded; all numbers cover the answer so far.
 
     Attributes:
-        limit: tokens it may have.
-        eos_id: the token that ends it.
+        limit: the largest number of tokens.
+        eos_id: the token that ends the answer; it is not part of it.
+        token_ids: the tokens.
+        probabilities: the probability of each token.
+        n_drafted: number of drafted tokens.
+        n_accepted: number of drafted tokens that the model accepted.
+        n_passes: number of passes after the prefill.
+        as_drafted: whether the answer begins with the draft that was read with the prompt.
+        finished: whether the answer is complete.
     """
 
     limit: int
@@ -38,20 +45,21 @@ class DecodeState:
     probabilities: list[float] = field(default_factory=list)
     n_drafted: int = 0
     n_accepted: int = 0
-    n_passes: int = -1
+    n_passes: int = -1  # the first call of `take` uses the logits of the prefill, which is no pass of its own
     as_drafted: bool = True
     finished: bool = False
 
     def take(self, draft: Sequence[int], greedy: Sequence[int], probabilities: Sequence[float]) -> int:
-        """Take what greedy decoding would have written, one token more than of the draft was right.
+        """Append the tokens that greedy decoding writes: the accepted part of the draft, and one token more.
 
         Args:
-            draft: guesses at the next tokens.
-            greedy: what the model writes next, and what after each guess, if the guesses until there were right.
-            probabilities: of ``greedy``.
+            draft: the drafted next tokens.
+            greedy: the token that the model writes next, then the token that it writes after each drafted token. An
+                entry is valid only if the draft is right up to there.
+            probabilities: the probability of each entry of ``greedy``.
 
         Returns:
-            How many guesses were right.
+            The number of accepted tokens of the draft.
         """
         right = next((index for index, token in enumerate(draft) if token != greedy[index]), len(draft))
         if self.n_passes < 0:
@@ -68,7 +76,7 @@ class DecodeState:
         return right
 
     def answer(self, kept: list[int], broken_layer: Callable[[], int]) -> Answer:
-        """The answer as it stands; ``broken_layer`` is asked if it is not finite."""
+        """Make the answer; ``broken_layer`` is called only if a probability is not finite."""
         return Answer(
             self.token_ids,
             self.probabilities,
@@ -82,26 +90,36 @@ class DecodeState:
 
 
 def decode(language: LanguageModel, prompts: Prefilled, draft: Draft, eos_id: int, max_new_tokens: int) -> list[Answer]:
-    """Answer greedily until ``eos_id`` or ``max_new_tokens``; the first token is never ``eos_id``.
+    """Decode greedily until ``eos_id`` or ``max_new_tokens``; the first token is never ``eos_id``.
 
-    Each pass checks a row's draft and yields one token more than was right of it, so the tokens are greedy's own.
-    Writes into the prompts' caches, so a ``Prefilled`` is decoded once.
+    Each pass verifies the draft of every row, and yields the accepted tokens and one token more. So the answer is that
+    of plain greedy decoding (Leviathan, Kalman and Matias 2023, arXiv:2211.17192).
+
+    Args:
+        language: the model.
+        prompts: from ``prefill``. Decoding changes their caches and logits, so decode them only once.
+        draft: proposes drafts.
+        eos_id: the token that ends an answer.
+        max_new_tokens: the largest number of tokens of an answer.
     """
     states = [DecodeState(max_new_tokens, eos_id) for _ in prompts.rows]
     lengths, drafts = list(prompts.suffix_lengths), prompts.drafts
     logits = prompts.logits.float()  # (B, D + 1, vocabulary)
-    logits[:, 0, eos_id] = -torch.inf  # min_new_tokens=1 of the official evaluation
+    # The official evaluation generates with min_new_tokens=1: an answer has at least one token.
+    logits[:, 0, eos_id] = -torch.inf
     while True:
-        best, greedy = logits.max(-1)
+        best, greedy = logits.max(-1)  # (B, T) each
         probabilities = (best - logits.logsumexp(-1)).exp()
         taken = zip(states, drafts, greedy.tolist(), probabilities.tolist(), strict=True)
         for row, (state, guessed, tokens, chances) in enumerate(taken):
             if not state.finished:
+                # The cache holds keys of accepted tokens already. Those of rejected tokens are overwritten later.
                 lengths[row] += state.take(guessed, tokens, chances)
         if all(state.finished for state in states):
             kept = prompts.kept.tolist()
             return [one.answer(kept[row], partial(prompts.broken_layer, row)) for row, one in enumerate(states)]
         drafts = [_next_draft(draft, row, state) for row, state in zip(prompts.rows, states, strict=True)]
+        # Input of the next pass: the last token, which no cache holds yet, and its draft. A finished row gets no input.
         fed = [
             [] if state.finished else [state.token_ids[-1], *guessed]
             for state, guessed in zip(states, drafts, strict=True)
@@ -113,17 +131,28 @@ def decode(language: LanguageModel, prompts: Prefilled, draft: Draft, eos_id: in
 def decode_pass(
     language: LanguageModel, prompts: Prefilled, fed: Sequence[Sequence[int]], lengths: Sequence[int]
 ) -> Tensor:
-    """Logits (B, T, vocabulary) after each of the tokens ``fed``, which follow each row's first ``lengths`` ones."""
+    """Run tokens through all layers and append them to the caches.
+
+    Args:
+        language: the model.
+        prompts: the prompts and their caches.
+        fed: token ids to run, up to T for each row; rows may have different numbers of tokens, or none.
+        lengths: number of suffix tokens that each row's caches hold already; ``fed`` follows them.
+
+    Returns:
+        Logits (B, T, vocabulary) after each of the tokens ``fed``.
+    """
     ids, counts = pad_rows(fed, language.device)
     steps = torch.arange(ids.shape[1], device=language.device)
-    slots = torch.tensor(lengths, device=language.device)[:, None] + steps  # (B, T) of the suffix
+    slots = torch.tensor(lengths, device=language.device)[:, None] + steps  # (B, T), suffix slot of each token
     n_suffix = max(length + len(tokens) for length, tokens in zip(lengths, fed, strict=True))
-    hidden = language.embed(ids)
+    hidden = language.embed(ids)  # (B, T, C)
+    # If the method renumbers, the position id of the first suffix token differs from layer to layer.
     starts = {cache.suffix_start for cache in prompts.caches}
     rotations = {start: language.rotation(start + slots) for start in starts}
     for layer, cache in zip(language.layers, prompts.caches, strict=True):
         queries, keys, values = project(layer, hidden, rotations[cache.suffix_start])
-        # What pads a row goes to the last slot, which no token ever reads.
+        # Rows have different numbers of tokens. Their padding goes to the last slot, which no token ever attends to.
         cache.write_suffix(slots.where(steps < counts[:, None], cache.capacity - 1), keys, values)
         attended = attend(queries, *cache.upto(n_suffix), cache.visible(slots, n_suffix))
         hidden = attention_output_and_mlp(layer, hidden, attended)

@@ -1,6 +1,7 @@
-"""One decoder layer in three moves, as pure functions over transformers' own modules (Llama and Qwen2 alike).
+"""One decoder layer as pure functions over transformers' own modules (Llama and Qwen2).
 
-Between the moves the engine stores keys, looks at queries or drops tokens; the modules' ``forward`` allows none of it.
+A layer has three parts: `project`, `attend` and `attention_output_and_mlp`. Between them, the engine stores keys and
+values, reads queries and drops tokens. The modules' own ``forward`` allows none of this.
 """
 
 from __future__ import annotations
@@ -20,56 +21,76 @@ Rotation = tuple["Tensor", "Tensor"]
 
 
 def project(layer: LlamaDecoderLayer, hidden: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values of ``hidden`` (B, T, C), queries and keys after RoPE.
+    """Compute a layer's queries, keys and values of ``hidden`` (B, T, C); queries and keys are after RoPE.
 
     Returns:
-        (B, heads, T, head_dim) and twice (B, kv_heads, T, head_dim).
+        Queries (B, heads, T, head_dim), keys and values (B, kv_heads, T, head_dim).
     """
     normed = layer.input_layernorm(hidden)
     return project_queries(layer.self_attn, normed, rotation), *project_keys(layer.self_attn, normed, rotation)
 
 
 def project_queries(attention: LlamaAttention, normed: Tensor, rotation: Rotation) -> Tensor:
-    """Queries (B, heads, T, head_dim) after RoPE, of normed states (B, T, C)."""
+    """Queries after RoPE, (B, heads, T, head_dim), from normalised hidden states (B, T, C)."""
     return rotate(_heads(attention.q_proj(normed), attention.head_dim), rotation)
 
 
 def project_keys(attention: LlamaAttention, normed: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
-    """Keys, after RoPE, and values of normed states (B, T, C): twice (B, kv_heads, T, head_dim)."""
+    """Keys after RoPE and values, (B, kv_heads, T, head_dim) each, from normalised hidden states (B, T, C)."""
     keys = rotate(_heads(attention.k_proj(normed), attention.head_dim), rotation)
     return keys, _heads(attention.v_proj(normed), attention.head_dim)
 
 
 def rotate(states: Tensor, rotation: Rotation) -> Tensor:
-    """RoPE on (B, heads, T, head_dim)."""
+    """Apply RoPE to queries or keys (B, heads, T, head_dim)."""
     cos, sin = rotation
     return states * cos[:, None] + rotate_half(states) * sin[:, None]
 
 
 def unrotate(states: Tensor, rotation: Rotation) -> Tensor:
-    """Undo ``rotate``, also where RoPE scales what it turns."""
+    """Undo ``rotate`` on queries or keys (B, heads, T, head_dim)."""
     cos, sin = rotation
+    # The inverse rotation. The divisor is 1, unless the model's RoPE also scales (cos and sin carry the factor).
     return rotate(states, (cos, -sin)) / (cos.square() + sin.square())[:, None]
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None) -> Tensor:
-    """Attention of (B, heads, T, head_dim) over S keys; ``visible`` is (B or 1, 1, T, S) bool, None = causal, T = S."""
+    """Attention without the output projection.
+
+    Args:
+        queries: (B, heads, T, head_dim).
+        keys: (B, kv_heads, S, head_dim).
+        values: (B, kv_heads, S, head_dim).
+        visible: (B or 1, 1, T, S) bool, the keys that each query attends to. None for causal attention with T = S.
+
+    Returns:
+        (B, heads, T, head_dim).
+    """
     return functional.scaled_dot_product_attention(
         queries, keys, values, attn_mask=visible, is_causal=visible is None, enable_gqa=True
     )
 
 
 def attention_output_and_mlp(layer: LlamaDecoderLayer, hidden: Tensor, attended: Tensor) -> Tensor:
-    """The layer's output (B, T, C): output projection, residual, MLP, residual."""
+    """The rest of a layer: output projection, residual, MLP, residual.
+
+    Args:
+        layer: the decoder layer.
+        hidden: (B, T, C), input of the layer.
+        attended: (B, heads, T, head_dim), from `attend`.
+
+    Returns:
+        Output of the layer, (B, T, C).
+    """
     hidden = hidden + layer.self_attn.o_proj(attended.transpose(1, 2).flatten(2))
     return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
 
 
 def causal_after(n_past: int, n_new: int, device: torch.device) -> Tensor:
-    """What ``n_new`` tokens see that follow ``n_past``: all of those, and themselves causally. (1, 1, T, S) bool."""
+    """The causal mask of ``n_new`` tokens that follow ``n_past`` tokens: (1, 1, n_new, n_past + n_new) bool."""
     visible = torch.ones(n_new, n_past + n_new, dtype=torch.bool, device=device)
     return visible.tril(diagonal=n_past)[None, None]
 
 
 def _heads(states: Tensor, head_dim: int) -> Tensor:
-    return states.unflatten(-1, (-1, head_dim)).transpose(1, 2)
+    return states.unflatten(-1, (-1, head_dim)).transpose(1, 2)  # (B, heads, T, head_dim)

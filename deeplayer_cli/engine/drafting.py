@@ -1,7 +1,7 @@
-"""Drafts of an answer, which the model checks in one pass instead of writing them token by token.
+"""Drafts of answers. The model verifies a draft in one pass instead of writing it token by token.
 
-What the model itself would not have written is thrown away (Leviathan, Kalman and Matias 2023, arXiv:2211.17192, for
-greedy decoding), so drafts change no answer, only the number of passes.
+Tokens that greedy decoding would not write are thrown away (speculative decoding: Leviathan, Kalman and Matias 2023,
+arXiv:2211.17192). So drafts change the number of passes, but no answer.
 """
 
 from __future__ import annotations
@@ -13,13 +13,18 @@ if TYPE_CHECKING:
 
 
 class Draft(Protocol):
-    """Guesses at answers."""
+    """Proposes the next tokens of an answer."""
 
     def __call__(self, expression_ids: Sequence[int], written: Sequence[int]) -> Sequence[int]:
-        """Return the token ids that may follow what is ``written`` of the answer about an expression; () for none."""
+        """Return token ids that may come next in an answer; () for no draft.
+
+        Args:
+            expression_ids: token ids of the row's expression.
+            written: token ids of the answer so far; empty at the beginning.
+        """
 
 
 def no_draft(expression_ids: Sequence[int], written: Sequence[int]) -> Sequence[int]:
-    """Guess nothing: plain greedy decoding."""
+    """Return no draft: plain greedy decoding."""
     del expression_ids, written
     return ()

@@ -1,10 +1,14 @@
-"""The engine: prompts through the language model, with visual tokens dropped on the way.
+"""The engine runs prompts through the language model and drops visual tokens on the way.
 
-A prompt is ``P0 | visual tokens | P1 | expression and closing | draft of the answer``. Causal attention lets work be
-shared: P0 is the same for every prompt, everything up to P1 for every expression of one image. `Engine.prefix` runs
-what an image shares through layers 1..K, where K is the layer that tokens are first dropped after; `Engine.prefill`
-adds each expression, selects and runs layers K+1..L on what is left; `Engine.decode` answers greedily. Position ids
-stay those of the whole prompt, unless the method renumbers.
+A prompt is ``P0 | visual tokens | P1 | expression and closing | draft of the answer``. Attention is causal, so prompts
+can share work: P0 is the same for every prompt, and all expressions about an image share everything up to P1. K is the
+layer after which visual tokens are first dropped.
+
+1. `Engine.prefix` runs the shared part through layers 1..K, once for each image.
+2. `Engine.prefill` runs each suffix through layers 1..K, selects the kept tokens, and runs layers K+1..L.
+3. `Engine.decode` decodes the answers greedily.
+
+Position ids stay those of the whole prompt, unless the method renumbers.
 """
 
 from __future__ import annotations
@@ -43,12 +47,12 @@ class Engine:
 
     Args:
         checkpoint: the model, its tokenizer and its prompt.
-        method: what to drop and where.
-        draft: guesses at answers; they save passes and change nothing.
-        compiled: run the selection path through ``torch.compile``.
-        pruned_layers: how rows of an image share the later layers; with ``union_of_rows``, the rows of an image are
-            prefilled together, and no others with them.
-        watch: told of every phase.
+        method: the pruning method.
+        draft: proposes drafts of answers; drafts save passes and change no answer.
+        compiled: run scorers and selectors through ``torch.compile``.
+        pruned_layers: how the rows of an image share layers K+1..L. With ``union_of_rows``, one call of ``prefill``
+            must hold all rows of one image and no others.
+        watch: measures the time of every phase.
     """
 
     def __init__(
@@ -82,22 +86,30 @@ class Engine:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The device of the model."""
         return self._language.device
 
     @property
     def n_prompt_text(self) -> int:
-        """Tokens of a prompt besides its visual tokens and its expression."""
+        """Number of prompt tokens that are neither visual tokens nor part of the expression."""
         return self._language.n_p0 + self._after_image.shape[1] + len(self._closing)
 
     def prefix_kind(self, n_visual: int) -> PrefixKind:
-        """What prefixes of images of ``n_visual`` tokens differ in from those of another method."""
+        """The kind of prefix that images of ``n_visual`` tokens get; methods of equal kind can share a prefix."""
         return prefix_kind(self.method, self.n_layers, n_visual)
 
     @phase("vision")
     @torch.inference_mode()
     def encode(self, tiles: Tensor) -> Encoded:
-        """Visual tokens of images of equal tile count, (N, tiles, 3, S, S) uint8, on any device."""
+        """Turn tiles into visual tokens.
+
+        Args:
+            tiles: (N, tiles, 3, side, side) uint8, on any device: N images of equal tile count.
+
+        Returns:
+            Visual tokens (N, n_visual, C) in the model's dtype, and the attention of the class token if the method
+            reads it.
+        """
         if self.method.reads_class_attention:
             return vision.encode_with_class_attention(self._model, tiles)
         features = vision.encode(self._model, tiles)
@@ -109,22 +121,23 @@ class Engine:
         """Run P0, the visual tokens and P1 through layers 1..K, once for each image.
 
         Args:
-            images: N of them, from ``encode``.
-            places: (N, n_visual, 3), from ``pruning.token_places``; only methods that read places need them.
+            images: N images, from ``encode``.
+            places: (N, n_visual, 3), from ``pruning.token_places``; needed only by methods that read places.
         """
         n_images, n_visual, _ = images.features.shape
         places = torch.empty(n_images, n_visual, 0) if places is None else places
         return run_prefix(self._language, self._after_image, images, places, self.prefix_kind(n_visual))
 
     def answer(self, prefix: Prefix, rows: Sequence[Row], max_new_tokens: int) -> list[Answer]:
-        """Prefill and decode.
+        """Answer rows: prefill and decode.
 
-        Where a drafted row scores, rows whose answers do not begin as drafted are answered again without their drafts.
+        If the method scores with a token of the draft, a row whose answer does not begin with the draft is answered
+        again without it.
 
         Args:
-            prefix: of the rows' images.
+            prefix: the prefix of the rows' images.
             rows: at least one.
-            max_new_tokens: of the longest answer.
+            max_new_tokens: the largest number of tokens of an answer.
         """
         answers = self.decode(self.prefill(prefix, rows, max_new_tokens), max_new_tokens)
         slips = [number for number, answer in enumerate(answers) if not answer.as_drafted]
@@ -137,21 +150,22 @@ class Engine:
     @phase("suffix")
     @torch.inference_mode()
     def prefill(self, prefix: Prefix, rows: Sequence[Row], max_new_tokens: int, *, drafted: bool = True) -> Prefilled:
-        """Read each row's expression, drop what the method drops, and leave space for ``max_new_tokens``.
+        """Run each row's suffix through all layers, and drop visual tokens as the method says.
 
         Args:
-            prefix: of the rows' images.
+            prefix: the prefix of the rows' images.
             rows: at least one.
-            max_new_tokens: of the longest answer.
-            drafted: read the drafts of the answers' beginnings as well.
+            max_new_tokens: the largest number of tokens of an answer; the caches get space for it.
+            drafted: append the draft of each answer's beginning to the suffix.
         """
+        # A pass yields the accepted tokens and one more, so a draft is one token shorter than the longest answer.
         drafts = [self._draft(row.expression_ids, ())[: max_new_tokens - 1] if drafted else () for row in rows]
         return prefill(self._language, prefix, rows, self._closing, drafts, max_new_tokens, self._run_pruned_layers)
 
     @phase("decode")
     @torch.inference_mode()
     def decode(self, prompts: Prefilled, max_new_tokens: int) -> list[Answer]:
-        """Answer greedily until ``<|im_end|>`` or ``max_new_tokens``; see `engine.decode.decode`."""
+        """Decode greedily until ``<|im_end|>`` or ``max_new_tokens``; see `engine.decode.decode`."""
         return decode(self._language, prompts, self._draft, self._eos_id, max_new_tokens)
 
     @phase("finish")

@@ -1,4 +1,4 @@
-"""The kv cache of a batch of prompts, with a length of its own for every layer and every prompt."""
+"""The kv cache of a batch of prompts; every layer has its own length."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LayerCache:
-    """One layer's keys and values, allocated once; writes land in place.
+    """Keys and values of one layer. They are allocated once; writes are in place.
 
-    The first ``n_shared`` slots of every row hold P0, visual tokens and P1; the row's suffix follows: expression,
-    closing and answer. Suffixes of unequal length are padded on the right: what is decoded overwrites the padding of
-    its row, and ``visible`` hides the rest.
+    The first ``n_shared`` slots of every row hold P0, visual tokens and P1. The suffix follows: expression, closing and
+    answer. Suffixes of different lengths are padded on the right. Decoded tokens overwrite the padding of their row;
+    ``visible`` hides the rest.
 
     Attributes:
         keys: (B, kv_heads, n_shared + capacity, head_dim), after RoPE.
-        values: as ``keys``.
-        n_shared: slots in front of each row's suffix.
-        suffix_start: position id of each row's first suffix token; above ``n_shared`` where dropped tokens leave a gap.
-        filled: (B, n_shared) bool, which of the first slots hold a token; None where all do. Rows whose budgets depend
-            on their content keep unequal numbers of visual tokens.
+        values: (B, kv_heads, n_shared + capacity, head_dim).
+        n_shared: number of slots before each row's suffix.
+        suffix_start: position id of the first suffix token; larger than ``n_shared`` if dropped tokens leave a gap.
+        filled: (B, n_shared) bool, which of the first slots hold a token; None if all do. Rows of a method whose budget
+            depends on the content keep different numbers of visual tokens.
     """
 
     keys: Tensor
@@ -40,33 +40,51 @@ class LayerCache:
     def empty(
         cls, batch: int, n_shared: int, capacity: int, like: Tensor, suffix_start: int, filled: Tensor | None = None
     ) -> LayerCache:
-        """Space for ``n_shared + capacity`` tokens a row; heads, dtype and device as in ``like`` (_, heads, _, dim)."""
+        """Allocate a cache of zeros.
+
+        Args:
+            batch: B, the number of rows.
+            n_shared: number of slots before each row's suffix.
+            capacity: number of suffix slots.
+            like: keys or values (any, kv_heads, any, head_dim) that give the heads, dtype and device.
+            suffix_start: position id of the first suffix token.
+            filled: (B, n_shared) bool, which of the first slots hold a token; None if all do.
+        """
         shape = (batch, like.shape[1], n_shared + capacity, like.shape[3])
         return cls(like.new_zeros(shape), like.new_zeros(shape), n_shared, suffix_start, filled)
 
     @property
     def capacity(self) -> int:
-        """Suffix tokens that there is space for."""
+        """Number of suffix slots."""
         return self.keys.shape[2] - self.n_shared
 
     def write(self, start: int, keys: Tensor, values: Tensor) -> None:
-        """Put (B, kv_heads, T, head_dim) at slots start..start+T of every row."""
+        """Write keys and values, (B, kv_heads, T, head_dim) each, to every row, from slot ``start`` on."""
         self.keys[:, :, start : start + keys.shape[2]] = keys
         self.values[:, :, start : start + values.shape[2]] = values
 
     def write_suffix(self, slots: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Put T tokens a row, (B, kv_heads, T, head_dim), at the row's suffix ``slots`` (B, T)."""
+        """Write keys and values, (B, kv_heads, T, head_dim) each, to each row's own suffix ``slots`` (B, T)."""
         rows = torch.arange(len(slots), device=slots.device)[:, None]
+        # Indices around a slice move the indexed dimensions to the front: (B, T, kv_heads, head_dim).
         self.keys[rows, :, self.n_shared + slots] = keys.transpose(1, 2)
         self.values[rows, :, self.n_shared + slots] = values.transpose(1, 2)
 
     def upto(self, n_suffix: int) -> tuple[Tensor, Tensor]:
-        """Keys and values of the shared slots and the first ``n_suffix`` of the suffix."""
+        """Keys and values of the shared slots and the first ``n_suffix`` suffix slots, as views."""
         end = self.n_shared + n_suffix
         return self.keys[:, :, :end], self.values[:, :, :end]
 
     def visible(self, suffix: Tensor, n_suffix: int) -> Tensor:
-        """Which of the ``upto(n_suffix)`` slots the tokens at suffix slots (B, T) may see: (B, 1, T, S) bool."""
+        """The attention mask over the slots of ``upto(n_suffix)``.
+
+        Args:
+            suffix: (B, T), suffix slots of the tokens that attend.
+            n_suffix: number of suffix slots that they may attend to.
+
+        Returns:
+            (B, 1, T, n_shared + n_suffix) bool.
+        """
         slots = torch.arange(self.n_shared + n_suffix, device=suffix.device)
         causal = slots <= self.n_shared + suffix[..., None]  # (B, T, S)
         if self.filled is not None:
@@ -75,7 +93,7 @@ class LayerCache:
 
 
 def pad_rows(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Token ids of unequal length as one right-padded (B, T) int64 tensor and their lengths (B,)."""
+    """Pad rows of token ids on the right: ids (B, T) int64, padded with 0, and lengths (B,) int64."""
     lengths = [len(row) for row in rows]
     longest = max(lengths)
     padded = [[*row, *[0] * (longest - len(row))] for row in rows]

@@ -1,4 +1,4 @@
-"""A checkpoint's language model, opened up: its layers one at a time, and what precedes every image, read once."""
+"""The language model of a checkpoint: it runs one layer at a time, and reads the text before the image only once."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 
 class LanguageModel:
-    """A language model that has read P0, the text before the image.
+    """A language model that runs one layer at a time. Its constructor runs P0, the text before the image.
 
     Args:
-        model: the whole native model.
+        model: the whole model, in transformers' own classes.
         before_image: token ids of P0.
 
     Attributes:
         layers: the decoder layers.
-        n_p0: tokens of P0.
+        n_p0: number of tokens of P0.
         p0: for every layer, P0's queries (1, heads, n_p0, head_dim), keys and values (1, kv_heads, n_p0, head_dim).
     """
 
@@ -40,7 +40,7 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         device: torch.device = self._decoder.embed_tokens.weight.device
         return device
 
@@ -50,7 +50,7 @@ class LanguageModel:
         return embedded
 
     def rotation(self, position_ids: Tensor) -> Rotation:
-        """RoPE for position ids (B or 1, T)."""
+        """Cosines and sines of RoPE, (B or 1, T, head_dim) each, for position ids (B or 1, T)."""
         cos, sin = self._decoder.rotary_emb(self._decoder.embed_tokens.weight, position_ids)
         return cos, sin
 
@@ -60,9 +60,17 @@ class LanguageModel:
         return logits
 
     def prepend_system_kv(self, index: int, *projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Put P0's queries, keys and values of a layer in front of those ``projected``, (B, ..., T, head_dim) each.
+        """Put P0's queries, keys and values of a layer before those of the tokens that follow P0.
 
-        With its queries in place as well, causal attention needs no mask, and SDPA runs its fastest kernel.
+        Attention over P0's queries is computed again and thrown away. But with them the attention is square and causal:
+        it needs no mask, and SDPA runs its fastest kernel.
+
+        Args:
+            index: 0-based index of the layer.
+            projected: queries (B, heads, T, head_dim), keys and values (B, kv_heads, T, head_dim).
+
+        Returns:
+            The same three with n_p0 + T tokens.
         """
         queries, keys, values = (
             torch.cat([first.expand(len(rest), -1, -1, -1), rest], dim=2)
@@ -73,21 +81,21 @@ class LanguageModel:
     def run_layer(
         self, index: int, hidden: Tensor, rotation: Rotation, visible: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Run the 0-based layer ``index`` over what follows P0, causally.
+        """Run one layer over tokens that follow P0, with causal attention.
 
         Args:
-            index: of the layer.
-            hidden: (B, T, C).
-            rotation: of its positions.
-            visible: (B, 1, n_p0 + T, n_p0 + T) bool, where causal attention alone would see too much.
+            index: 0-based index of the layer.
+            hidden: (B, T, C), input of the layer for the tokens after P0.
+            rotation: RoPE of these tokens.
+            visible: attention mask (B, 1, n_p0 + T, n_p0 + T) bool; None for a causal mask.
 
         Returns:
-            Its output (B, T, C), and queries (B, heads, n_p0 + T, head_dim), keys and values
+            Output of the layer (B, T, C), and queries (B, heads, n_p0 + T, head_dim), keys and values
             (B, kv_heads, n_p0 + T, head_dim) of P0 and ``hidden``.
         """
         layer = self.layers[index]
         queries, keys, values = self.prepend_system_kv(index, *project(layer, hidden, rotation))
-        attended = attend(queries, keys, values, visible)[:, :, self.n_p0 :]
+        attended = attend(queries, keys, values, visible)[:, :, self.n_p0 :]  # (B, heads, T, head_dim)
         return attention_output_and_mlp(layer, hidden, attended), queries, keys, values
 
     def run_suffix(
@@ -99,25 +107,26 @@ class LanguageModel:
         suffix_start: int,
         capacity: int,
     ) -> tuple[Tensor, Tensor, LayerCache]:
-        """Run the 0-based layer ``index`` over prompts' suffixes, behind what they share.
+        """Run one layer over suffixes, which attend to shared keys and values and to themselves.
 
         Args:
-            index: of the layer.
-            hidden: (B, T, C).
-            rotation: of their positions.
-            shared: keys and values, (B or 1, kv_heads, S, head_dim) each.
+            index: 0-based index of the layer.
+            hidden: (B, T, C), input of the layer for the suffixes.
+            rotation: RoPE of the suffix tokens.
+            shared: keys and values of P0, visual tokens and P1, (B or 1, kv_heads, S, head_dim) each.
             suffix_start: position id of the first suffix token.
-            capacity: suffix tokens that the cache shall have space for.
+            capacity: number of suffix slots of the new cache.
 
         Returns:
-            Its output (B, T, C), the suffixes' queries (B, heads, T, head_dim), and keys and values of everything.
+            Output of the layer (B, T, C), the suffixes' queries (B, heads, T, head_dim), and a cache with the keys and
+            values of the shared tokens and the suffixes.
         """
         layer, n_shared, n_suffix = self.layers[index], shared[0].shape[2], hidden.shape[1]
         cache = LayerCache.empty(len(hidden), n_shared, capacity, like=shared[0], suffix_start=suffix_start)
         cache.write(0, *shared)
         queries, *projected = project(layer, hidden, rotation)
         cache.write(n_shared, *projected)
-        visible = causal_after(n_shared, n_suffix, self.device)
+        visible = causal_after(n_shared, n_suffix, self.device)  # (1, 1, T, S + T)
         attended = attend(queries, *cache.upto(n_suffix), visible)
         return attention_output_and_mlp(layer, hidden, attended), queries, cache
 
@@ -128,6 +137,6 @@ class LanguageModel:
         read = []
         for layer in self.layers:
             queries, keys, values = project(layer, hidden, rotation)
-            hidden = attention_output_and_mlp(layer, hidden, attend(queries, keys, values, None))
+            hidden = attention_output_and_mlp(layer, hidden, attend(queries, keys, values, None))  # (1, n_p0, C)
             read.append((queries, keys, values))
         return read

@@ -1,4 +1,4 @@
-"""Prompts read to their end: suffixes through layers 1..K, then kept tokens and suffixes through layers K+1..L."""
+"""Prefill: the suffixes run through layers 1..K; then kept tokens, P1 and suffixes run through layers K+1..L."""
 
 from __future__ import annotations
 
@@ -28,22 +28,23 @@ def prefill(
     max_new_tokens: int,
     run_pruned_layers: Callable[[Prefix, Suffix], Pruned],
 ) -> Prefilled:
-    """Read each row's expression, and leave space for its answer.
+    """Run each row's suffix through all layers, and allocate caches with space for its answer.
 
     Args:
         language: the model.
-        prefix: of the rows' images.
+        prefix: the prefix of the rows' images.
         rows: at least one.
         closing: token ids between an expression and its answer.
-        drafts: the drafted beginning of each answer.
-        max_new_tokens: of the longest answer.
-        run_pruned_layers: drops tokens and runs the later layers, if the prefix does not go through all.
+        drafts: the drafted beginning of each answer, as token ids.
+        max_new_tokens: the largest number of tokens of an answer.
+        run_pruned_layers: drops visual tokens and runs layers K+1..L; called only if K < L.
     """
     device = language.device
     prompts = [[*row.expression_ids, *closing] for row in rows]
     ids, lengths = pad_rows([[*prompt, *draft] for prompt, draft in zip(prompts, drafts, strict=True)], device)
     suffix_lengths = [len(prompt) for prompt in prompts]
-    n_suffix, capacity = ids.shape[1], max(suffix_lengths) + max_new_tokens + 1  # the last slot takes what is padding
+    # ids: (B, T), lengths: (B,), both with the drafts. One slot more than needed: decoding writes padding to the last.
+    n_suffix, capacity = ids.shape[1], max(suffix_lengths) + max_new_tokens + 1
     images = torch.tensor([row.image for row in rows], device=device)
     hidden, queries, caches = _read_suffixes(language, prefix, images, ids, capacity)
     if len(caches) == len(language.layers):
@@ -52,23 +53,30 @@ def prefill(
         expressions, ends, seeds = torch.tensor(
             [(len(row.expression_ids), end, row.seed) for row, end in zip(rows, suffix_lengths, strict=True)],
             device=device,
-        ).unbind(1)
+        ).unbind(1)  # (B,) each
         query_rows = QueryRows(expressions, ends, lengths, seeds)
+        # Without layers before the drop (K = 0) there are no keys. No scorer may read them there.
         keys, values = caches[-1].upto(n_suffix) if caches else (queries, queries)
         suffix = Suffix(hidden, queries, keys, values, images, query_rows, capacity)
         pruned = run_pruned_layers(prefix, suffix)
         hidden, kept = pruned.hidden, pruned.kept
         caches += pruned.caches
+    # Logits are needed at the last prompt token and at each drafted token: they verify the draft.
     wanted = torch.tensor(suffix_lengths, device=device)[:, None] - 1
     wanted = wanted + torch.arange(max(map(len, drafts)) + 1, device=device)  # (B, D + 1)
-    last = hidden.take_along_dim(wanted.clamp(max=n_suffix - 1)[..., None], dim=1)
+    last = hidden.take_along_dim(wanted.clamp(max=n_suffix - 1)[..., None], dim=1)  # (B, D + 1, C)
     return Prefilled(rows, drafts, language.logits(last), caches, suffix_lengths, kept)
 
 
 def _read_suffixes(
     language: LanguageModel, prefix: Prefix, images: Tensor, ids: Tensor, capacity: int
 ) -> tuple[Tensor, Tensor, list[LayerCache]]:
-    """Suffixes ``ids`` (B, T) through layers 1..K: hidden states (B, T, C), layer K's queries and all caches."""
+    """Run the suffixes ``ids`` (B, T) through layers 1..K.
+
+    Returns:
+        Output of layer K (B, T, C), its queries (B, heads, T, head_dim), and the caches of layers 1..K. If K = 0, the
+        output is the embeddings and the queries are a placeholder (B, 1, T, 1).
+    """
     n_suffix = ids.shape[1]
     hidden = language.embed(ids)
     queries = hidden.new_empty(len(ids), 1, n_suffix, 1)

@@ -1,4 +1,4 @@
-"""Layers 1..K over what all expressions of an image share: P0, visual tokens, P1."""
+"""The prefix: layers 1..K over P0, visual tokens and P1, which all expressions about an image share."""
 
 from __future__ import annotations
 
@@ -24,13 +24,19 @@ if TYPE_CHECKING:
     from deeplayer_cli.pruning import Method
 
 PrefixKind = tuple[int, bool]
-"""How many layers the tokens of an image share, and whether the last of these is deferred: what prefixes differ in."""
+"""K, the number of layers that a prefix runs through, and whether layer K is deferred."""
 
 
 def prefix_kind(method: Method, n_layers: int, n_visual: int) -> PrefixKind:
-    """What a method makes of an image of ``n_visual`` tokens in a model of ``n_layers`` decoder layers.
+    """The kind of prefix that a method needs.
 
-    Where nothing is dropped, only keys and values are needed of the last layer.
+    If nothing is dropped, the prefix runs through all layers, and the last layer is deferred: later tokens read only
+    its keys and values.
+
+    Args:
+        method: the pruning method.
+        n_layers: L, the number of decoder layers.
+        n_visual: number of visual tokens of an image.
     """
     if not method.prunes(n_visual):
         return n_layers, True
@@ -46,18 +52,19 @@ def run_prefix(
     Args:
         language: the model.
         after_image: (1, n_p1) token ids of P1.
-        images: N of them.
+        images: N images.
         places: (N, n_visual, 3), from ``pruning.token_places``.
-        kind: of the prefix.
+        kind: K, and whether layer K is deferred.
     """
     n_images, n_visual, _ = images.features.shape
     n_layers, is_deferred = kind
+    # (N, n_visual + n_p1, C); the keys and values of P0 are known already.
     hidden = torch.cat([images.features, language.embed(after_image).expand(n_images, -1, -1)], dim=1)
     n_shared = language.n_p0 + hidden.shape[1]
     rotation = language.rotation(torch.arange(language.n_p0, n_shared, device=language.device)[None])
     keys, values = [], []
     for index in range(n_layers - is_deferred):
-        hidden, _, layer_keys, layer_values = language.run_layer(index, hidden, rotation)
+        hidden, _, layer_keys, layer_values = language.run_layer(index, hidden, rotation)  # keys: P0 included
         keys.append(layer_keys)
         values.append(layer_values)
     visual, text = hidden[:, :n_visual], hidden[:, n_visual:]
@@ -80,9 +87,13 @@ def run_prefix(
 def _defer_layer(
     language: LanguageModel, index: int, hidden: Tensor, n_visual: int, rotation: Rotation
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """P1's output of a layer (N, n_p1, C), and all its keys and values.
+    """Run a layer in full for P1, but compute only keys and values of the visual tokens.
 
-    Of the visual tokens, only those that are kept run through the rest of it, later.
+    Every later token attends to the keys and values of all visual tokens. But only the kept tokens need the layer's
+    output, and they are not known yet: `finish_layer_k` computes it for them.
+
+    Returns:
+        The layer's output for P1 (N, n_p1, C), and keys and values (N, kv_heads, n_shared, head_dim).
     """
     layer = language.layers[index]
     normed = layer.input_layernorm(hidden)
@@ -91,6 +102,6 @@ def _defer_layer(
     queries = project_queries(layer.self_attn, normed[:, n_visual:], text_rotation)  # (N, heads, n_p1, head_dim)
     n_text = queries.shape[2]
     _, keys, values = language.prepend_system_kv(index, queries, keys, values)
-    visible = causal_after(language.n_p0 + n_visual, n_text, language.device)
+    visible = causal_after(language.n_p0 + n_visual, n_text, language.device)  # (1, 1, n_p1, n_shared)
     attended = attend(queries, keys, values, visible)
     return attention_output_and_mlp(layer, hidden[:, n_visual:], attended), keys, values

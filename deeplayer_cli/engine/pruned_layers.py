@@ -1,7 +1,7 @@
-"""Layers K+1..L, over the visual tokens that are kept.
+"""Layers K+1..L over kept tokens, P1 and suffix.
 
-Two ways, with one signature: `each_row` keeps for every prompt what it chose; `union_of_rows` keeps for all prompts
-about one image what any of them chose.
+Two functions have the signature of `PrunedLayers`. With `each_row`, every prompt continues with its own kept tokens.
+With `union_of_rows`, all prompts about an image continue with the union of their kept tokens.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class PrunedLayers(Protocol):
-    """How the rows of an image share the layers behind the first drop."""
+    """Drops visual tokens and runs layers K+1..L; `each_row` and `union_of_rows` do it in different ways."""
 
     def __call__(
         self,
@@ -40,41 +40,41 @@ class PrunedLayers(Protocol):
         *,
         renumbers: bool,
     ) -> Pruned:
-        """Drop visual tokens after layer K, and wherever later stages do, and run layers K+1..L.
+        """Run layers K+1..L, and drop visual tokens after layer K and at every later stage.
 
         Args:
             language: the model.
-            selects: the method's stages.
-            prefix: what the rows' images share.
-            suffix: the rows behind it, after layer K.
-            renumbers: whether the method does.
+            selects: the method's stages, in the order of their layers.
+            prefix: the prefix of the rows' images.
+            suffix: the suffixes of the rows after layer K.
+            renumbers: whether the method renumbers position ids after a drop.
         """
 
 
 @dataclass(frozen=True)
 class _PrunedBatch:
-    """B prompts between two layers: kept visual tokens, P1, suffix.
+    """B prompts between two layers.
 
     Attributes:
-        hidden: (B, n_kept + n_p1 + T, C).
-        kept: the visual tokens that they are.
+        hidden: (B, n_kept + n_p1 + T, C), hidden states of kept tokens, P1 and suffix.
+        kept: which visual tokens the first ``n_kept`` are.
     """
 
     hidden: Tensor
     kept: KeptTokens
 
     def narrowed(self, selection: Selection) -> _PrunedBatch:
-        """Only the selected of the kept visual tokens, and all text."""
+        """The batch with only the selected visual tokens; all text stays."""
         n_kept = self.kept.indices.shape[1]
         text = torch.arange(n_kept, self.hidden.shape[1], device=self.hidden.device)
-        order = torch.cat([selection.indices, text.expand(len(selection.indices), -1)], dim=1)
-        hidden = self.hidden.take_along_dim(order[..., None], dim=1)
+        order = torch.cat([selection.indices, text.expand(len(selection.indices), -1)], dim=1)  # (B, n_keep + n_text)
+        hidden = self.hidden.take_along_dim(order[..., None], dim=1)  # (B, n_keep + n_text, C)
         if selection.features is not None:
             hidden = torch.cat([selection.features, hidden[:, selection.indices.shape[1] :]], dim=1)
         return _PrunedBatch(hidden, narrow(self.kept, selection)).trimmed()
 
     def trimmed(self) -> _PrunedBatch:
-        """Without the columns that no row fills."""
+        """The batch without the columns of visual tokens that are padding in every row."""
         if self.kept.filled is None:
             return self
         indices, weights, filled = self.kept.indices, self.kept.weights, self.kept.filled
@@ -84,7 +84,7 @@ class _PrunedBatch:
 
 
 def narrow(kept: KeptTokens, selection: Selection) -> KeptTokens:
-    """The ``kept`` tokens that a selection, whose indices are into these, leaves."""
+    """The tokens that are still kept after a selection; the selection's indices point into ``kept``."""
     weights = kept.weights.gather(1, selection.indices) if selection.weights is None else selection.weights
     filled = None
     if selection.counts is not None:
@@ -95,18 +95,19 @@ def narrow(kept: KeptTokens, selection: Selection) -> KeptTokens:
 def each_row(
     language: LanguageModel, selects: Sequence[StageSelector], prefix: Prefix, suffix: Suffix, *, renumbers: bool
 ) -> Pruned:
-    """As `PrunedLayers`: every row goes on with its own kept tokens."""
+    """A `PrunedLayers`: every row continues with its own kept tokens."""
     choose = Chooser.from_prompts(language, prefix, suffix, renumbers=renumbers)
     waiting = list(selects)
     batch = _first_batch(language, choose, waiting, prefix, suffix)
     caches = []
     for index in range(len(prefix.keys), len(language.layers)):
         if _is_due(waiting, index, reads_next_layer=True):
+            # Score with the next layer: project its input once for the scores, drop tokens, then run the layer itself.
             ahead = project(language.layers[index], batch.hidden, _rotation(language, choose, batch.kept))
             view = _view(language.prepend_system_kv(index, *ahead), batch)
             batch = batch.narrowed(choose(waiting.pop(0), view, batch.kept))
         rotation, visible = _rotation(language, choose, batch.kept), _visible(language, choose, batch.kept)
-        hidden, *projected = language.run_layer(index, batch.hidden, rotation, visible)
+        hidden, *projected = language.run_layer(index, batch.hidden, rotation, visible)  # queries, keys, values
         batch = replace(batch, hidden=hidden)
         caches.append(_cache(language, choose, batch.kept, projected[1], projected[2], suffix.capacity))
         if _is_due(waiting, index + 1, reads_next_layer=False):
@@ -117,11 +118,11 @@ def each_row(
 def union_of_rows(
     language: LanguageModel, selects: Sequence[StageSelector], prefix: Prefix, suffix: Suffix, *, renumbers: bool
 ) -> Pruned:
-    """As `PrunedLayers`, for one stage and rows of one image: all go on with every token that any of them keeps.
+    """A `PrunedLayers` for methods of one stage and rows of one image: all rows continue with the union of kept tokens.
 
-    The union runs through layers K+1..L once, whatever the number of expressions. A row sees more tokens than it chose,
-    so its answer depends on which expressions share the image. Rows that are answered again, because their answers did
-    not begin as drafted, unite once more among themselves.
+    The union and P1 run through layers K+1..L once for all expressions. A row sees more tokens than it selected, so its
+    answer depends on which other expressions share the image. Rows that are answered again without their drafts form a
+    new union of their own.
     """
     (select,) = selects
     choose = Chooser.from_prompts(language, prefix, suffix, renumbers=renumbers)
@@ -129,6 +130,7 @@ def union_of_rows(
     kept = choose(select, _view_of_layer_k(prefix, suffix), everything).indices.unique()[None]  # (1, n_union)
     image, positions = suffix.images[:1], choose.positions(kept)
     suffix_start = choose.positions.text_start(kept.shape[1]) + prefix.text.shape[1]
+    # (1, n_union + n_p1, C): one copy for all rows.
     shared = torch.cat([finish_layer_k(language, prefix, image, kept), prefix.text[image]], dim=1)
     shared_rotation = language.rotation(positions[:, language.n_p0 : -suffix.n_tokens])
     suffix_rotation = language.rotation(positions[:, -suffix.n_tokens :])
@@ -144,20 +146,24 @@ def union_of_rows(
 
 
 def finish_layer_k(language: LanguageModel, prefix: Prefix, image: Tensor, kept: Tensor) -> Tensor:
-    """What layer K puts out for the kept visual tokens, (B, n_keep, C); if it was deferred, they run through it now.
+    """Output of layer K for the kept tokens; a deferred layer runs for them now.
 
     Args:
         language: the model.
-        prefix: of N images.
-        image: (B,) indices of images.
-        kept: (B, n_keep) indices of visual tokens.
+        prefix: the prefix of N images.
+        image: (B,) index of each row's image.
+        kept: (B, n_keep) indices of the kept tokens.
+
+    Returns:
+        Hidden states (B, n_keep, C).
     """
-    visual = prefix.visual[image[:, None], kept]
+    visual = prefix.visual[image[:, None], kept]  # (B, n_keep, C), input of layer K if it is deferred
     if not prefix.layer_is_deferred:
         return visual
     index = len(prefix.keys) - 1
     layer, positions = language.layers[index], language.n_p0 + kept
     queries = project_queries(layer.self_attn, layer.input_layernorm(visual), language.rotation(positions))
+    # Kept tokens attend to all visual tokens here, because the drop comes after this layer. P1 comes after them.
     keys, values = (part[index][image, :, : language.n_p0 + prefix.n_visual] for part in (prefix.keys, prefix.values))
     visible = torch.arange(keys.shape[2], device=kept.device) <= positions[..., None]  # (B, n_keep, S)
     return attention_output_and_mlp(layer, visual, attend(queries, keys, values, visible[:, None]))
@@ -166,8 +172,8 @@ def finish_layer_k(language: LanguageModel, prefix: Prefix, image: Tensor, kept:
 def _first_batch(
     language: LanguageModel, choose: Chooser, waiting: list[StageSelector], prefix: Prefix, suffix: Suffix
 ) -> _PrunedBatch:
-    """The prompts behind layer K, after the first drop, unless that reads the next layer."""
-    text = torch.cat([prefix.text[suffix.images], suffix.hidden], dim=1)
+    """The prompts after layer K, with the first drop done, unless the first stage scores with the next layer."""
+    text = torch.cat([prefix.text[suffix.images], suffix.hidden], dim=1)  # (B, n_p1 + T, C)
     kept = KeptTokens.from_all(len(suffix.images), prefix.n_visual, language.device)
     if waiting[0].stage.reads_next_layer:
         visual = finish_layer_k(language, prefix, suffix.images, kept.indices)
@@ -192,12 +198,12 @@ def _view(projected: Sequence[Tensor], batch: _PrunedBatch) -> LayerView:
 
 
 def _rotation(language: LanguageModel, choose: Chooser, kept: KeptTokens) -> Rotation:
-    """Of everything behind P0."""
+    """RoPE of kept tokens, P1 and suffix."""
     return language.rotation(choose.positions(kept.indices)[:, language.n_p0 :])
 
 
 def _filled(language: LanguageModel, choose: Chooser, kept: KeptTokens) -> Tensor | None:
-    """(B, S) bool, which slots of the prompts hold a token; None where all do."""
+    """Which slots of the prompts hold a token, (B, S) bool; None if all do."""
     if kept.filled is None:
         return None
     before, behind = (kept.filled.new_ones(len(kept.filled), n) for n in (language.n_p0, choose.positions.n_text))
@@ -205,19 +211,20 @@ def _filled(language: LanguageModel, choose: Chooser, kept: KeptTokens) -> Tenso
 
 
 def _visible(language: LanguageModel, choose: Chooser, kept: KeptTokens) -> Tensor | None:
-    """The mask of a layer over prompts that keep unequal numbers of tokens, (B, 1, S, S) bool; None = causal."""
+    """The attention mask if prompts keep different numbers of tokens, (B, 1, S, S) bool; None for a causal mask."""
     filled = _filled(language, choose, kept)
     if filled is None:
         return None
     causal = causal_after(0, filled.shape[1], language.device)
-    own = torch.eye(filled.shape[1], dtype=torch.bool, device=language.device)  # an empty slot's row stays finite
+    # A softmax over no key is not finite, so every slot, empty ones too, attends to itself.
+    own = torch.eye(filled.shape[1], dtype=torch.bool, device=language.device)
     return causal & filled[:, None, None] | own
 
 
 def _cache(
     language: LanguageModel, choose: Chooser, kept: KeptTokens, keys: Tensor, values: Tensor, capacity: int
 ) -> LayerCache:
-    """The cache of a layer that has run over P0, kept tokens, P1 and suffix."""
+    """The cache of a layer, from its keys and values over P0, kept tokens, P1 and suffix."""
     n_suffix = choose.n_suffix
     n_shared = keys.shape[2] - n_suffix
     suffix_start = choose.positions.text_start(kept.indices.shape[1]) + choose.positions.n_text - n_suffix

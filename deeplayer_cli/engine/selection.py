@@ -1,4 +1,4 @@
-"""The selection path: what a stage reads in, the kept visual tokens out."""
+"""Selection: gathers the inputs that a stage needs, runs its scorer and selector, and returns the kept tokens."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ logger = logging.getLogger("deeplayer")
 
 
 class StageSelector:
-    """A stage's scorer and selector as one function of (inputs, number to keep).
+    """A stage's scorer and selector as one function of (inputs, number of tokens to keep).
 
-    What they return the first time is checked.
+    It checks the result of its first call.
 
     Args:
-        stage: of a method.
-        method: its name, for messages.
-        compiled: run it through ``torch.compile``, where the selector allows that. Shapes are dynamic: one compilation
-            serves every tile count, batch and expression length. Without a working compiler on the machine it warns
-            once and goes on eagerly, with the same indices.
-        watch: told of every selection.
+        stage: one stage of a method.
+        method: the method's name, for messages.
+        compiled: run scorer and selector through ``torch.compile``, if the selector is compilable. Shapes are dynamic:
+            one compilation serves every tile count, batch and expression length. Without a working compiler, it warns
+            once and runs uncompiled, with the same indices.
+        watch: measures the time of every selection.
     """
 
     def __init__(self, stage: Stage, method: str, *, compiled: bool = False, watch: Stopwatch | None = None) -> None:
@@ -57,10 +57,10 @@ class StageSelector:
 
     @phase("select")
     def __call__(self, inputs: ScorerInputs, n_keep: int) -> Selection:
-        """The selection of ``n_keep`` tokens.
+        """Select ``n_keep`` tokens.
 
         Raises:
-            DeeplayerError: what came back is no selection; it names the method.
+            DeeplayerError: scorer or selector returned something invalid; the message names the method.
         """
         scores, selection = self._select(inputs, n_keep)
         if not self._checked:
@@ -72,13 +72,13 @@ class StageSelector:
         batch, n_visual = len(inputs.seeds), inputs.n_visual
         if scores.shape != (batch, n_visual):
             raise self._wrong(f"{tuple(scores.shape)} scores for {batch} prompts of {n_visual} visual tokens")
-        if not bool(scores.isfinite().all()) and _are_finite(inputs):  # else the model's numbers overflowed before
+        if not bool(scores.isfinite().all()) and _are_finite(inputs):  # else the model itself overflowed
             raise self._wrong("scores that are not finite")
         indices, counts = selection.indices, selection.counts
         if indices.dtype != torch.int64 or indices.shape != (batch, n_keep):
             raise self._wrong(f"{indices.dtype} indices of shape {tuple(indices.shape)}, not int64 {(batch, n_keep)}")
         increase = indices[:, 1:] > indices[:, :-1]
-        if counts is not None:  # what stands behind a row's count does not matter
+        if counts is not None:  # indices after a row's count may have any order
             increase |= torch.arange(1, n_keep, device=indices.device) >= counts[:, None]
         if not bool(increase.all() & (indices >= 0).all() & (indices < n_visual).all()):
             raise self._wrong(f"indices that are not sorted, unique and below {n_visual}")
@@ -86,9 +86,9 @@ class StageSelector:
         if (counts is not None) != self.stage.selector.adaptive or (
             counts is not None and not bool(((counts >= least) & (counts <= n_keep)).all())
         ):
-            raise self._wrong(f"counts that are not between {least} and {n_keep}, or none where they were due")
+            raise self._wrong(f"counts that are not between {least} and {n_keep}, or do not match its `adaptive`")
         if (selection.features is not None) != self.stage.selector.merges:
-            raise self._wrong("features where none were due, or none where they were")
+            raise self._wrong("features that do not match its `merges`")
 
     def _wrong(self, what: str) -> DeeplayerError:
         return DeeplayerError(f"method {self._method} is broken: it returned {what}")
@@ -111,20 +111,20 @@ class _CompiledOrEager:
             if self._active is self._eager:
                 raise
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            logger.warning("torch.compile does not work here (%s); the selection path runs uncompiled", reason)
+            logger.warning("torch.compile does not work here (%s); the selection runs uncompiled", reason)
             self._active = self._eager
             return self._eager(inputs, n_keep)
 
 
 @dataclass(frozen=True)
 class Positions:
-    """Position ids of prompts of which some visual tokens are left.
+    """Computes position ids of prompts after some visual tokens are dropped.
 
     Attributes:
-        n_p0: tokens before the visual ones.
-        n_visual: visual tokens of the whole image.
-        n_text: tokens behind the visual ones.
-        renumbers: leaves no gaps where tokens were dropped.
+        n_p0: number of tokens before the visual tokens.
+        n_visual: number of visual tokens of the whole image.
+        n_text: number of tokens after the visual tokens: P1 and suffix.
+        renumbers: whether ids have no gaps at dropped tokens; otherwise each token keeps its id of the whole prompt.
     """
 
     n_p0: int
@@ -133,26 +133,27 @@ class Positions:
     renumbers: bool
 
     def __call__(self, kept: Tensor) -> Tensor:
-        """(B, n_p0 + n_kept + n_text) ids, where the visual tokens ``kept`` (B, n_kept) are left."""
+        """Position ids (B, n_p0 + n_kept + n_text) of prompts that keep the visual tokens ``kept`` (B, n_kept)."""
         n_kept = kept.shape[1]
         before, visual, text = (torch.arange(n, device=kept.device) for n in (self.n_p0, n_kept, self.n_text))
         ids = (before, self.n_p0 + (visual if self.renumbers else kept), self.text_start(n_kept) + text)
         return torch.cat([part.expand(len(kept), -1) for part in ids], dim=1)
 
     def text_start(self, n_kept: int) -> int:
-        """Id of the first token behind the visual ones, of which ``n_kept`` are left."""
+        """Position id of the first token after the visual tokens, if ``n_kept`` of these are kept."""
         return self.n_p0 + (n_kept if self.renumbers else self.n_visual)
 
 
 @dataclass(frozen=True)
 class LayerView:
-    """What one layer shows to a stage.
+    """The tensors of one layer that a stage can read.
 
     Attributes:
-        queries: (B, heads, at least T, head_dim); the last T are the suffixes'.
+        queries: (B, heads, at least T, head_dim); the last T belong to the suffix.
         keys: (B, kv_heads, S, head_dim) of the whole prompts.
-        values: as ``keys``.
-        hidden: makes the layer's output (B, S - n_p0, C) for everything behind P0.
+        values: (B, kv_heads, S, head_dim) of the whole prompts.
+        hidden: returns the hidden states (B, S - n_p0, C) of all tokens after P0. It is a function because most stages
+            do not need them.
     """
 
     queries: Tensor
@@ -163,15 +164,15 @@ class LayerView:
 
 @dataclass(frozen=True)
 class Chooser:
-    """How B prompts choose among their visual tokens.
+    """Gathers a stage's inputs for B prompts and runs the stage on them.
 
     Attributes:
         language: the model.
-        rows: which of the suffix tokens are what.
-        places: (B, n_visual, 3) of all visual tokens.
-        class_attention: (B, n_visual, heads) to all visual tokens, see ``ScorerInputs``.
-        positions: of the prompts.
-        n_suffix: suffix tokens of a prompt; they come last.
+        rows: where expression, prompt and draft end in each suffix.
+        places: (B, n_visual, 3) of all visual tokens of the image.
+        class_attention: (B, n_visual, heads of the vision tower) of all visual tokens, see ``ScorerInputs``.
+        positions: computes the position ids of the prompts.
+        n_suffix: T, the number of suffix tokens; they come last in a prompt.
     """
 
     language: LanguageModel
@@ -183,22 +184,22 @@ class Chooser:
 
     @classmethod
     def from_prompts(cls, language: LanguageModel, prefix: Prefix, suffix: Suffix, *, renumbers: bool) -> Chooser:
-        """Of prompts behind a prefix."""
+        """A chooser for the prompts of ``suffix``, which continue ``prefix``."""
         n_text = prefix.text.shape[1] + suffix.n_tokens
         positions = Positions(language.n_p0, prefix.n_visual, n_text, renumbers)
         places, class_attention = prefix.places[suffix.images], prefix.class_attention[suffix.images]
         return cls(language, suffix.rows, places, class_attention, positions, suffix.n_tokens)
 
     def __call__(self, select: StageSelector, view: LayerView, kept: KeptTokens) -> Selection:
-        """Select among the tokens ``kept`` so far; indices are into these."""
+        """Select among the visual tokens that are ``kept`` so far; the selection's indices point into these."""
         inputs = self._inputs(select.stage, view, kept)
         n_keep = min(select.stage.count(self.positions.n_visual), inputs.n_visual)
         return select(inputs, n_keep)
 
     def _inputs(self, stage: Stage, view: LayerView, kept: KeptTokens) -> ScorerInputs:
-        """What the stage needs, and nothing else."""
+        """The inputs that the stage needs; all others stay None."""
         needs, n_p0, n_visual = stage.needs, self.positions.n_p0, kept.indices.shape[1]
-        n_before = n_p0 + n_visual + self.positions.n_text - self.n_suffix
+        n_before = n_p0 + n_visual + self.positions.n_text - self.n_suffix  # P0, kept tokens and P1
         found: dict[str, object] = {}
         if needs & {"queries", "keys"}:
             found |= self._queries_and_keys(stage, view, kept)
@@ -206,7 +207,7 @@ class Chooser:
             found["values"] = view.values
         if needs & {"features", "text_features"}:
             hidden = view.hidden()
-            found |= {"features": hidden[:, :n_visual], "text_features": hidden[:, n_visual:]}
+            found |= {"features": hidden[:, :n_visual], "text_features": hidden[:, n_visual:]}  # hidden: without P0
         if "places" in needs:
             found["places"] = self.places.take_along_dim(kept.indices[..., None], dim=1)
         if "class_attention" in needs:
@@ -219,6 +220,7 @@ class Chooser:
         return ScorerInputs(self.rows.seeds, n_p0, n_visual, prompt_tokens, **found)  # type: ignore[arg-type]
 
     def _queries_and_keys(self, stage: Stage, view: LayerView, kept: KeptTokens) -> dict[str, object]:
+        # Query rows are suffix tokens, so only T queries meet the S keys. (B, heads, T, head_dim)
         queries, keys = view.queries[:, :, -self.n_suffix :], view.keys
         if not stage.scorer.rotary:
             cos, sin = self.language.rotation(self.positions(kept.indices))

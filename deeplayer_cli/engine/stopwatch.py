@@ -1,4 +1,4 @@
-"""Where the time goes."""
+"""A stopwatch that measures the time of each phase."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ _Method = TypeVar("_Method", bound="Callable[..., Any]")
 
 
 class Stopwatch:
-    """Seconds by phase; what runs inside a phase under a name of its own does not count twice.
+    """Measures seconds by phase. A phase inside another phase counts only for itself.
 
     Args:
-        device: waited for at every change of phase, so that a GPU's work counts where it was asked for; that costs some
-            speed. None for not waiting: then only what the CPU did is told apart.
+        device: the device to wait for at every change of phase, so that a GPU's work counts for the phase that started
+            it. Waiting costs some speed. None: do not wait; then only the CPU's time is split correctly.
+
+    Attributes:
+        seconds: seconds of each phase so far, by name.
     """
 
     def __init__(self, device: torch.device | None = None) -> None:
@@ -31,7 +34,7 @@ class Stopwatch:
 
     @contextmanager
     def timing(self, phase: str) -> Iterator[None]:
-        """Count what runs inside as ``phase``."""
+        """Count the time inside the context for ``phase``."""
         self._change()
         self._running.append(phase)
         try:
@@ -51,7 +54,7 @@ class Stopwatch:
 
 
 def phase(name: str) -> Callable[[_Method], _Method]:
-    """Make a method count as a phase of its object's stopwatch, ``self.watch``."""
+    """Decorate a method so that its time counts as phase ``name`` of ``self.watch``."""
 
     def decorate(method: _Method) -> _Method:
         @wraps(method)

@@ -1,6 +1,8 @@
-"""What the engine hands from step to step: bundles of tensors with names and shapes.
+"""The data that each step of the engine hands to the next: named tensors with shapes.
 
-B prompts, N images, S keys; L decoder layers, of which the first K run before anything is dropped.
+In the shapes: B prompts, N images, S keys, T suffix tokens, C the width of the hidden states. The model has L decoder
+layers; the first K of them run before visual tokens are dropped. A prompt is
+``P0 | visual tokens | P1 | suffix``: P0 is the text before the image, P1 the text between the image and the expression.
 """
 
 from __future__ import annotations
@@ -25,8 +27,8 @@ class Row:
 
     Attributes:
         image: index of the image within the prefix.
-        expression_ids: the expression's token ids, without what surrounds it.
-        seed: the row's own number for methods that draw at random.
+        expression_ids: token ids of the expression alone.
+        seed: a number that methods with random choices use for this row.
     """
 
     image: int
@@ -36,16 +38,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Prefix:
-    """What N images of equal tile count share with all their expressions, after layers 1..K.
+    """The state of N images of equal tile count after layers 1..K; all expressions about an image share it.
 
     Attributes:
         keys, values: for each of the K layers, (N, kv_heads, n_shared, head_dim) over P0, visual tokens and P1.
-        visual: (N, n_visual, C), output of layer K for the visual tokens; its input where ``layer_is_deferred``.
+        visual: (N, n_visual, C), output of layer K for the visual tokens; its input if ``layer_is_deferred``.
         text: (N, n_p1, C), output of layer K for P1.
-        layer_is_deferred: layer K has computed keys and values only; kept tokens run through the rest of it later.
-        places: (N, n_visual, 3), where each visual token lies; see ``pruning.token_places``.
-        class_attention: (N, n_visual, heads), see ``models.internvl.vision.Encoded``.
-        n_shared: P0, visual tokens and P1 together.
+        layer_is_deferred: whether layer K computed only keys and values of the visual tokens. Then the kept tokens run
+            through the rest of layer K after the selection.
+        places: (N, n_visual, 3), the place of each visual token; see ``pruning.token_places``.
+        class_attention: (N, n_visual, heads of the vision tower), see ``models.internvl.vision.Encoded``.
+        n_shared: number of tokens of P0, visual tokens and P1 together.
     """
 
     keys: tuple[Tensor, ...]
@@ -59,7 +62,7 @@ class Prefix:
 
     @property
     def n_visual(self) -> int:
-        """Visual tokens of an image."""
+        """Number of visual tokens of an image."""
         return self.visual.shape[1]
 
 
@@ -69,11 +72,11 @@ class Suffix:
 
     Attributes:
         hidden: (B, T, C), output of layer K.
-        queries: (B, heads, T, head_dim) of layer K; nothing to look at where K = 0.
-        keys, values: (B, kv_heads, n_shared + T, head_dim) of layer K over the whole prompt; likewise.
-        images: (B,) each row's image in the prefix.
-        rows: which of the suffix tokens are what.
-        capacity: suffix tokens that the caches shall have space for.
+        queries: (B, heads, T, head_dim) of layer K; a placeholder without meaning if K = 0.
+        keys, values: (B, kv_heads, n_shared + T, head_dim) of layer K over the whole prompt; placeholders if K = 0.
+        images: (B,) index of each row's image in the prefix.
+        rows: where expression, prompt and draft end in each suffix.
+        capacity: number of suffix slots that each cache must have.
     """
 
     hidden: Tensor
@@ -86,19 +89,19 @@ class Suffix:
 
     @property
     def n_tokens(self) -> int:
-        """T, tokens of the longest suffix."""
+        """T, the number of tokens of the longest suffix."""
         return self.hidden.shape[1]
 
 
 @dataclass(frozen=True)
 class QueryRows:
-    """Where the suffixes of B prompts have their parts.
+    """Where expression, prompt and draft end in the suffixes of B prompts. All tensors are int64.
 
     Attributes:
-        expressions: (B,) tokens of each expression.
-        prompts: (B,) tokens until the prompt ends.
-        drafted: (B,) tokens until the draft ends.
-        seeds: (B,) each row's own number.
+        expressions: (B,) number of tokens of each expression.
+        prompts: (B,) number of suffix tokens up to the end of the prompt (expression and closing).
+        drafted: (B,) number of suffix tokens up to the end of the draft.
+        seeds: (B,) the seed of each row.
     """
 
     expressions: Tensor
@@ -107,31 +110,32 @@ class QueryRows:
     seeds: Tensor
 
     def pick(self, kind: QueryRowKind, queries: Tensor, n_keys: int) -> tuple[Tensor, Tensor]:
-        """The queries of rows of a kind, and which keys each of them attends to.
+        """Pick the query rows of one kind, and compute which keys each of them attends to.
 
         Args:
-            kind: of the rows.
+            kind: which query rows to pick.
             queries: (B, heads, T, head_dim) of the suffix.
-            n_keys: S, of everything; the suffix comes last.
+            n_keys: S, the number of keys of the whole prompt; the suffix comes last.
 
         Returns:
-            (B, heads, R, head_dim), and (B, R, S) bool.
+            The queries (B, heads, R, head_dim), and the keys that they attend to, (B, R, S) bool. A row that is False
+            everywhere is padding.
         """
         n_suffix = queries.shape[2]
-        chosen = self._rows_of(kind, n_suffix)
-        # The chosen rows first, in as few columns as the batch needs.
-        order = chosen.int().argsort(dim=1, descending=True, stable=True)[:, : int(chosen.sum(1).max())]
+        chosen = self._rows_of(kind, n_suffix)  # (B, T)
+        # A stable sort moves the chosen rows to the front. R is the largest number of chosen rows in the batch.
+        order = chosen.int().argsort(dim=1, descending=True, stable=True)[:, : int(chosen.sum(1).max())]  # (B, R)
         slots = torch.arange(n_keys, device=queries.device)
         visible = (slots <= n_keys - n_suffix + order[..., None]) & chosen.gather(1, order)[..., None]
         return queries.take_along_dim(order[:, None, :, None], dim=2), visible
 
     def prompt_tokens(self, n_before: int, n_suffix: int) -> Tensor:
-        """(B, n_before + n_suffix) bool: what is prompt, neither draft nor padding."""
+        """Which keys belong to the prompt, (B, n_before + n_suffix) bool; False for the draft and for padding."""
         slots = torch.arange(n_before + n_suffix, device=self.prompts.device)
         return slots < n_before + self.prompts[:, None]
 
     def _rows_of(self, kind: QueryRowKind, n_suffix: int) -> Tensor:
-        """(B, T) bool."""
+        """Which suffix tokens are query rows of this kind, (B, T) bool."""
         suffix = torch.arange(n_suffix, device=self.prompts.device)
         match kind:
             case "last":
@@ -144,12 +148,12 @@ class QueryRows:
 
 @dataclass(frozen=True)
 class Pruned:
-    """B prompts that have gone through layers K+1..L.
+    """The state of B prompts after layers K+1..L.
 
     Attributes:
-        hidden: (B, T, C), the last layer's output for the suffixes.
-        kept: the kept visual tokens.
-        caches: one for each of the layers.
+        hidden: (B, T, C), output of the last layer for the suffixes.
+        kept: the visual tokens that are kept after the last drop.
+        caches: one for each of the layers K+1..L.
     """
 
     hidden: Tensor
@@ -159,12 +163,12 @@ class Pruned:
 
 @dataclass(frozen=True)
 class KeptTokens:
-    """The visual tokens that B prompts have left.
+    """The kept visual tokens of B prompts.
 
     Attributes:
-        indices: (B, n_keep) sorted, into all visual tokens of the image.
-        weights: (B, n_keep) float32, how many of the image's tokens each one stands for.
-        filled: (B, n_keep) bool, which of the indices count; None where all do.
+        indices: (B, n_keep) int64, sorted indices into all visual tokens of the image.
+        weights: (B, n_keep) float32, the number of original visual tokens that each kept token stands for.
+        filled: (B, n_keep) bool, False where an index is only padding; None if all indices are kept tokens.
     """
 
     indices: Tensor
@@ -173,17 +177,17 @@ class KeptTokens:
 
     @classmethod
     def from_all(cls, batch: int, n_visual: int, device: torch.device) -> KeptTokens:
-        """All visual tokens of ``batch`` prompts."""
+        """Keep all visual tokens of ``batch`` prompts."""
         indices = torch.arange(n_visual, device=device).expand(batch, -1)
         return cls(indices, torch.ones(1, 1, device=device).expand(batch, n_visual))
 
     @property
     def counts(self) -> Tensor | int:
-        """How many tokens a row has left: (B, 1) where that differs from row to row."""
+        """Number of kept tokens of a row; a tensor (B, 1) if rows keep different numbers."""
         return self.indices.shape[1] if self.filled is None else self.filled.sum(1, keepdim=True)
 
     def tolist(self) -> list[list[int]]:
-        """The kept indices of every row."""
+        """The kept indices of every row, without padding."""
         if self.filled is None:
             rows: list[list[int]] = self.indices.tolist()
             return rows
@@ -192,15 +196,15 @@ class KeptTokens:
 
 @dataclass(frozen=True)
 class Prefilled:
-    """B prompts, read to their end and through the drafts of their answers.
+    """The state of B prompts after prefill, drafts included.
 
     Attributes:
-        rows: the prompts.
-        drafts: the drafted beginning of each answer.
-        logits: (B, D + 1, vocabulary) in the model's dtype, after the prompt and after each of up to D drafted tokens.
-        caches: one a decoder layer.
-        suffix_lengths: prompt tokens of each row behind the shared ones.
-        kept: the visual tokens that stayed to the end.
+        rows: the B rows.
+        drafts: the drafted beginning of each answer, as token ids.
+        logits: (B, D + 1, vocabulary) in the model's dtype: after the prompt, and after each of up to D drafted tokens.
+        caches: one for each decoder layer.
+        suffix_lengths: number of prompt tokens in each row's suffix, without the draft.
+        kept: the visual tokens that are kept after the last drop.
     """
 
     rows: Sequence[Row]
@@ -211,7 +215,12 @@ class Prefilled:
     kept: KeptTokens
 
     def broken_layer(self, row: int) -> int:
-        """The layer, counted from 1, in which a row whose answer is not finite stopped being so; 0 for its input."""
+        """Find the layer whose output is the first that is not finite, for a row whose answer is not finite.
+
+        Returns:
+            The layer, counted from 1; 0 if the input of layer 1 is not finite.
+        """
+        # A cache holds keys and values of the layer's input. So the first bad cache points to the layer before it.
         finite = [
             bool(cache.keys[row].isfinite().all() and cache.values[row].isfinite().all()) for cache in self.caches
         ]
@@ -223,14 +232,15 @@ class Answer:
     """A greedy answer.
 
     Attributes:
-        token_ids: the closing ``<|im_end|>`` left out.
-        probabilities: what the model gave each token.
-        n_drafted: tokens that were guessed.
-        n_accepted: guesses that were right.
-        n_passes: passes through the model after the prompt's own.
-        kept: sorted indices of the visual tokens that stayed to the end.
-        as_drafted: it begins with the draft that was read with the prompt.
-        broken_layer: where its probabilities are not finite, the layer, counted from 1, that made them so.
+        token_ids: the answer's tokens, without the closing ``<|im_end|>``.
+        probabilities: the probability that the model gave each token.
+        n_drafted: number of drafted tokens.
+        n_accepted: number of drafted tokens that the model accepted.
+        n_passes: number of passes through the model after the prefill.
+        kept: sorted indices of the visual tokens that are kept after the last drop.
+        as_drafted: whether the answer begins with the draft that was read with the prompt.
+        broken_layer: the layer, counted from 1, whose output is the first that is not finite; None if all probabilities
+            are finite.
     """
 
     token_ids: list[int]

@@ -1,4 +1,4 @@
-"""How good the predictions are."""
+"""Evaluation: accuracy of predictions, and comparisons of methods."""
 
 from deeplayer_cli.evaluation.agreement import disagreements
 from deeplayer_cli.evaluation.compare import compare, line_called

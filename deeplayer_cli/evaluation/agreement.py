@@ -1,4 +1,4 @@
-"""Whether a prediction file is what its run left behind."""
+"""Checks whether a prediction file still agrees with the record of its run."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ if TYPE_CHECKING:
 
 
 def disagreements(path: Path) -> list[str]:
-    """What a prediction file and the record beside it disagree about, a sentence each; nothing without a record.
+    """List the disagreements between a prediction file and the record beside it, one sentence each.
+
+    The list is empty if there is no record.
 
     Raises:
-        DeeplayerError: one of them cannot be read.
+        DeeplayerError: the file or its record cannot be read.
     """
     record = load_record(path)
     if record is None:
@@ -30,12 +32,12 @@ def disagreements(path: Path) -> list[str]:
     counts = {"rows": statuses.total(), **{status: statuses[status] for status in ("ok", "no_box", "error")}}
     found = []
     if record.counts is None:
-        found.append(f"{path} is not finished: its run was stopped, and --resume continues it")
+        found.append(f"{path} is not finished: its run was stopped; continue it with --resume")
     elif record.counts != counts:
-        found.append(f"{path} was changed after its run: {name} says {_show(record.counts)}; it has {_show(counts)}")
+        found.append(f"{path} was changed after its run: {name} says {_show(record.counts)}; the file has {_show(counts)}")
     wanted = record.settings.get("method")
     if other := sorted(str(method) for method in methods if method != wanted):
-        found.append(f"{path} holds rows of method {', '.join(other)}, and {name} says {wanted}")
+        found.append(f"{path} has rows of method {', '.join(other)}, but {name} names method {wanted}")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Several methods on the same rows: how much accuracy stays, at what cost, and whether a difference is real."""
+"""Compares several methods on the same rows: accuracy, cost, and paired differences with p-values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _Z = NormalDist().inv_cdf(0.975)
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A difference of two shares over the same rows, with its 95% interval and two-sided p-value."""
+    """The difference of two accuracies over the same rows, with its 95% interval and two-sided p-value."""
 
     value: float
     low: float
@@ -33,20 +33,20 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class MethodRun:
-    """What one method did with all rows.
+    """The results of one method on all rows.
 
     Attributes:
-        label: what it is called, see `label_for`.
-        keep: the share of visual tokens that was asked for; 1.0 where nothing is pruned, None for a number of tokens.
-        layer: the layer that it first drops after; None where nothing is pruned.
-        ids: of the rows with a gold box.
-        images: theirs.
-        right: whether their IoU is large enough.
-        n_no_box: rows without a box, among all rows.
-        n_error: rows in error, among all rows.
-        kept: share of the visual tokens that was kept.
-        cost: of all rows, if known.
-        seconds: how long it took, if it was timed whole.
+        label: name of the line, see `label_for`.
+        keep: the ``--keep`` of the run; 1.0 if nothing is pruned, None if an absolute number of tokens was set.
+        layer: the layer of the first drop; None if nothing is pruned.
+        ids: ids of the rows with a gold box.
+        images: the image of each of these rows.
+        right: for each of these rows, whether its IoU is at least 0.5.
+        n_no_box: number of rows without a box, among all rows.
+        n_error: number of error rows, among all rows.
+        kept: share of the visual tokens that was kept; None if no row was answered.
+        cost: cost of all rows; None if unknown.
+        seconds: time of all rows in seconds; None if not all rows were timed.
     """
 
     label: str
@@ -67,11 +67,11 @@ class ComparedRun:
     """One line of a comparison.
 
     Attributes:
-        run: what the method did.
-        accuracy: with an interval clustered by image.
-        retained: share of the reference's accuracy; None where that is 0.
-        difference: to the reference, paired by row; None for the reference itself.
-        relative_time: seconds over the reference's; None if either was not timed.
+        run: the results of the method.
+        accuracy: Acc@0.5, with a 95% interval clustered by image.
+        retained: accuracy divided by the reference's accuracy; None if that is 0.
+        difference: difference of accuracy to the reference, paired by row; None for the reference itself.
+        relative_time: seconds divided by the reference's seconds; None if one of them was not timed.
     """
 
     run: MethodRun
@@ -104,13 +104,19 @@ class ComparedRun:
 
 
 def label_for(method: object, *, layer: object = None, max_tiles: object = None, query: object = "last") -> str:
-    """What a line is called: its method, and whatever of it is not as usual."""
+    """The name of a line: the method, then ``@name=value`` for each option that is not the default."""
     unusual = {"layer": layer, "max-tiles": max_tiles, "query": None if query == "last" else query}
     return "".join([str(method), *(f"@{name}={value}" for name, value in unusual.items() if value is not None)])
 
 
 def gather(predictions: Iterable[Prediction], *, label: str, keep: float | None) -> MethodRun:
-    """Reduce a method's predictions to what a comparison needs; cost and time are for the caller to add."""
+    """Reduce a method's predictions to a `MethodRun`; the caller adds cost and time.
+
+    Args:
+        predictions: all rows of the method.
+        label: name of the line.
+        keep: the ``--keep`` of the run; None for an absolute number of tokens.
+    """
     ids: list[Id] = []
     images: list[Hashable] = []
     right: list[bool] = []
@@ -134,26 +140,26 @@ def gather(predictions: Iterable[Prediction], *, label: str, keep: float | None)
 
 
 def line_called(name: str, labels: Sequence[str]) -> int:
-    """Which of the lines is labelled ``name``, or else the one whose method is called so.
+    """The index of the line with the label ``name``, or else of the line whose method has this name.
 
     Raises:
-        DeeplayerError: none is, or more than one.
+        DeeplayerError: no line has this name, or several have it.
     """
     found = [place for place, one in enumerate(labels) if one == name]
     found = found or [place for place, one in enumerate(labels) if one.split("@")[0] == name]
     if not found:
-        raise DeeplayerError(f"--reference {name} is none of the lines: {', '.join(labels)}")
+        raise DeeplayerError(f"--reference {name} is not one of the lines: {', '.join(labels)}")
     if len(found) > 1:
         lines = ", ".join(labels[place] for place in found)
-        raise DeeplayerError(f"--reference {name} is more than one line ({lines}): give one --keep, or the whole name")
+        raise DeeplayerError(f"--reference {name} names several lines ({lines}): give one --keep, or the whole name")
     return found[0]
 
 
 def compare(runs: Sequence[MethodRun], reference: MethodRun) -> list[ComparedRun]:
-    """Compare runs over the same rows with one of them.
+    """Compare every run with the reference run, over the same rows.
 
     Raises:
-        DeeplayerError: there is nothing to compare, or not the same rows were asked.
+        DeeplayerError: no row has a gold box, or the runs did not answer the same rows.
     """
     if not reference.right:
         raise DeeplayerError("no row has a gold box: there is nothing to compare")
@@ -161,19 +167,19 @@ def compare(runs: Sequence[MethodRun], reference: MethodRun) -> list[ComparedRun
 
 
 def paired_difference(right: Sequence[bool], other: Sequence[bool], images: Sequence[Hashable]) -> Difference:
-    """``mean(right) - mean(other)`` over the same rows, which are alike within an image.
+    """``mean(right) - mean(other)`` over the same rows, with a 95% interval and a p-value clustered by image.
 
-    Normal interval and test with the cluster-robust variance ``G / (G - 1) * sum_g (sum_i (d_gi - d))^2 / n^2`` over
-    images g (Miller 2024, "Adding Error Bars to Evals", arXiv:2411.00640, for paired differences).
+    Interval and test are normal, with the cluster-robust variance ``G / (G - 1) * sum_g (sum_i (d_gi - d))^2 / n^2``
+    over G images g and their rows i (Miller 2024, "Adding Error Bars to Evals", arXiv:2411.00640).
 
-    Where every image has the same difference, or there is one image, that variance is 0 and says nothing: a difference
-    in two rows would be certain. Then the rows of an image count as one, and half a pair is added to each of the four
-    outcomes of a pair (Agresti and Min 2005, Statistics in Medicine 24, 729-740).
+    If every image has the same difference, or there is only one image, this variance is 0, and a difference in two rows
+    would look certain. In this case the rows of an image count as one pair, and half a pair is added to each of the
+    four outcomes of a pair (Agresti and Min 2005, Statistics in Medicine 24, 729-740).
 
     Args:
-        right: of the one method, per row.
-        other: of the other method.
-        images: the rows' images.
+        right: for each row, whether the one method is right.
+        other: for each row, whether the other method is right.
+        images: the image of each row.
     """
     index = {image: number for number, image in enumerate(dict.fromkeys(images))}
     d = np.asarray(right, dtype=np.float64) - np.asarray(other, dtype=np.float64)

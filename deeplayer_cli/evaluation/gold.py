@@ -1,4 +1,4 @@
-"""Reading gold files."""
+"""Reads gold files."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 
 def read_gold(path: Path) -> dict[Id, Box]:
-    """The gold boxes of a file of requests, by id; a row needs only an ``id`` and a ``box`` (or ``bbox``).
+    """Read the gold boxes of a file of requests, by id; a row needs only an ``id`` and a ``box`` (or ``bbox``).
 
-    A row without an id is called ``FILE:LINE``, as it is when it is asked.
+    A row without an id gets the id ``FILE:LINE``, as in `ground`.
 
     Raises:
-        DeeplayerError: the file cannot be read, a row has no box that can be read, or an id comes twice.
+        DeeplayerError: the file cannot be read, a row has no valid box, or an id comes twice.
     """
     gold: dict[Id, Box] = {}
     for row in JsonLines(path, path.name, path.parent).rows():
         if row.gold is None:
             reason = row.error.message if isinstance(row, BadRequest) else f"{row.where}: the row has no box"
-            raise DeeplayerError(f"{path} is no gold file: {reason}")
+            raise DeeplayerError(f"{path} is not a gold file: {reason}")
         if row.id in gold:
-            raise DeeplayerError(f"{path} is no gold file: {row.where}: id {row.id!r} came before")
+            raise DeeplayerError(f"{path} is not a gold file: {row.where}: id {row.id!r} comes twice")
         gold[row.id] = row.gold
     return gold

@@ -1,4 +1,4 @@
-"""Which settings to compare: at equal keep, or each at the keep that makes it cost as much as the first."""
+"""Chooses the settings of a comparison: all methods at equal keep, or each at the keep that gives equal cost."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Unreachable:
-    """A method that no keep makes as costly as the first one.
+    """A method that cannot reach the cost of the first method at any keep.
 
     Attributes:
-        label: what it is called.
-        match: which cost was to be equal.
-        target: the first method's.
-        low: the method's own with one visual token an image.
-        high: and with all of them.
+        label: name of the line.
+        match: the cost that should be equal.
+        target: the cost of the first method: GFLOPs per row, or mean keep.
+        low: the cost of this method with one visual token per image.
+        high: the cost of this method with all visual tokens.
     """
 
     label: str
@@ -50,30 +50,30 @@ class Unreachable:
 
 
 def prunes(settings: Settings) -> bool:
-    """Whether their method drops anything, so that ``keep`` means something to it."""
+    """Whether the method of the settings drops tokens. If not, ``keep`` has no effect."""
     return pruning.known_methods()[settings.method].prunes
 
 
 def label_of(settings: Settings) -> str:
-    """What a line with these settings is called, see `label_for`."""
+    """The name of the line with these settings, see `label_for`."""
     return label_for(settings.method, layer=settings.layer, max_tiles=settings.max_tiles, query=settings.query)
 
 
 def require_measure(wanted: Sequence[Settings], match: Match) -> None:
-    """Make sure that the first of the wanted has the cost that others shall have.
+    """Check that the first of the ``wanted`` settings can set the cost of the others.
 
     Raises:
-        DeeplayerError: it prunes nothing and mean keeps are to be equal.
+        DeeplayerError: mean keeps should be equal, but the first method prunes nothing.
     """
     if match == "mean-keep" and not all(map(prunes, wanted[:1])):
         raise DeeplayerError(
-            f"--match mean-keep takes its measure from the first of --methods, and {label_of(wanted[0])} prunes "
-            "nothing: put a method that prunes first, or use --match flops"
+            f"--match mean-keep needs a method that prunes as the first of --methods, but {label_of(wanted[0])} prunes "
+            "nothing: put another method first, or use --match flops"
         )
 
 
 def at_equal_keep(wanted: Sequence[Settings], shares: Sequence[float]) -> list[Settings]:
-    """Each of the wanted at each keep, once each."""
+    """All ``wanted`` settings at all keeps, without duplicates."""
     return list(dict.fromkeys(_at(one, share) for one, share in product(wanted, shares)))
 
 
@@ -84,17 +84,17 @@ def at_equal_cost(
     cost: Callable[[Settings], Cost],
     largest: Callable[[Settings], int],
 ) -> list[Settings | Unreachable]:
-    """The first of the wanted at each keep; the others at the keep at which they cost as much as it does there.
+    """The first of the ``wanted`` settings at each keep, and the others at keeps of equal cost.
 
-    That keep is the greatest whose cost is not above the first's, to one visual token of the largest image. What prunes
-    nothing stays as it is.
+    Each other method gets the largest keep whose cost is not above the cost of the first method, in steps of one visual
+    token of the largest image. A method that prunes nothing runs once, without a keep.
 
     Args:
-        wanted: methods, with all settings but ``keep``.
-        shares: keeps of the first.
-        match: what shall be equal; not ``keep``.
-        cost: of some settings, on the rows of the comparison.
-        largest: visual tokens of the largest image under some settings.
+        wanted: the settings without ``keep``.
+        shares: the keeps of the first method.
+        match: the cost that should be equal; not ``keep``.
+        cost: computes the cost of settings on the rows of the comparison.
+        largest: computes the number of visual tokens of the largest image under settings.
 
     Raises:
         DeeplayerError: see `require_measure`.
@@ -125,13 +125,13 @@ def _at(settings: Settings, keep: float) -> Settings:
 
 
 def _solve(measured: Callable[[float], float], n_visual: int, share: float, target: float) -> float | None:
-    """The greatest keep that costs at most ``target``; None if even the smallest costs more, or the greatest less.
+    """The largest keep that costs at most ``target``; None if all keeps cost more, or all cost less.
 
     Args:
-        measured: cost at a keep; it grows with it.
-        n_visual: keeps are tried in steps of one of so many tokens.
-        share: tried as well, so that a method that costs what the first does keeps what the first does.
-        target: the cost.
+        measured: cost at a keep; it grows with the keep.
+        n_visual: keeps are multiples of ``1 / n_visual``.
+        share: one more keep to try, so that a method of the same cost gets the same keep as the first method.
+        target: the cost to reach.
     """
     keeps = sorted({share, *((n + 1) / n_visual for n in range(n_visual))})
     most = target * (1 + _ROUNDING)

@@ -1,4 +1,4 @@
-"""A comparison's rows on disk: a folder with one prediction file for each of its settings."""
+"""The rows of a comparison on disk: a folder with one prediction file for each line."""
 
 from __future__ import annotations
 
@@ -32,41 +32,42 @@ _COMPARED = ("method", "keep", "keep_tokens", "layer", "query", "prior", "max_ti
 
 
 def result_path(folder: Path, record: RunRecord) -> Path:
-    """Where the rows of a run with these settings lie: another run with the same ones finds them again."""
+    """The prediction file of a run in ``folder``. A later run with the same settings finds it by its name."""
     name = re.sub(r"[^\w.-]", "_", str(record.settings["method"]))
     return folder / f"{name}-{record.fingerprint}.jsonl"
 
 
 def with_outcome(record: RunRecord, statuses: Counter[Status], cost: Cost | None) -> RunRecord:
-    """The record of a run that has finished: its rows by status, and what they cost."""
+    """The record of a finished run, with the number of rows by status and their cost."""
     counts = {"rows": statuses.total(), **{status: statuses[status] for status in get_args(Status)}}
     circumstances = {**record.circumstances, "cost": None if cost is None else asdict(cost)}
     return replace(record, circumstances=circumstances, counts=counts)
 
 
 def result_files(folders: Sequence[Path]) -> list[Path]:
-    """The prediction files in some folders.
+    """The prediction files in the folders.
 
     Raises:
-        DeeplayerError: a folder has none.
+        DeeplayerError: a folder has no prediction file.
     """
     found: list[Path] = []
     for folder in folders:
         files = sorted(folder.glob("*.jsonl"))
         if not files:
-            raise DeeplayerError(f"{folder} holds no prediction files: name a folder that compare --results has filled")
+            raise DeeplayerError(f"{folder} has no prediction files: name a folder that compare --results has filled")
         found += files
     return found
 
 
 def read_runs(folders: Sequence[Path]) -> list[MethodRun]:
-    """The runs in some folders, without the model: those that prune nothing first, then by name and keep.
+    """Read the runs in the folders, without the model.
 
-    Prediction files of the same settings are one run; of an id that several answer, the first file's answer counts.
+    Prediction files with the same settings form one run; if several of them answer an id, the answer in the first file
+    counts. Runs that prune nothing come first, then runs by name and keep.
 
     Raises:
-        DeeplayerError: there is no prediction file, one has no record, or two cannot be compared: they differ in more
-            than their methods.
+        DeeplayerError: a folder has no prediction file, a file has no record, or the settings of two files differ in
+            more than their methods.
     """
     records = {path: _record(path) for path in result_files(folders)}
     _refuse_strangers(records)
@@ -81,7 +82,7 @@ def _record(path: Path) -> RunRecord:
     record = load_record(path)
     if record is None:
         raise DeeplayerError(
-            f"{path} cannot be compared: without {record_path(path).name} nobody knows its settings; move it elsewhere"
+            f"{path} cannot be compared: {record_path(path).name} with its settings is missing; move the file elsewhere"
         )
     return record
 
@@ -93,8 +94,8 @@ def _refuse_strangers(records: Mapping[Path, RunRecord]) -> None:
         for name in sorted((ours.keys() | theirs.keys()) - set(_COMPARED)):
             if ours.get(name) != theirs.get(name):
                 raise DeeplayerError(
-                    f"{first} and {other} cannot be compared: {name} is {show(ours.get(name))} in the one and "
-                    f"{show(theirs.get(name))} in the other; compare runs that differ in their method only"
+                    f"{first} and {other} cannot be compared: {name} is {show(ours.get(name))} in the first and "
+                    f"{show(theirs.get(name))} in the second; compare runs that differ only in their method"
                 )
 
 
@@ -113,7 +114,7 @@ def _read(files: Sequence[tuple[Path, RunRecord]]) -> MethodRun:
 
 
 def _cost(record: RunRecord) -> Cost | None:
-    """What finished rows cost; `ground` does not note it."""
+    """The cost in a record; None in records of `ground`, which do not hold it."""
     found = record.circumstances.get("cost")
     return Cost(**found) if isinstance(found, dict) and found.keys() == {part.name for part in fields(Cost)} else None
 
@@ -123,7 +124,7 @@ def _plus(one: Cost | None, other: Cost | None) -> Cost | None:
 
 
 def _once(paths: Sequence[Path]) -> Iterator[Prediction]:
-    """The rows of files of the same settings, each id once; says so if they do not answer alike."""
+    """The rows of files with the same settings, each id once; logs a warning if their answers differ."""
     answers: dict[Id, str | None] = {}
     n_unlike = 0
     for path in paths:
@@ -135,5 +136,5 @@ def _once(paths: Sequence[Path]) -> Iterator[Prediction]:
                 yield row
     if n_unlike:
         logger.warning(
-            "%d rows are answered differently in %s: the first answer counts", n_unlike, " and ".join(map(str, paths))
+            "%d rows have different answers in %s: the first answer counts", n_unlike, " and ".join(map(str, paths))
         )

@@ -1,4 +1,4 @@
-"""Running the lines of a comparison: one loaded model, the same rows under several settings."""
+"""Runs the lines of a comparison: one loaded model answers the same rows under several settings."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ if TYPE_CHECKING:
 
 
 class Stopped(Exception):  # noqa: N818 - not an error
-    """A comparison ended early because it was asked to."""
+    """The user stopped the comparison before its end."""
 
 
 @dataclass(frozen=True)
 class ComparisonPlan:
-    """What to run.
+    """The settings of a comparison.
 
     Attributes:
-        base: the settings that prune nothing; always run.
-        wanted: the others, without their ``keep``.
+        base: the settings that prune nothing; they always run.
+        wanted: the other settings, without ``keep``.
         shares: the keeps.
-        match: what the methods have in common.
-        reference: the line that the others are compared with.
+        match: what is equal for all methods: keep, mean keep or FLOPs.
+        reference: name of the line that the others are compared with.
     """
 
     base: Settings
@@ -62,10 +62,10 @@ class ComparisonPlan:
     reference: str
 
     def refuse_impossible(self) -> None:
-        """Find out, before a model is loaded, what could not be compared later.
+        """Refuse an impossible comparison before a model is loaded.
 
         Raises:
-            DeeplayerError: there is no such reference, or nothing to match the others with.
+            DeeplayerError: the reference is not one of the lines, or the first method cannot set the cost.
         """
         self._require_reference(at_equal_keep(self.wanted, self.shares))
         require_measure(self.wanted, self.match)
@@ -73,14 +73,21 @@ class ComparisonPlan:
     def run(
         self, runner: ComparisonRunner, progress: Callable[[RunProgress], None]
     ) -> tuple[list[MethodRun], list[Unreachable]]:
-        """Run it all; returns the runs, and the methods that no keep makes as costly as the first.
+        """Run all lines.
+
+        Args:
+            runner: answers the rows.
+            progress: called at the start and after every row.
+
+        Returns:
+            The runs, and the methods that cannot reach the cost of the first method.
 
         Raises:
-            DeeplayerError: a method or a row will not do.
-            Stopped: it was asked to end; answers so far are in the files.
+            DeeplayerError: the model cannot run a method, or the rows cannot be compared.
+            Stopped: the user stopped the comparison; answers so far are in the files.
         """
         for one in self.wanted:
-            runner.method(one)  # what this model cannot run is refused before hours of work
+            runner.method(one)  # refuse methods that this model cannot run before hours of work
         lines = self._lines(runner)
         reachable = [one for one in lines if not isinstance(one, Unreachable)]
         self._require_reference(reachable)
@@ -103,19 +110,19 @@ class ComparisonPlan:
 
 
 class ComparisonRunner:
-    """Answers rows under any settings, each into a prediction file of its own.
+    """Answers the rows under several settings; each settings have their own prediction file.
 
     Args:
         checkpoint: the model.
-        identity: of the model.
-        prior: for methods that are calibrated.
-        requests: rows that can be read again.
-        folder: of the prediction files; rows that they hold are not answered again.
-        circumstances: for the files' records.
-        stopped: called after every batch; whether to end.
+        identity: identity of the model, for the records.
+        prior: prior for calibrated methods.
+        requests: the rows; they are read several times.
+        folder: folder of the prediction files. Rows that a file holds already are not answered again.
+        circumstances: further entries of the records.
+        stopped: called after every batch; True stops the comparison.
 
     Raises:
-        DeeplayerError: two rows have one id.
+        DeeplayerError: two rows have the same id.
     """
 
     def __init__(
@@ -138,14 +145,14 @@ class ComparisonRunner:
             ids.add(row.id)
             return True
 
-        count_rows(requests, note)  # one pass, which refuses repeated ids as well
+        count_rows(requests, note)  # this pass also refuses duplicate ids
         self._ids = frozenset(ids)
 
     def method(self, settings: Settings) -> Method:
-        """The method that settings name.
+        """Build the method of the settings.
 
         Raises:
-            DeeplayerError: the model cannot run it.
+            DeeplayerError: the model cannot run the method.
         """
         n_layers: int = self._checkpoint.model.config.text_config.num_hidden_layers
         prior = self._prior if settings.prior else None
@@ -153,11 +160,13 @@ class ComparisonRunner:
         return pruning.build(settings.method, options, n_layers)
 
     def run(self, wanted: Sequence[Settings], progress: Callable[[RunProgress], None]) -> list[MethodRun]:
-        """Answer the rows under all settings; those are timed whose rows were all answered now.
+        """Answer the rows under all ``wanted`` settings.
+
+        A run has ``seconds`` only if this call answered all of its rows.
 
         Raises:
-            DeeplayerError: a file holds an answer to another question under some id, or cannot be written.
-            Stopped: it was asked to end; answers so far are in the files.
+            DeeplayerError: a file holds an id with another image or expression, or cannot be written.
+            Stopped: the user stopped the comparison; answers so far are in the files.
         """
         totals, n_left = Totals(lambda *_: 1.0), len(wanted) * len(self._ids)
         seconds: dict[Settings, float | None] = {}
@@ -171,10 +180,10 @@ class ComparisonRunner:
         return [replace(self._finish(one), seconds=seconds.get(one)) for one in wanted]
 
     def workload(self) -> Workload:
-        """What the rows will cost, by the sizes of their images; rows that cannot be answered are left out.
+        """The workload of all rows that can be answered, from the sizes of their images.
 
         Raises:
-            DeeplayerError: none can.
+            DeeplayerError: no row can be answered.
         """
         sizes: dict[Path, Resolution | None] = {}
         found: Workload = Counter(
@@ -183,22 +192,22 @@ class ComparisonRunner:
             if isinstance(row, Request) and (size := _usable_size(row, sizes)) is not None
         )
         if not found:
-            raise DeeplayerError("methods of equal cost need rows that can be answered, and none can")
+            raise DeeplayerError("--match needs the cost of the rows, but no row can be answered")
         return found
 
     def cost(self, settings: Settings, workload: Workload) -> Cost:
-        """What a workload of at least one row costs under settings."""
+        """The cost of a workload of at least one row under settings."""
         return self._costs.cost(self.method(settings), workload, settings.tiling(self._checkpoint.tiling))
 
     def largest(self, settings: Settings, workload: Workload) -> int:
-        """Visual tokens of the largest image of a workload."""
+        """The number of visual tokens of the largest image of a workload."""
         return self._costs.largest(workload, settings.tiling(self._checkpoint.tiling))
 
     def _answer(self, wanted: Sequence[Settings]) -> Iterator[tuple[Settings, RunLine, Prediction]]:
-        """Answer the rows that have no answer yet, under settings that differ in their method alone.
+        """Answer the rows that have no answer yet, under settings that differ only in their method.
 
-        What the methods have in common is computed once for each batch: the vision tower, and the layers before the
-        drop where it is the same for neighbours in the order of their layers.
+        Methods share work in each batch: the vision tower runs once, and methods with the same kind of prefix share it.
+        The methods run in the order of their layers, so that these are neighbours.
         """
         prefixes = PrefixCache()
         with ExitStack() as files:
@@ -224,12 +233,12 @@ class ComparisonRunner:
         return RunRecord(deciding(self._identity, settings), self._circumstances)
 
     def _finish(self, settings: Settings) -> MethodRun:
-        """What the answers to the rows come to; notes in the file's record that it is whole."""
+        """Read the results of the rows from the file, and mark the file as finished in its record."""
         record, method = self._record(settings), self.method(settings)
         path = result_path(self._folder, record)
         statuses: Counter[Status] = Counter()
         whole: Workload = Counter()
-        own: Workload = Counter()  # the file may hold more rows than were asked for now
+        own: Workload = Counter()  # the file may hold more rows than the requests of this run
 
         def own_rows() -> Iterator[Prediction]:
             for row in read_predictions(path):
@@ -246,12 +255,13 @@ class ComparisonRunner:
 
 
 def _any_lacks(lines: Sequence[RunLine], row: Request | BadRequest) -> bool:
-    """Whether some line has no answer to a row; every line is asked, because that checks the row as well."""
+    """Whether at least one line has no answer to a row."""
+    # A list, not a generator: ``unanswered`` also checks the row against the line's file.
     return any([line.sink.unanswered(row) for line in lines])  # noqa: C419
 
 
 def _usable_size(row: Request, sizes: dict[Path, Resolution | None]) -> Resolution | None:
-    """Width and height of a row's image, from the file's header; None if the row cannot be answered."""
+    """Width and height of a row's image, from the header of the file; None if the row cannot be answered."""
     try:
         if row.path not in sizes:
             sizes[row.path] = None

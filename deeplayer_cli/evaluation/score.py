@@ -1,4 +1,4 @@
-"""Accuracy of predictions, with nothing left out of the denominator in silence."""
+"""Scores predictions. Every row with a gold box counts in the denominator; failures count as wrong."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from deeplayer_cli.schema import Id, Status
 
 CORRECT_IOU = 0.5
-"""The smallest overlap that the official evaluation counts as right."""
+"""The smallest IoU that the official evaluation counts as right."""
 
 ACCURACIES = {"acc@0.5": CORRECT_IOU, "acc@0.25": 0.25, "acc@0.75": 0.75}
 """The smallest IoU that each accuracy counts as right."""
@@ -30,7 +30,7 @@ ACCURACIES = {"acc@0.5": CORRECT_IOU, "acc@0.25": 0.25, "acc@0.75": 0.75}
 CENTRE_ACCURACY = "centre_acc"
 
 NO_VALUE = "(none)"
-"""The group of rows that lack the field they are grouped by."""
+"""The name of the group of rows without a value in the field that rows are grouped by."""
 
 _FIELDS = frozenset(item.name for item in fields(Prediction))
 _Z = NormalDist().inv_cdf(0.975)
@@ -50,15 +50,15 @@ class Summary:
     """The figures of one group of rows.
 
     Attributes:
-        n: all rows; ``n_ok + n_no_box + n_error``.
-        n_ok: rows with a box.
-        n_no_box: rows whose answer holds no box.
-        n_error: rows that could not be answered.
-        n_without_gold: rows that cannot be scored; every other row counts in every figure, failures as wrong.
-        n_images: different images among the scored rows.
-        rates: those of `ACCURACIES`, the share of scored rows whose IoU is large enough, and ``centre_acc``, the share
-            whose box has its centre in the gold box; empty if nothing could be scored.
-        mean_iou: over the scored rows.
+        n: number of all rows: ``n_ok + n_no_box + n_error``.
+        n_ok: number of rows with a box.
+        n_no_box: number of rows whose answer holds no box.
+        n_error: number of error rows.
+        n_without_gold: number of rows without a gold box. All other rows are scored; failures count as wrong.
+        n_images: number of different images among the scored rows.
+        rates: the accuracies by name: those of `ACCURACIES`, the share of scored rows whose IoU is large enough, and
+            ``centre_acc``, the share whose box has its centre in the gold box. Empty if no row is scored.
+        mean_iou: mean IoU of the scored rows; None if there is none.
     """
 
     n: int
@@ -71,7 +71,7 @@ class Summary:
     mean_iou: float | None
 
     def to_dict(self) -> dict[str, object]:
-        """The figures as JSON values; shares are fractions, and ``..._ci95`` their intervals."""
+        """The figures as JSON values. Shares are from 0 to 1; ``..._ci95`` are their 95% intervals."""
         row: dict[str, object] = {
             "n": self.n,
             "n_ok": self.n_ok,
@@ -89,14 +89,14 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What `score` found.
+    """The result of `score`.
 
     Attributes:
         overall: the figures of all rows.
-        rule: how the answers were read again; None for the boxes as they are stored.
+        rule: the rule by which the answers were read again; None if the stored boxes were scored.
         by: the field that rows are grouped by, if any.
-        groups: the figures of each of its values, sorted.
-        n_unanswered: gold boxes that no prediction has the id of; they are in no figure.
+        groups: the figures of each group, sorted by the field's value.
+        n_unanswered: number of gold boxes without a prediction; no figure includes them.
     """
 
     overall: Summary
@@ -106,7 +106,7 @@ class Report:
     n_unanswered: int = 0
 
     def to_dict(self) -> dict[str, object]:
-        """The report as JSON values: the overall figures, then those of the groups."""
+        """The report as JSON values: the overall figures, then the figures of the groups."""
         row = {"rule": self.rule, **self.overall.to_dict(), "n_unanswered": self.n_unanswered}
         if self.by is not None:
             row |= {"by": self.by, "groups": {name: summary.to_dict() for name, summary in self.groups.items()}}
@@ -115,7 +115,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """One row, judged."""
+    """The outcome of one row."""
 
     status: Status
     image: Hashable
@@ -130,29 +130,30 @@ def score(
     gold: Mapping[Id, Box] | None = None,
     by: str | None = None,
 ) -> Report:
-    """Compare predicted with gold boxes.
+    """Compare predicted boxes with gold boxes.
 
     Args:
         predictions: the rows, each id once.
-        rule: read the stored answers again by this rule of `deeplayer_cli.boxes.ANSWER_RULES`.
-        gold: gold boxes by id, instead of the rows' own.
-        by: also give the figures for each value of this field: of a prediction, or of its ``meta``.
+        rule: read the stored answers again by this rule of `deeplayer_cli.schema.answer_rules.ANSWER_RULES`.
+        gold: gold boxes by id; they replace the rows' own gold boxes.
+        by: also score each value of this field of the prediction or of its ``meta``.
 
     Raises:
-        DeeplayerError: an id comes twice, no row has the field ``by``, or an answer cannot be read again.
+        DeeplayerError: the rule is unknown, an id comes twice, no row has the field ``by``, or an answer cannot be read
+            again.
     """
     if rule is not None and rule not in ANSWER_RULES:
-        raise DeeplayerError(f"there is no rule {rule!r} to read answers by: choose from {', '.join(ANSWER_RULES)}")
+        raise DeeplayerError(f"unknown answer rule {rule!r}: choose from {', '.join(ANSWER_RULES)}")
     seen: set[Id] = set()
     groups: defaultdict[str, list[_Outcome]] = defaultdict(list)
     for prediction in predictions:
         if prediction.id in seen:
-            raise DeeplayerError(f"id {prediction.id!r} comes twice: predictions are scored once for each id")
+            raise DeeplayerError(f"id {prediction.id!r} comes twice: each id can be scored only once")
         seen.add(prediction.id)
         box = prediction.gold if gold is None else gold.get(prediction.id)
         groups[_group(prediction, by)].append(_judge(prediction, box, rule))
     if by is not None and seen and set(groups) == {NO_VALUE}:
-        raise DeeplayerError(f"no row has a value for {by!r}, neither a field of its own nor one in meta")
+        raise DeeplayerError(f"no row has a value for {by!r}: it is neither a field of the row nor one in meta")
     return Report(
         overall=_summarise([outcome for group in groups.values() for outcome in group]),
         rule=rule,
@@ -163,21 +164,24 @@ def score(
 
 
 def clustered_interval(right: Sequence[bool], images: Sequence[Hashable]) -> tuple[float, float]:
-    """95% interval of the share of right rows, when rows of one image tend to be right or wrong together.
+    """95% interval of the share of right rows, clustered by image.
 
-    Wilson's score interval for the effective number of rows: as many independent rows as would give the share the
-    variance that it has between images. That variance is the cluster-robust one, ``sum_g (sum_i (x_gi - p))^2 / n^2``
-    over images g and their rows i (Miller 2024, "Adding Error Bars to Evals", arXiv:2411.00640), and the effective
-    number is ``p (1 - p) / variance``, at most n (as in Korn and Graubard 1998, Survey Methodology 24, 193-201). With
-    one row per image it is the usual Wilson interval.
+    Rows of one image tend to be right or wrong together, so n rows count as fewer independent rows. The interval is
+    Wilson's score interval for this effective number of rows, ``p (1 - p) / variance``, at most n (as in Korn and
+    Graubard 1998, Survey Methodology 24, 193-201). The variance is the cluster-robust one,
+    ``sum_g (sum_i (x_gi - p))^2 / n^2`` over images g and their rows i (Miller 2024, "Adding Error Bars to Evals",
+    arXiv:2411.00640). With one row per image, this is the usual Wilson interval.
 
-    Where all rows are right, or all wrong, or of one image, that variance is 0 and says nothing: then the rows of one
-    image count as one. Unlike ``p +- 1.96 standard errors``, the interval never leaves [0, 1] nor shrinks to a point.
-    Over a handful of images it is still a little too narrow.
+    If all rows are right, or all are wrong, or all have one image, the variance is 0. In this case the effective number
+    is the number of images. Unlike ``p +- 1.96 standard errors``, the interval never leaves [0, 1] and never shrinks to
+    a point. With only a few images it is still a little too narrow.
 
     Args:
-        right: one truth value per row, at least one row.
-        images: the row's image.
+        right: for each row, whether it is right; at least one row.
+        images: the image of each row.
+
+    Returns:
+        The lower and the upper bound.
     """
     index = {image: number for number, image in enumerate(dict.fromkeys(images))}
     clusters = [index[image] for image in images]

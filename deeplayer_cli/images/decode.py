@@ -21,25 +21,25 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 
 MAX_PIXELS = 178_956_970
-"""Largest image decoded, in pixels: where Pillow itself stops believing that a file is no decompression bomb."""
+"""Largest image to decode, in pixels: Pillow itself refuses larger images as decompression bombs."""
 
 MAX_BYTES = 512 * 2**20
-"""Largest image file read, in bytes."""
+"""Largest image file to read, in bytes."""
 
 
 def open_image(
     path: Path, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES, exif_transpose: bool = False
 ) -> Image.Image:
-    """Decode one image file, whole, into RGB.
+    """Decode a whole image file into RGB.
 
-    Of an animation it is the first frame; 16-bit grey is clipped to 255, as Pillow does and the original with it. A
-    file that is only partly there is refused rather than half decoded.
+    For an animation, this is the first frame. 16-bit grey is clipped to 255, as in Pillow and in the original code. A
+    truncated file is refused.
 
     Args:
         path: of the file.
-        max_pixels: more are not decoded.
-        max_bytes: more are not read.
-        exif_transpose: turn the image as its EXIF orientation says; the original code does not.
+        max_pixels: larger images are refused.
+        max_bytes: larger files are refused.
+        exif_transpose: turn the image by its EXIF orientation; the original code does not.
 
     Raises:
         RowError: ``image_missing``, ``image_unreadable`` (not a regular file, or no permission), ``image_too_large``
@@ -50,10 +50,10 @@ def open_image(
 
 
 def read_size(path: Path) -> tuple[int, int]:
-    """Width and height of an image file in pixels, as stored, without decoding it.
+    """Return (width, height) of an image file in pixels, as stored, without decoding it.
 
     Raises:
-        RowError: as `open_image`'s, as far as the file's header tells.
+        RowError: as `open_image`, as far as the file's header shows the problem.
     """
     with _opened(path, MAX_PIXELS, MAX_BYTES) as image:
         return image.size
@@ -61,7 +61,7 @@ def read_size(path: Path) -> tuple[int, int]:
 
 @contextmanager
 def _opened(path: Path, max_pixels: int, max_bytes: int) -> Iterator[Image.Image]:
-    """An image file within limits; what goes wrong inside becomes a ``RowError``."""
+    """Open an image file within limits; errors inside become a ``RowError``."""
     _check_file(path, max_bytes)
     try:
         with Image.open(path, formats=FORMATS) as image:
@@ -76,7 +76,7 @@ def _opened(path: Path, max_pixels: int, max_bytes: int) -> Iterator[Image.Image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
         raise RowError("image_too_large", f"{path} is too large to decode: {error or 'out of memory'}") from error
     except UnidentifiedImageError as error:
-        raise RowError("image_broken", f"{path} is no image in any of the formats {', '.join(FORMATS)}") from error
+        raise RowError("image_broken", f"{path} is not an image in any of the formats {', '.join(FORMATS)}") from error
     except Exception as error:  # a broken file makes decoders raise nearly anything: SyntaxError, struct.error, ...
         refused = isinstance(error, OSError) and error.errno is not None  # by the system, not by the decoder
         kind = "image_unreadable" if refused else "image_broken"
@@ -84,7 +84,7 @@ def _opened(path: Path, max_pixels: int, max_bytes: int) -> Iterator[Image.Image
 
 
 def _check_file(path: Path, max_bytes: int) -> None:
-    """Refuse what must not even be opened: a pipe would wait for a writer forever."""
+    """Refuse files that must not be opened: opening a pipe would wait for a writer forever."""
     try:
         status = path.stat()
     except FileNotFoundError as error:

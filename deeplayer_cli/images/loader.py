@@ -1,4 +1,4 @@
-"""Requests to loaded requests: threads decode and tile images ahead of the model, in order."""
+"""Load the images of requests: threads decode and tile them ahead of the model, in order."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 
 class ImageId(NamedTuple):
-    """What tells one image file from another, wherever and however often it is loaded.
+    """The identity of an image file; equal each time the same unchanged file is loaded.
 
     Attributes:
-        path: absolute, links followed.
+        path: absolute, with links followed.
         size: in bytes.
         mtime_ns: time of the last change, in nanoseconds.
     """
@@ -40,7 +40,7 @@ class ImageId(NamedTuple):
 
     @classmethod
     def from_file(cls, path: Path) -> ImageId:
-        """The identity of a file that exists."""
+        """Return the identity of an existing file."""
         status = path.stat()
         return cls(os.path.realpath(path), status.st_size, status.st_mtime_ns)
 
@@ -64,7 +64,7 @@ class LoadedImage:
 
 @dataclass(frozen=True)
 class LoadedRequest:
-    """A request with its image, or with the error that it failed with."""
+    """A request with its image, or with the error of a bad request or image."""
 
     request: Request | BadRequest
     image: LoadedImage | None
@@ -80,7 +80,7 @@ class WorkerTimes:
 
     @contextmanager
     def timing(self, step: str) -> Iterator[None]:
-        """Count what runs inside as ``step``."""
+        """Add the time of the block inside to ``step``."""
         begun = time.perf_counter()
         try:
             yield
@@ -96,7 +96,7 @@ class ImageLoader:
     Attributes:
         decode: decodes a file to RGB, or raises a ``RowError``.
         tile: cuts an image; returns its tiles (T, 3, S, S) uint8 and their grid (columns, rows).
-        times: where the seconds of both steps are added.
+        times: collects the seconds of both steps.
     """
 
     decode: Callable[[Path], Image.Image]
@@ -107,7 +107,7 @@ class ImageLoader:
         """Load the image.
 
         Raises:
-            RowError: it cannot be decoded.
+            RowError: the image cannot be decoded.
         """
         with self.times.timing("read and decode"):
             image = self.decode(path)
@@ -124,16 +124,16 @@ def read_ahead(
     window: int,
     ready: Callable[[], bool] = lambda: True,
 ) -> Iterator[list[LoadedRequest]]:
-    """Yield one loaded request a row, in order, a window of them at a time, while threads prepare the next window.
+    """Yield one loaded request for each row, in order, a window at a time, while threads prepare the next window.
 
-    An image that several of the rows in hand name is loaded once.
+    An image that several nearby rows name is loaded once.
 
     Args:
         rows: requests.
         load: loads an image file, or raises a ``RowError``.
-        workers: threads.
-        window: the most requests to yield at once; fewer when ``rows`` end, or none is ready.
-        ready: whether the next row can be taken without waiting; rows that are there never wait for one that is not.
+        workers: number of threads.
+        window: the most requests to yield at once; fewer when ``rows`` end, or no further row is ready.
+        ready: whether the next row can be taken without waiting; a row that has come never waits for a later one.
     """
     rows = iter(rows)
     ahead = window + workers

@@ -1,1 +1,1 @@
-"""Model families; what only one family does stands in a folder of its own."""
+"""Model families. Each folder holds the code that only one family needs."""

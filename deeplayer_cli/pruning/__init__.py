@@ -1,9 +1,9 @@
-"""Pruning methods by name: pure functions on tensors, no model classes, no files.
+"""Pruning methods. They are pure functions on tensors: no model classes, no files.
 
-inputs.py, method.py    the contract: what a method reads, and what it is
-registry.py             names to methods; what a user may set about one
-methods/NAME.py         one method a file
-attention.py, topk.py, independent_set.py, prior.py, places.py   what several methods share
+inputs.py, method.py    the contract: what a method reads, and what it consists of
+registry.py             finds a method by its name and builds it; the options that a user may set
+methods/NAME.py         one file for each method
+attention.py, topk.py, independent_set.py, prior.py, places.py   code that several methods share
 """
 
 from deeplayer_cli.pruning.attention import AttentionScorer

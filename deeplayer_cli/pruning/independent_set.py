@@ -1,6 +1,6 @@
-"""Pivots, and an independent set of what differs from them: D2Pruner's selector (arXiv:2512.19443).
+"""D2Pruner's selector (arXiv:2512.19443): pivots, then an independent set of tokens unlike them.
 
-The paper "Deep-Layer Attention Pruning for Vision-Language Models" ran it with the scores of layer 12.
+"Deep-Layer Attention Pruning for Vision-Language Models" (clawRxiv 2604.00591) runs it with the scores of layer 12.
 """
 
 from __future__ import annotations
@@ -21,20 +21,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class IndependentSet(Selector):
-    """The best tokens stay as pivots; the rest of the budget goes to tokens unlike them and unlike each other.
+    """Keeps the highest scores as pivots, then tokens that are unlike the pivots and unlike each other.
 
-    1. The ``int(pivots * n_keep)`` highest scores, at least one, are pivots.
-    2. Two tokens are alike if ``semantic * S_sem + (1 - semantic) * S_spat > threshold``, where ``S_sem`` is the cosine
-       of their features rescaled to 0..1 and ``S_spat`` is `nearness`.
-    3. What is like a pivot is set aside. Of the others the best stays, what is like it is set aside, and so on.
-    4. If that leaves the budget short, the best of those set aside fill it.
+    1. The tokens with the ``max(1, int(pivots * n_keep))`` highest scores are pivots.
+    2. Two tokens are alike if ``semantic * S_sem + (1 - semantic) * S_spat > threshold``. ``S_sem`` is the cosine of
+       their features, rescaled to 0..1. ``S_spat`` is the spatial similarity, see `nearness`.
+    3. Tokens like a pivot are set aside. Of the other tokens, the one with the highest score is kept, tokens like it
+       are set aside, and so on.
+    4. If fewer than ``n_keep`` tokens are kept then, the highest scores of the tokens set aside fill the budget.
 
-    The spatial similarity is published nowhere that could be read: `nearness` is this project's choice.
+    We found no published formula of the spatial similarity. `nearness` is our choice.
 
     Attributes:
-        pivots: share of the budget, 0.7 as published.
-        threshold: 0.8 as published.
-        semantic: weight of the features against the places, 0.5 as published for localisation.
+        pivots: share of the budget that goes to pivots; 0.7 as published.
+        threshold: tokens more similar than this are alike; 0.8 as published.
+        semantic: weight of ``S_sem``; 0.5 as published for localisation.
     """
 
     needs = frozenset({"features", "places"})
@@ -43,43 +44,52 @@ class IndependentSet(Selector):
     semantic: float = 0.5
 
     def __call__(self, scores: Tensor, inputs: ScorerInputs, n_keep: int) -> Tensor:
-        """Return sorted indices, (B, n_keep)."""
+        """Return sorted indices, (B, n_keep) int64."""
         rank = scores.sort(dim=-1, descending=True, stable=True).indices.argsort(dim=-1)
         alike = self.similarity(inputs.features, inputs.places) > self.threshold
         alike.diagonal(dim1=1, dim2=2).fill_(False)
         pivot = rank < max(1, int(self.pivots * n_keep))
         aside = pivot | (alike & pivot[:, None]).any(-1)
         chosen = independent_set(rank, alike, ~aside)
+        # Order: pivots first, then the independent set, then the tokens set aside; each by falling score.
         turn = torch.where(pivot, 0, torch.where(chosen, 1, 2)) * rank.shape[1] + rank
         return turn.sort(dim=-1).indices[:, :n_keep].sort(dim=-1).values
 
     def similarity(self, features: Tensor, places: Tensor) -> Tensor:
-        """S of every two tokens, (B, n, n) float32, from features (B, n, C) and places (B, n, 3)."""
+        """Weighted similarity of every two tokens, from features (B, n, C) and places (B, n, 3): (B, n, n) float32."""
         unit = functional.normalize(features.float(), dim=-1)
         cosine = unit @ unit.mT
         return self.semantic * (1 + cosine) / 2 + (1 - self.semantic) * nearness(places)
 
 
 def nearness(places: Tensor) -> Tensor:
-    """``exp(-d^2 / 2)`` for tokens d token widths apart, 0 between tiles and thumbnail: (B, n, 3) to (B, n, n)."""
+    """Spatial similarity: ``exp(-d^2 / 2)`` at a distance of d token widths, 0 between tiles and thumbnail.
+
+    Args:
+        places: (B, n, 3), see ``token_places``.
+
+    Returns:
+        (B, n, n) float32.
+    """
     apart = torch.cdist(places[..., :2], places[..., :2], compute_mode="donot_use_mm_for_euclid_dist")
     same_level = places[:, :, None, 2] == places[:, None, :, 2]
     return torch.exp(-0.5 * apart.square()) * same_level
 
 
 def independent_set(rank: Tensor, alike: Tensor, candidates: Tensor) -> Tensor:
-    """The greedy maximal independent set of the candidates, in order of ``rank``.
+    """The greedy maximal independent set of the candidates, in the order of ``rank``.
 
-    In rounds: whoever ranks before all alike candidates is taken, and those go. That takes exactly what going through
-    the candidates one by one would take (Blelloch, Fineman and Shun 2012, arXiv:1202.3205), in few rounds.
+    It works in rounds. Each round takes every candidate that ranks before all candidates like it, and removes the
+    candidates like these. The result is that of going through the candidates one by one, but a few rounds are enough
+    (Blelloch, Fineman and Shun 2012, arXiv:1202.3205).
 
     Args:
         rank: (B, n) int64, unique within a row; lower is better.
         alike: (B, n, n) bool, symmetric, False on the diagonal.
-        candidates: (B, n) bool.
+        candidates: (B, n) bool, the tokens that may be taken.
 
     Returns:
-        (B, n) bool.
+        The tokens that are taken, (B, n) bool.
     """
     worst = rank.shape[1]
     chosen = torch.zeros_like(candidates)

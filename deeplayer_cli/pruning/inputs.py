@@ -1,4 +1,4 @@
-"""What scorers and selectors read."""
+"""The inputs of scorers and selectors."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 QueryRowKind = Literal["last", "text", "drafted"]
-"""Rows of the prompt whose queries score: the last prompt token, the expression's tokens, or the last token of the
-drafted beginning of the answer."""
+"""The query rows that score: the last prompt token, the expression's tokens, or the last token of the draft."""
 
 Need = Literal[
     "queries",
@@ -22,34 +21,35 @@ Need = Literal[
     "weights",
     "rotation",
 ]
-"""What a scorer or selector may ask for by name; see the fields of `ScorerInputs`."""
+"""Names of the inputs that a scorer or selector can need; see the fields of `ScorerInputs`."""
 
 NEEDS: frozenset[Need] = frozenset(get_args(Need))
 
 
 class ScorerInputs(NamedTuple):
-    """B prompts at one decoder layer, over S keys: P0, visual tokens, P1, expression, closing, draft, padding.
+    """The inputs for B prompts at one decoder layer.
 
-    A field after ``prompt_tokens`` is there only where the scorer's or selector's ``needs`` name it; otherwise it is
-    None. Nothing else is computed.
+    The S keys of a prompt are, in this order: P0, visual tokens, P1, expression, closing, draft, padding. A field after
+    ``prompt_tokens`` is computed only if the scorer's or selector's ``needs`` name it; otherwise it is None.
 
     Attributes:
-        seeds: (B,) int64, one reproducible number a prompt, the same in every batch and order.
+        seeds: (B,) int64, one reproducible number for each prompt; it does not depend on batch or order.
         visual_start: index of the first visual token among the keys.
-        n_visual: visual tokens that are left; they are consecutive.
-        prompt_tokens: (B, S) bool, false for padding, for the drafted answer, and for visual tokens that a row of a
-            batch with unequal budgets no longer has.
-        queries: (B, heads, R, head_dim) of the scorer's query rows, after RoPE where the scorer is ``rotary``.
-        visible: (B, R, S) bool, the keys that each query row attends to; a row without any is padding. With
-            ``queries``.
-        keys: (B, kv_heads, S, head_dim), as the queries.
+        n_visual: number of visual tokens that are still kept; they are consecutive.
+        prompt_tokens: (B, S) bool, True where a key belongs to the prompt; False for padding and for the draft.
+        queries: (B, heads, R, head_dim) of the scorer's query rows; after RoPE if the scorer is ``rotary``, or else
+            before RoPE.
+        visible: (B, R, S) bool, the keys that each query row attends to. A row that is False everywhere is padding. It
+            comes with ``queries``.
+        keys: (B, kv_heads, S, head_dim); after or before RoPE, as the queries.
         values: (B, kv_heads, S, head_dim).
-        features: (B, n_visual, C), what the layer puts out for the visual tokens; before layer 1, their embeddings.
-        text_features: (B, S - visual_start - n_visual, C), the same for the text behind the visual tokens.
-        class_attention: (B, n_visual, heads of the vision tower) float32, what the tower's class token pays to each
-            visual token.
+        features: (B, n_visual, C), hidden states of the visual tokens after the layer; for layer 0, their embeddings.
+        text_features: (B, S - visual_start - n_visual, C), the same for the text after the visual tokens.
+        class_attention: (B, n_visual, heads of the vision tower) float32, attention from the tower's class token to
+            each visual token.
         places: (B, n_visual, 3) float32, see ``token_places``.
-        weights: (B, n_visual) float32, how many of the image's tokens each one stands for; 1 until a selector merges.
+        weights: (B, n_visual) float32, the number of original visual tokens that each token stands for; 1 until a
+            selector merges tokens.
         rotation: cosines and sines of RoPE, (1 or B, S, head_dim) each.
     """
 
@@ -57,7 +57,7 @@ class ScorerInputs(NamedTuple):
     visual_start: int
     n_visual: int
     prompt_tokens: Tensor
-    # Typed as present: who reads a field without asking for it has a defect, and None says so at once.
+    # The types leave out None: code that reads a field without naming it in `needs` is wrong, and fails at once.
     queries: Tensor = None  # type: ignore[assignment]
     visible: Tensor = None  # type: ignore[assignment]
     keys: Tensor = None  # type: ignore[assignment]
@@ -71,5 +71,5 @@ class ScorerInputs(NamedTuple):
 
     @property
     def visual(self) -> slice:
-        """Where the visual tokens stand among the keys."""
+        """The slice of the visual tokens among the keys."""
         return slice(self.visual_start, self.visual_start + self.n_visual)

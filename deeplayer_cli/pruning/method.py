@@ -1,4 +1,4 @@
-"""What a pruning method is: stages as data, each with a layer, a scorer, a selector and a share of its own."""
+"""The parts of a pruning method: stages, each with a layer, a scorer, a selector and a share of kept tokens."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ if TYPE_CHECKING:
     from deeplayer_cli.pruning.inputs import Need, QueryRowKind, ScorerInputs
 
 ScoreFrom = Literal["same_layer", "next_layer"]
-"""Whose queries, keys and values score: those of the layer that tokens are dropped after, or the next layer's on its
-input."""
+"""The layer whose queries, keys and values score: the layer after which tokens are dropped, or the next layer.
+
+The next layer computes them from its input, before the drop."""
 
 
 class Scorer(ABC):
-    """Rates visual tokens; a higher score means keep.
+    """Gives each visual token a score; the higher the score, the sooner it is kept.
 
     Attributes:
-        needs: the inputs that it reads.
-        rows: whose queries it reads, if it needs any.
-        rotary: whether it wants queries and keys after RoPE, as the model's attention does, or before it.
+        needs: names of the inputs that it reads.
+        rows: the query rows that it reads, if it needs queries.
+        rotary: True: it reads queries and keys after RoPE, as the model's attention does. False: before RoPE.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset()
@@ -34,19 +35,19 @@ class Scorer(ABC):
 
     @abstractmethod
     def __call__(self, inputs: ScorerInputs) -> Tensor:
-        """Return scores, (B, n_visual), finite."""
+        """Return finite scores, (B, n_visual)."""
 
 
 class Selection(NamedTuple):
-    """The visual tokens that stay, and what becomes of them.
+    """The kept visual tokens of B prompts.
 
     Attributes:
         indices: (B, n_keep) int64, sorted and unique within a row.
-        counts: (B,) int64, for budgets that depend on the content: only the first so many of a row's indices stay; the
-            others may be any. None for all.
-        features: (B, n_keep, C), what takes the place of the kept tokens' hidden states. None where nothing is merged.
-        weights: (B, n_keep) float32, how many of the image's tokens each of ``features`` stands for. None for as many
-            as before.
+        counts: (B,) int64, for budgets that depend on the content: only the first ``counts`` indices of a row are kept.
+            The others are ignored, but must be valid indices. None: all are kept.
+        features: (B, n_keep, C), new hidden states of the kept tokens. None: nothing is merged.
+        weights: (B, n_keep) float32, the number of original visual tokens that each of ``features`` stands for. None:
+            the weights do not change.
     """
 
     indices: Tensor
@@ -56,13 +57,13 @@ class Selection(NamedTuple):
 
 
 class Selector(ABC):
-    """Turns scores into the visual tokens that stay.
+    """Chooses the kept visual tokens by their scores.
 
     Attributes:
-        needs: the inputs that it reads besides the scores.
-        compilable: whether to ``torch.compile`` it; then nothing in it may depend on the values of tensors.
-        merges: whether its selections hold ``features``; it must then need ``features``.
-        adaptive: whether its selections hold ``counts``; only a method's last stage may.
+        needs: names of the inputs that it reads besides the scores.
+        compilable: whether ``torch.compile`` may run it. Then nothing in it may depend on the values of tensors.
+        merges: whether its selections hold ``features``; its ``needs`` must then name ``features``.
+        adaptive: whether its selections hold ``counts``. Only the last stage of a method may be adaptive.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset()
@@ -72,26 +73,29 @@ class Selector(ABC):
 
     @abstractmethod
     def __call__(self, scores: Tensor, inputs: ScorerInputs, n_keep: int) -> Tensor | Selection:
-        """Return a selection, or its ``indices`` alone.
+        """Return a selection, or only its ``indices``.
 
         Args:
-            scores: (B, n_visual).
-            inputs: as the scorer's, with what the selector needs.
-            n_keep: how many tokens stay, at most.
+            scores: (B, n_visual), from the scorer.
+            inputs: the inputs that scorer and selector need.
+            n_keep: the number of tokens to keep; an upper bound if the selector is adaptive.
         """
 
     def least(self, n_keep: int) -> int:
-        """The fewest tokens that it keeps where it may keep ``n_keep``."""
+        """The smallest number of tokens that it keeps if it may keep ``n_keep``."""
         return 1 if self.adaptive else n_keep
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How many visual tokens stay at a method's end, counted over all tiles and the thumbnail together.
+    """The number of visual tokens that a method keeps at its end, over all tiles and the thumbnail together.
 
     Attributes:
-        share: 0 < share <= 1, used unless ``tokens`` is given.
-        tokens: an absolute number, capped at what the image has.
+        share: share of the visual tokens, 0 < share <= 1; used if ``tokens`` is None.
+        tokens: an absolute number; an image with fewer tokens keeps all.
+
+    Raises:
+        DeeplayerError: ``share`` or ``tokens`` is out of range.
     """
 
     share: float = 1.0
@@ -99,12 +103,12 @@ class Budget:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.share) and 0.0 < self.share <= 1.0):
-            raise DeeplayerError(f"--keep is a share of the visual tokens, above 0 and at most 1; it was {self.share}")
+            raise DeeplayerError(f"--keep must be a share above 0 and at most 1; it was {self.share}")
         if self.tokens is not None and self.tokens < 1:
             raise DeeplayerError(f"--keep-tokens must be at least 1; it was {self.tokens}")
 
     def count(self, n_visual: int) -> int:
-        """Tokens to keep of ``n_visual``: ``max(1, floor(share * n_visual))``, or the absolute number."""
+        """The number of tokens to keep of ``n_visual``: ``max(1, floor(share * n_visual))``, or ``tokens``."""
         if self.tokens is not None:
             return min(self.tokens, n_visual)
         return max(1, _floor(self.share * n_visual))
@@ -112,13 +116,13 @@ class Budget:
 
 @dataclass(frozen=True)
 class StageShare:
-    """How many visual tokens stay after one stage.
+    """The number of visual tokens that one stage keeps.
 
     Attributes:
-        budget: what stays at the end of the whole method.
-        power: the stage keeps the share ``keep ** power``, so that stages of published shares scale with the budget:
-            0.5, 0.25, 0.125 are powers 1/3, 2/3 and 1 of 0.125.
-        fixed: the stage keeps this share instead, whatever the budget, but never fewer tokens than the budget.
+        budget: the budget of the whole method.
+        power: the stage keeps the share ``keep ** power`` of all visual tokens; ``keep`` is the budget as a share. So
+            published shares scale with the budget: 0.5, 0.25 and 0.125 are 0.125 to the powers 1/3, 2/3 and 1.
+        fixed: the stage keeps this share instead, but never fewer tokens than the budget.
     """
 
     budget: Budget
@@ -126,7 +130,7 @@ class StageShare:
     fixed: float | None = None
 
     def count(self, n_visual: int) -> int:
-        """How many of an image's ``n_visual`` tokens stay, at most."""
+        """The largest number of an image's ``n_visual`` tokens that the stage keeps."""
         end = self.budget.count(n_visual)
         if self.fixed is not None:
             return max(end, _floor(n_visual * self.fixed))
@@ -138,11 +142,11 @@ class Stage:
     """One drop of visual tokens.
 
     Attributes:
-        drop_after_layer: 1-based; 0 = before layer 1. Later layers see what is kept.
-        scorer: rates the tokens.
-        selector: chooses by the scores.
-        share: how many stay.
-        score_from: whose queries, keys and values the scorer reads.
+        drop_after_layer: the layer after which tokens are dropped, counted from 1; 0: before layer 1.
+        scorer: gives each token a score.
+        selector: chooses the kept tokens.
+        share: the number of tokens to keep.
+        score_from: the layer whose queries, keys and values the scorer reads.
     """
 
     drop_after_layer: int
@@ -153,7 +157,7 @@ class Stage:
 
     @property
     def needs(self) -> frozenset[Need]:
-        """The inputs that scorer and selector read."""
+        """Names of the inputs that scorer and selector read."""
         return self.scorer.needs | self.selector.needs
 
     @property
@@ -163,29 +167,30 @@ class Stage:
 
     @property
     def defers_layer(self) -> bool:
-        """Whether, as a method's first, it needs only keys and values of its layer.
+        """Whether the layer before the drop can be deferred, if this is the method's first stage.
 
-        Then the layer's attention output and MLP are deferred: only the kept tokens run through them.
+        In a deferred layer, only keys and values are computed for all visual tokens. Only the kept tokens run through
+        the attention output and the MLP. A stage that reads hidden states or the next layer needs the whole layer.
         """
         return self.drop_after_layer > 0 and not (self.needs & {"features", "text_features"} or self.reads_next_layer)
 
     def count(self, n_visual: int) -> int:
-        """How many of an image's ``n_visual`` tokens stay after this stage, at most."""
+        """The largest number of an image's ``n_visual`` tokens that this stage keeps."""
         return self.share.count(n_visual)
 
     def least(self, n_visual: int) -> int:
-        """How many stay at least."""
+        """The smallest number of an image's ``n_visual`` tokens that this stage keeps."""
         return self.selector.least(self.count(n_visual))
 
 
 @dataclass(frozen=True)
 class Method:
-    """A named way to prune; no stage means that every visual token stays.
+    """A pruning method for one model and one budget. Without stages, it keeps every visual token.
 
     Attributes:
-        name: as in the registry.
-        stages: in the order of their layers.
-        renumbers: layers after a drop count positions without gaps; otherwise position ids stay the original ones.
+        name: the name in the registry.
+        stages: the drops, in the order of their layers.
+        renumbers: whether layers after a drop number the positions without gaps. Otherwise position ids do not change.
     """
 
     name: str
@@ -194,33 +199,36 @@ class Method:
 
     @property
     def layer(self) -> int | None:
-        """The layer of the first drop: until there every token is seen. None where nothing is dropped."""
+        """The layer of the first drop; this layer and the layers before it see all tokens. None without a drop."""
         return self.stages[0].drop_after_layer if self.stages else None
 
     @property
     def reads_draft(self) -> bool:
-        """Whether a drafted answer's row scores."""
+        """Whether a token of the draft scores."""
         return any("queries" in stage.scorer.needs and stage.scorer.rows == "drafted" for stage in self.stages)
 
     @property
     def reads_class_attention(self) -> bool:
-        """Whether the vision tower's class token scores."""
+        """Whether a stage reads the attention of the vision tower's class token."""
         return any("class_attention" in stage.needs for stage in self.stages)
 
     @property
     def drops_once(self) -> bool:
-        """Whether all tokens are chosen by what layer K sees, and none are merged: what a union can be made of."""
+        """Whether kept tokens of several rows can form a union.
+
+        That needs at most one drop, which scores with its own layer, does not merge tokens and is not adaptive.
+        """
         return len(self.stages) <= 1 and not any(
             stage.reads_next_layer or stage.selector.merges or stage.selector.adaptive for stage in self.stages
         )
 
     @property
     def is_adaptive(self) -> bool:
-        """Whether the number of tokens that stay depends on the content."""
+        """Whether the number of kept tokens depends on the content."""
         return any(stage.selector.adaptive for stage in self.stages)
 
     def count(self, n_visual: int) -> int:
-        """How many of an image's ``n_visual`` tokens stay at the end, at most."""
+        """The largest number of an image's ``n_visual`` tokens that are kept after the last drop."""
         return self.stages[-1].count(n_visual) if self.stages else n_visual
 
     def prunes(self, n_visual: int) -> bool:
@@ -228,11 +236,12 @@ class Method:
         return any(stage.least(n_visual) < n_visual for stage in self.stages)
 
     def schedule(self, n_visual: int, n_kept: int | None = None) -> tuple[tuple[int, int], ...]:
-        """(layer dropped after, tokens left) of every stage.
+        """(layer of the drop, number of kept tokens) for every stage.
 
         Args:
-            n_visual: of the image.
-            n_kept: how many really stayed at the end, where that depends on the content; None for the most.
+            n_visual: number of visual tokens of the image.
+            n_kept: number of tokens that were really kept at the end, for a method whose budget depends on the content;
+                None for the upper bound.
         """
         counts = [stage.count(n_visual) for stage in self.stages]
         if n_kept is not None and counts:
@@ -240,7 +249,13 @@ class Method:
         return tuple((stage.drop_after_layer, count) for stage, count in zip(self.stages, counts, strict=True))
 
     def mean_keep(self, n_visual: int, n_layers: int, n_kept: int | None = None) -> float:
-        """Share of the visual tokens that a model's ``n_layers`` layers see, on average; arguments as `schedule`'s."""
+        """Share of the visual tokens that a layer sees, as a mean over the model's layers.
+
+        Args:
+            n_visual: number of visual tokens of the image.
+            n_layers: number of decoder layers of the model.
+            n_kept: see `schedule`.
+        """
         seen, tokens, last = 0, n_visual, 0
         for layer, left in (*self.schedule(n_visual, n_kept), (n_layers, 0)):
             seen += (layer - last) * tokens
@@ -249,5 +264,5 @@ class Method:
 
 
 def _floor(product: float) -> int:
-    """Rounded down, where the product of two floats may fall a hair short of the number it stands for: 0.29 * 100."""
+    """Round down, but allow for rounding errors of a product: ``0.29 * 100`` is 28.999999999999996 and gives 29."""
     return math.floor(product + 1e-9)

@@ -1,4 +1,4 @@
-"""Where visual tokens lie in the image."""
+"""The places of visual tokens in the image."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import torch
 from torch import Tensor
 
 Grid = tuple[int, int]
-"""Columns and rows of tiles."""
+"""Number of columns and rows of tiles."""
 
 
 def token_places(grid: Grid, n_tiles: int, n_visual: int) -> Tensor:
-    """Centres of the visual tokens of one image, in widths of a token.
+    """Centres of the visual tokens of one image, in token widths.
 
-    Tokens go row by row within a tile, tiles row by row within the grid. The thumbnail is a level of its own: how its
-    larger tokens relate to those of the tiles is for a method to say.
+    Tokens are in row order within a tile, and tiles are in row order within the grid. The thumbnail comes last and is a
+    level of its own: its coordinates are not comparable with those of the tiles.
 
     Args:
         grid: columns and rows of tiles.
-        n_tiles: all tiles, the thumbnail included.
-        n_visual: all visual tokens.
+        n_tiles: number of tiles, the thumbnail included.
+        n_visual: number of visual tokens of the image.
 
     Returns:
-        (n_visual, 3) float32: x, y, and the level, 0 for the tiles and 1 for the thumbnail.
+        (n_visual, 3) float32: x, y and the level (0: tiles, 1: thumbnail).
     """
     columns, rows = grid
     side = math.isqrt(n_visual // n_tiles)

@@ -1,4 +1,4 @@
-"""Mean attention by place: what calibrated methods divide by (D2Pruner, arXiv:2512.19443)."""
+"""A prior: mean attention by place. Calibrated methods divide attention by it (D2Pruner, arXiv:2512.19443)."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prior:
-    """Mean attention by place, over many images and one question that asks for nothing in particular.
+    """Mean attention of each place within a tile, over many images and one neutral question.
 
-    How the paper carries its prior over to several tiles is published nowhere that could be read. Ours: attention
-    counts in units of what every visual token of its image gets on average; one prior serves all tiles, another one the
-    view of the whole image, which is the thumbnail or the only tile.
+    We found nothing published on how D2Pruner uses its prior for several tiles. Our choice: attention is divided by the
+    mean attention of the image's visual tokens. One prior serves all tiles. Another prior serves the view of the whole
+    image: the thumbnail, or the only tile.
 
     Attributes:
-        tile: (tokens per tile,) float32.
-        whole: (tokens per tile,) float32.
-        layer: 1-based, whose attention it is.
+        tile: (tokens per tile,) float32, for tiles.
+        whole: (tokens per tile,) float32, for the view of the whole image.
+        layer: the layer of the attention, counted from 1.
     """
 
     tile: Tensor

@@ -1,4 +1,4 @@
-"""Methods by name: a file in ``pruning/methods``, or an entry point of the group ``deeplayer.methods``."""
+"""Finds methods by name: files in ``pruning/methods``, and entry points of the group ``deeplayer.methods``."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ ENTRY_POINTS = "deeplayer.methods"
 _PACKAGE = "deeplayer_cli.pruning.methods"
 
 _TOP_K = TopK()
-_LAYERS = 32  # of the models that layers are published for
-_DEEP_LAYER = 12  # of these: the paper's
+_LAYERS = 32  # depth of the models that the papers name layers of
+_DEEP_LAYER = 12  # the layer of "Deep-Layer Attention Pruning for Vision-Language Models"
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a user may set about a method; each method takes what it needs.
+    """The options of a method that a user may set. Each method reads those that it needs.
 
     Attributes:
-        budget: the visual tokens that stay at the end.
-        layer: 1-based decoder layer to drop after, or None for the method's own.
-        grounding_layer: where the model says that its attention finds the object; takes the place of layer 12 of 32.
-        query: the prompt rows whose attention scores, for methods that read attention.
-        prior: attention by place, for methods that are calibrated.
+        budget: the number of visual tokens that are kept after the last drop.
+        layer: the decoder layer to drop after, counted from 1; None for the method's own layer.
+        grounding_layer: the layer that the checkpoint names as its grounding layer; it replaces layer 12 of 32.
+        query: the query rows whose attention scores, for methods that read attention.
+        prior: mean attention by place, for calibrated methods.
     """
 
     budget: Budget
@@ -50,16 +50,16 @@ class Options:
 
 @dataclass(frozen=True)
 class Drop:
-    """One of a method's drops, before a model and a budget are known.
+    """One drop of a method, without a model and a budget.
 
     Attributes:
         scorer: makes the scorer from the options.
-        selector: turns scores into tokens.
-        layer: the 1-based layer to drop after.
-        of_32: the same in a model of 32 layers; other depths drop in proportion. With neither, it is the model's
-            grounding layer, or else layer 12 of 32.
+        selector: chooses the kept tokens.
+        layer: the layer to drop after, counted from 1, at any depth of the model.
+        of_32: the layer to drop after in a model of 32 layers; it is scaled to the model's depth. Without ``layer`` and
+            ``of_32``, the drop comes after the grounding layer, or else after layer 12 of 32.
         power: see ``StageShare``.
-        share: a fixed share that stays, see ``StageShare``.
+        share: a fixed share of tokens to keep, see ``StageShare``.
         score_from: see ``Stage``.
     """
 
@@ -72,7 +72,7 @@ class Drop:
     score_from: ScoreFrom = "same_layer"
 
     def layer_in(self, n_layers: int, grounding_layer: int | None) -> int:
-        """The layer that it drops after in a model of ``n_layers``."""
+        """The layer of the drop in a model of ``n_layers`` decoder layers."""
         if self.layer is not None:
             return self.layer
         if self.of_32 is None and grounding_layer is not None:
@@ -81,22 +81,25 @@ class Drop:
 
     @property
     def after(self) -> str:
-        """The layer that it drops after, in words."""
+        """The layer of the drop, as text: ``2`` or ``12 of 32``."""
         return str(self.layer) if self.layer is not None else f"{self.of_32 or _DEEP_LAYER} of {_LAYERS}"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A method as data: one drop, given by ``scorer``, ``selector`` and ``layer``, or several ``drops``, or none.
+    """The declaration of a method.
+
+    A method with one drop gives ``scorer``, ``selector`` and ``layer``. A method with several drops gives ``drops``
+    instead. A method that prunes nothing gives none of them.
 
     Attributes:
-        summary: what stays, in a few words.
-        source: the paper or repository that it follows.
-        scorer: makes the only drop's scorer from the options.
-        selector: the only drop's.
-        layer: the only drop's, see ``Drop``.
-        is_calibrated: it needs a prior, and drops after the prior's layer.
-        drops: instead of ``scorer``, ``selector`` and ``layer``, in the order of their layers.
+        summary: which tokens are kept, in a few words.
+        source: the paper or repository that the method follows.
+        scorer: makes the scorer of the only drop from the options.
+        selector: the selector of the only drop.
+        layer: the layer of the only drop, see ``Drop``.
+        is_calibrated: whether the method needs a prior; then it drops after the prior's layer.
+        drops: several drops, in the order of their layers.
         renumbers: see ``Method``.
     """
 
@@ -111,17 +114,17 @@ class Entry:
 
     @property
     def all_drops(self) -> tuple[Drop, ...]:
-        """The drops, however they were given; none for a method that prunes nothing."""
+        """All drops; empty for a method that prunes nothing."""
         return self.drops or (() if self.scorer is None else (Drop(self.scorer, self.selector, self.layer),))
 
     @property
     def prunes(self) -> bool:
-        """Whether it drops anything, so that a budget means something to it."""
+        """Whether the method drops tokens. If not, a budget has no effect on it."""
         return bool(self.all_drops)
 
     @property
     def after(self) -> str | None:
-        """The layers that it drops after, in words."""
+        """The layers of the drops, as text: ``8, 16, 24 of 32``; None for a method that prunes nothing."""
         if not self.all_drops:
             return None
         *first, last = (drop.after for drop in self.all_drops)
@@ -129,15 +132,20 @@ class Entry:
         return f"{shown}, calibrated" if self.is_calibrated else shown
 
     def build(self, name: str, options: Options, n_layers: int) -> Method:
-        """The method for a model of ``n_layers`` decoder layers.
+        """Build the method for a model of ``n_layers`` decoder layers.
+
+        Args:
+            name: the method's name.
+            options: what the user has set.
+            n_layers: number of decoder layers of the model.
 
         Raises:
-            DeeplayerError: a layer is given for a method that drops after several, or a drop is not well-formed.
+            DeeplayerError: ``options`` give a layer, but the method has several drops; or a drop is invalid.
         """
         drops = self.all_drops
         layers = [drop.layer_in(n_layers, options.grounding_layer) for drop in drops]
         if options.layer is not None and len(drops) > 1:
-            raise DeeplayerError(f"--layer {options.layer}: {name} drops after layers {layers} of {n_layers}, not one")
+            raise DeeplayerError(f"--layer {options.layer}: {name} drops after several layers, {layers} of {n_layers}")
         if options.layer is not None:
             layers = [options.layer for _ in drops]
         elif self.is_calibrated and options.prior:
@@ -158,38 +166,41 @@ class Entry:
 
 
 def _check_stage(name: str, stage: Stage, *, may_adapt: bool) -> None:
-    """Refuse what a package made and the engine could not run."""
+    """Refuse a stage that the engine cannot run.
+
+    Raises:
+        DeeplayerError: the message names the method and the reason.
+    """
     if not isinstance(stage.scorer, Scorer) or not isinstance(stage.selector, Selector):
         raise DeeplayerError(
             f"method {name}: its scorer and selector must be subclasses of deeplayer_cli.pruning.Scorer and Selector, "
-            "whose `needs` name the inputs that they read; see deeplayer_cli/pruning/README.md"
+            "and their `needs` must name the inputs that they read; see deeplayer_cli/pruning/README.md"
         )
     if unknown := sorted(stage.needs - NEEDS):
-        raise DeeplayerError(f"method {name} needs {', '.join(unknown)}, and there is only {', '.join(sorted(NEEDS))}")
+        raise DeeplayerError(f"method {name} needs {', '.join(unknown)}; known inputs: {', '.join(sorted(NEEDS))}")
     if stage.selector.merges and "features" not in stage.selector.needs:
-        raise DeeplayerError(f"method {name}: its selector merges, so its `needs` must name features")
+        raise DeeplayerError(f"method {name}: its selector merges tokens, so its `needs` must name features")
     if stage.selector.adaptive and not may_adapt:
         raise DeeplayerError(
-            f"method {name}: a number of tokens that depends on content is for the last drop of a method that keeps "
-            "position ids"
+            f"method {name}: only the last drop may be adaptive, and only if the method does not renumber position ids"
         )
 
 
 @cache
 def known_methods() -> Mapping[str, Entry]:
-    """All methods by name: deeplayer's own, then those that installed packages bring.
+    """All methods by name: deeplayer's own methods, then those of installed packages.
 
     Raises:
-        DeeplayerError: a package brings something else, or a name that is taken.
+        DeeplayerError: an entry point cannot be loaded, is no `Entry`, or has a name that is taken.
     """
     found = dict(sorted(_own().items(), key=lambda one: (one[1].prunes, one[0])))  # `none` first
     for point in entry_points(group=ENTRY_POINTS):
         try:
             entry = point.load()
-        except Exception as error:  # whatever a stranger's package comes up with
+        except Exception as error:  # a foreign package may raise anything
             raise DeeplayerError(f"method {point.name!r} cannot be loaded from {point.value}: {error}") from error
         if not isinstance(entry, Entry) or point.name in found:
-            reason = "its name is taken" if point.name in found else "it is no deeplayer_cli.pruning.Entry"
+            reason = "its name is taken" if point.name in found else "it is not a deeplayer_cli.pruning.Entry"
             raise DeeplayerError(f"method {point.name!r} from {point.value} cannot be used: {reason}")
         found[point.name] = entry
     return found
@@ -201,20 +212,20 @@ def _own() -> dict[str, Entry]:
 
 
 def require_known(name: str) -> None:
-    """Refuse a name that is no method's.
+    """Refuse an unknown method name.
 
     Raises:
-        DeeplayerError: it names those that there are.
+        DeeplayerError: no method has this name; the message lists all methods.
     """
     if name not in known_methods():
-        raise DeeplayerError(f"no pruning method is called {name!r}; there are: {', '.join(known_methods())}")
+        raise DeeplayerError(f"unknown pruning method {name!r}; known methods: {', '.join(known_methods())}")
 
 
 def build(name: str, options: Options, n_layers: int) -> Method:
-    """Make the method called ``name`` for a model of ``n_layers`` decoder layers.
+    """Build the method ``name`` for a model of ``n_layers`` decoder layers.
 
     Raises:
-        DeeplayerError: no such method, or a layer that the model or the scorer does not have.
+        DeeplayerError: there is no such method, or it cannot drop after the given layer.
     """
     require_known(name)
     method = known_methods()[name].build(name, options, n_layers)
@@ -224,10 +235,13 @@ def build(name: str, options: Options, n_layers: int) -> Method:
 
 
 def check_layer(stage: Stage, n_layers: int) -> None:
-    """Refuse a layer that is not there, has nothing behind it, or comes before the attention that the stage reads.
+    """Refuse a layer after which the stage cannot drop.
+
+    The layer must exist and must not be the last one. A stage that reads queries, keys or values cannot drop before
+    layer 1, unless it scores with the next layer.
 
     Raises:
-        DeeplayerError: it says which layers there are.
+        DeeplayerError: the layer is out of range; the message names the range.
     """
     reads_attention = bool(stage.needs & {"queries", "keys", "values"})
     first = 1 if reads_attention and not stage.reads_next_layer else 0

@@ -1,4 +1,4 @@
-"""The plainest selector: the highest scores stay."""
+"""The top-k selector: it keeps the tokens with the highest scores."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TopK(Selector):
-    """Keeps the highest scores and looks at nothing else."""
+    """Keeps the ``n_keep`` highest scores."""
 
     compilable = True
 
     def __call__(self, scores: Tensor, inputs: ScorerInputs, n_keep: int) -> Tensor:
-        """Return sorted indices, (B, n_keep)."""
+        """Return sorted indices, (B, n_keep) int64."""
         return topk(scores, n_keep)
 
 
 def topk(scores: Tensor, n_keep: int) -> Tensor:
-    """Return the sorted indices of the ``n_keep`` highest scores, (B, n_keep); of equal scores the earlier token stays.
+    """Return the sorted indices of the ``n_keep`` highest scores, (B, n_keep) int64.
 
-    A stable sort rather than ``torch.topk``, whose choice among equal scores is undefined.
+    Of equal scores, the earlier token is kept.
     """
+    # ``torch.topk`` does not define its choice among equal scores; a stable sort does.
     order = torch.sort(scores, dim=-1, descending=True, stable=True).indices
     return order[:, :n_keep].sort(dim=-1).values

@@ -1,1 +1,1 @@
-"""Transformers' own ``generate()`` as the reference: what `verify` and `bench` compare the engine with."""
+"""Transformers' own ``generate()`` as the reference; `verify` and `bench` compare the engine with it."""

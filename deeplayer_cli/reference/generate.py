@@ -1,4 +1,4 @@
-"""Greedy answers by transformers' own ``generate()``, from pixels."""
+"""Computes greedy answers with transformers' own ``generate()``, from pixels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def prompt_ids(checkpoint: Checkpoint, n_visual: int, expression_ids: Sequence[int]) -> list[int]:
-    """Token ids of a whole grounding prompt over an image of ``n_visual`` visual tokens."""
+    """Token ids of a whole grounding prompt about an image of ``n_visual`` visual tokens."""
     tokenizer, prompt = checkpoint.tokenizer, checkpoint.prompt
     return [
         *tokenizer.encode(prompt.before_image),
@@ -29,13 +29,16 @@ def prompt_ids(checkpoint: Checkpoint, n_visual: int, expression_ids: Sequence[i
 
 
 def generate(checkpoint: Checkpoint, tiles: Tensor, expression_ids: Sequence[int], n_new: int) -> list[int]:
-    """The answer of up to ``n_new`` tokens, without the token that ends it, which is never the first.
+    """Answer one expression with greedy ``generate()``.
 
     Args:
         checkpoint: the model.
-        tiles: (T, 3, S, S) uint8 of one image.
-        expression_ids: of the expression.
-        n_new: tokens at most.
+        tiles: (tiles, 3, side, side) uint8, one image.
+        expression_ids: token ids of the expression.
+        n_new: the largest number of tokens of the answer.
+
+    Returns:
+        Token ids of the answer, at least one, without the token that ends it.
     """
     model = checkpoint.model
     tiles = tiles.to(model.device)

@@ -1,4 +1,4 @@
-"""Does this checkpoint, on this machine, do what the original does? The first thing to run with real weights."""
+"""Checks whether a checkpoint on this machine does what the original model does. Run it first with real weights."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 N_NEW = 24
 N_QUESTIONS = 8
 
-# Ids of the official grounding prompt about "lady with back to us", by the sha256 of the tokenizer's own file. The one
-# entry is InternLM2's (InternVL2.5 2B, 8B, 26B), recorded from the original tokenizer class.
+# Token ids of the official grounding prompt about "lady with back to us", by the sha256 of the tokenizer's file: ids
+# before and after the visual tokens. The only entry is InternLM2's tokenizer (InternVL2.5 2B, 8B, 26B). Its ids were
+# recorded from the original tokenizer class.
 # fmt: off
 KNOWN_PROMPTS = {
     "f868398fc4e05ee1e8aeba95ddf18ddcc45b8bce55d5093bead5bbf80429b48b": (
@@ -44,13 +45,20 @@ KNOWN_PROMPTS = {
 }
 # fmt: on
 
-# Tiles at 448 pixels and at most 6, from the original ``dynamic_preprocess``: width, height, tiles with thumbnail.
+# (width, height, number of tiles with thumbnail), for tiles of 448 pixels, at most 6. Recorded from the original
+# ``dynamic_preprocess``.
 KNOWN_TILES = ((640, 480, 7), (480, 640, 7), (640, 427, 7), (640, 640, 5), (448, 448, 1), (1600, 300, 6))
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at; ``passed`` is None where it could not be judged, and ``detail`` says why."""
+    """The result of one check.
+
+    Attributes:
+        name: what was checked.
+        passed: None if the check could not decide.
+        detail: what was found; for an undecided check, the reason.
+    """
 
     name: str
     passed: bool | None
@@ -59,7 +67,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Question:
-    """An RGB image and what to find in it."""
+    """An RGB image, and an expression that names an object in it."""
 
     image: Image.Image
     expression: str
@@ -73,17 +81,17 @@ def verify(
     device: str = "auto",
     rows: Iterable[Request | BadRequest] | None = None,
 ) -> Iterator[Check]:
-    """Check a checkpoint, step by step.
+    """Check a checkpoint, and yield the result of each check.
 
     Args:
-        model: as for ``checkpoints.load``.
-        revision: of a hub model.
-        dtype: of the run to come.
-        device: of the run to come.
-        rows: real questions to compare answers on; without any, generated images of several shapes.
+        model: a name or folder, as for ``checkpoints.load``.
+        revision: revision of a hub model.
+        dtype: the dtype that you will run with.
+        device: the device that you will run on.
+        rows: requests whose answers are compared. None: generated images of several shapes.
 
     Raises:
-        DeeplayerError: the checkpoint does not load; the message says why.
+        DeeplayerError: the checkpoint cannot be loaded, or no row of ``rows`` can be read.
     """
     questions = _questions(rows) if rows is not None else _made_questions()
     checkpoint = checkpoints.load(model, revision=revision, dtype=dtype, device=device)
@@ -103,7 +111,7 @@ def verify(
 def _check_tokenizer(checkpoint: Checkpoint) -> Check:
     sha256 = checkpoint.tokenizer.sha256
     known = sha256 in KNOWN_PROMPTS
-    detail = f"sha256 {sha256[:16]}..., " + ("InternLM2's own" if known else "none that is on record here")
+    detail = f"sha256 {sha256[:16]}..., " + ("InternLM2's tokenizer" if known else "a tokenizer without recorded ids")
     return Check("tokenizer", True if known else None, detail)
 
 
@@ -117,11 +125,11 @@ def _check_prompt(checkpoint: Checkpoint) -> Check:
     ]
     whole = prompt.before_image + IMAGE_CONTEXT + prompt.after_image + expression + prompt.after_expression
     if tokenizer.encode(whole) != [*before, checkpoint.image_token_id, *after]:
-        return Check("prompt", False, "the prompt cut in pieces has other ids than the whole prompt")
+        return Check("prompt", False, "the ids of the prompt's pieces differ from the ids of the whole prompt")
     known = KNOWN_PROMPTS.get(tokenizer.sha256)
     if known is None:
-        return Check("prompt", True, f"{len(before)} + {len(after)} ids, the same in pieces and whole")
-    return Check("prompt", (before, after) == known, f"{len(before)} + {len(after)} ids against the original's")
+        return Check("prompt", True, f"{len(before)} + {len(after)} ids, equal in pieces and as a whole")
+    return Check("prompt", (before, after) == known, f"{len(before)} + {len(after)} ids, compared with the original's")
 
 
 def _check_tiles() -> Check:
@@ -130,11 +138,11 @@ def _check_tiles() -> Check:
         for width, height, tiles in KNOWN_TILES
         if count_tiles((width, height), Tiling()) != tiles
     ]
-    return Check("tiles", not wrong, "; ".join(wrong) or f"{len(KNOWN_TILES)} image sizes as the original cuts them")
+    return Check("tiles", not wrong, "; ".join(wrong) or f"{len(KNOWN_TILES)} image sizes, cut as the original does")
 
 
 def _check_answers(checkpoint: Checkpoint, questions: Sequence[Question]) -> Check:
-    """Engine against transformers' ``generate()``, unpruned, token by token."""
+    """Compare the unpruned engine with transformers' ``generate()``, token for token."""
     dtype = str(checkpoint.model.dtype).removeprefix("torch.")
     n_layers = checkpoint.model.config.text_config.num_hidden_layers
     engine = Engine(checkpoint, pruning.build("none", pruning.Options(pruning.Budget()), n_layers))
@@ -142,7 +150,7 @@ def _check_answers(checkpoint: Checkpoint, questions: Sequence[Question]) -> Che
     detail = f"{same} of {len(questions)} equal to transformers' generate(), token for token"
     if checkpoint.model.dtype == torch.float32:
         return Check(f"answers, {dtype}", same == len(questions), detail)
-    # Half precision rounds differently from kernel to kernel: a flipped answer is no proof of a fault.
+    # In half precision, kernels round differently. So a different answer does not prove a fault.
     return Check(f"answers, {dtype}", True if same == len(questions) else None, detail)
 
 
@@ -181,12 +189,12 @@ def _questions(rows: Iterable[Request | BadRequest]) -> list[Question]:
         if len(questions) == N_QUESTIONS:
             break
     if not questions:
-        raise DeeplayerError("none of the rows of --data could be asked: nothing would be compared")
+        raise DeeplayerError("no row of --data can be read: nothing would be compared")
     return questions
 
 
 def _made_questions() -> list[Question]:
-    """Blurred noise in shapes that become 1 to 7 tiles: nothing to find, but every path through the engine."""
+    """Questions about blurred noise in shapes of 1 to 7 tiles. There is nothing to find; they exercise the engine."""
     rng = random.Random(0)
     sizes = ((448, 448), (640, 480), (480, 640), (900, 300))
     images = [Image.frombytes("RGB", (16, 12), rng.randbytes(16 * 12 * 3)).resize(size) for size in sizes]

@@ -1,1 +1,1 @@
-"""Results as pictures."""
+"""Shows a comparison as a table, as CSV and as a picture."""

@@ -1,4 +1,4 @@
-"""A comparison as a table."""
+"""Prints a comparison as a table."""
 
 from __future__ import annotations
 
@@ -16,15 +16,21 @@ if TYPE_CHECKING:
 
 _HEADINGS = ("keep\nmean", "GFLOPs\nKV MB", "Acc@0.5", "retained", "change", "p", "fails", "time")
 _EXPLANATION = (
-    "95% intervals, clustered by image. mean: share of visual tokens seen, averaged over layers. GFLOPs, KV: computed, "
-    "for vision and prompt of one row alone, one expression an image, without its answer. Methods compare fairly at "
-    "equal cost only. retained, change and p: of accuracy, against {reference}, paired by row. fails: rows without a "
-    "box or in error. time: as if it ran alone; no benchmark."
+    "95% intervals, clustered by image. mean: share of visual tokens that a layer sees, as a mean over layers. GFLOPs, "
+    "KV: computed for vision and prompt of a row, as the only expression about its image, without the answer. Methods "
+    "compare fairly only at equal cost. retained, change, p: accuracy against {reference}, paired by row. fails: rows "
+    "without a box, and error rows. time: as if the method ran alone; not a benchmark."
 )
 
 
 def show(lines: Sequence[ComparedRun], unreachable: Sequence[Unreachable], reference: str) -> None:
-    """Print a comparison to stdout."""
+    """Print a comparison to stdout.
+
+    Args:
+        lines: the lines of the comparison, at least one.
+        unreachable: the methods that cannot reach the cost of the first method.
+        reference: name of the line that the others are compared with.
+    """
     from rich.console import Console
     from rich.markup import escape
 
@@ -33,8 +39,8 @@ def show(lines: Sequence[ComparedRun], unreachable: Sequence[Unreachable], refer
     for one in unreachable:
         unit, shown = ("GFLOPs", _short) if one.match == "flops" else ("mean keep", _percent)
         console.print(
-            f"{escape(printable(one.label))} cannot reach {shown(one.target)} {unit}: from one visual token an image "
-            f"to all of them, it goes from {shown(one.low)} to {shown(one.high)}."
+            f"{escape(printable(one.label))} cannot reach {shown(one.target)} {unit}: from one visual token per image "
+            f"to all of them, its cost goes from {shown(one.low)} to {shown(one.high)}."
         )
     run = lines[0].run
     explanation = _EXPLANATION.format(reference=escape(reference))
@@ -81,7 +87,7 @@ def _two(value: str, below: str) -> str:
 
 
 def _short(number: float) -> str:
-    """Three digits, or all before the point."""
+    """Format with three digits, or with all digits before the point."""
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 

@@ -1,4 +1,4 @@
-"""The lines of a comparison as comma-separated values."""
+"""Writes the lines of a comparison as comma-separated values."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
 
 def write_csv(lines: Sequence[ComparedRun], path: Path) -> None:
-    """Write one row a line: the columns of its JSON, with an interval or a difference as a column for each number.
+    """Write one CSV row for each line of a comparison.
+
+    The columns are those of the line's JSON. An interval or a difference has one column for each of its numbers.
 
     Raises:
-        DeeplayerError: the system refuses.
+        DeeplayerError: the file cannot be written.
     """
     rows = [_flat(line) for line in lines]
     with writing(str(path)), path.open("w", newline="", encoding="utf-8") as stream:

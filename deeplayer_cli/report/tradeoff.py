@@ -1,4 +1,4 @@
-"""Accuracy against cost, as a picture."""
+"""Draws accuracy against cost."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from deeplayer_cli.evaluation.score import Rate
 
 _AXES: dict[str, Callable[[Cost], float]] = {
-    "GFLOPs of vision and prompt, one expression an image": lambda cost: cost.gflops,
+    "GFLOPs of vision and prompt, one expression per image": lambda cost: cost.gflops,
     "share of visual tokens seen, mean over layers": lambda cost: cost.mean_keep,
 }
 _COLOURS = [f"C{number}" for number in range(10)]
-_MARKERS = ("o", "s", "^", "D")  # another one where the colours begin anew
+_MARKERS = ("o", "s", "^", "D")  # the next marker when the colours start again
 _FORMATS = (".pdf", ".png", ".svg")
 
 
 def require_plot(path: Path) -> None:
-    """Refuse, before any work, a picture that could not be drawn.
+    """Refuse a picture that cannot be drawn, before any work.
 
     Raises:
-        DeeplayerError: matplotlib is missing, or the name ends in no format that it is drawn in.
+        DeeplayerError: matplotlib is missing, or the name does not end in a known format.
     """
     if path.suffix.lower() not in _FORMATS:
         raise DeeplayerError(f"{path} cannot be drawn: name a file that ends in {', '.join(_FORMATS)}")
@@ -41,10 +41,10 @@ def require_plot(path: Path) -> None:
 
 
 def plot(lines: Sequence[ComparedRun], path: Path) -> None:
-    """Draw accuracy with its 95% interval against FLOPs, and against mean keep; lines of unknown cost are left out.
+    """Draw accuracy with its 95% interval against FLOPs and against mean keep, and leave out lines of unknown cost.
 
     Raises:
-        DeeplayerError: no line has a cost, or the system refuses to write the file.
+        DeeplayerError: no line has a known cost, or the file cannot be written.
     """
     from matplotlib.figure import Figure
 
@@ -53,14 +53,14 @@ def plot(lines: Sequence[ComparedRun], path: Path) -> None:
     for cost, line in sorted(known, key=lambda one: one[0].gflops):
         curves[line.run.label].append((cost, line.accuracy))
     if not curves:
-        raise DeeplayerError(f"{path} cannot be drawn: what the methods cost is not known")
+        raise DeeplayerError(f"{path} cannot be drawn: the methods' cost is not known")
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     both = figure.subplots(1, 2, sharey=True)
     top = 1.1 * max(rate.high for points in curves.values() for _, rate in points) or 1.0
     for axes, (title, cost_of) in zip(both, _AXES.items(), strict=True):
         for (name, points), (marker, colour) in zip(curves.items(), cycle(product(_MARKERS, _COLOURS))):
             costs = [cost_of(cost) for cost, _ in points]
-            # At 0 and 1 an interval ends at its value, but for rounding.
+            # At 0 and 1 an interval ends at the value; rounding must not make the difference negative.
             below = [max(0.0, rate.value - rate.low) for _, rate in points]
             above = [max(0.0, rate.high - rate.value) for _, rate in points]
             values = [rate.value for _, rate in points]

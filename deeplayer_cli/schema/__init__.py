@@ -1,6 +1,6 @@
-"""The rows: what comes in as JSON, what goes out as JSON lines, and nothing else.
+"""The rows: requests come in as JSON, predictions go out as JSON lines.
 
-Every request ends as exactly one prediction, also when it cannot even be asked.
+Every request becomes exactly one prediction, even if the request is invalid.
 """
 
 from deeplayer_cli.schema.prediction import Prediction, Status, overlap

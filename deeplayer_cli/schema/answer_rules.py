@@ -1,4 +1,4 @@
-"""Reading boxes out of an answer by a named rule."""
+"""Rules that read boxes from the text of an answer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 OFFICIAL_RULE = "internvl"
 
 # The official pattern is \[*\[(.*?),(.*?),(.*?),(.*?)\]\]*. This one finds the same matches without backtracking: a
-# lazy group ends at the first delimiter, and where nothing matches from there, nothing does from a later one. The
+# lazy group ends at the first delimiter; if nothing matches from there, no later delimiter gives a match. The
 # official form needs minutes for a degenerate answer such as "[" and a few hundred commas.
 _OFFICIAL_BOX = re.compile(r"\[++([^,\n]*+),([^,\n]*+),([^,\n]*+),([^\]\n]*+)\]++")
 
@@ -30,9 +30,9 @@ _NUMBER_LIST = re.compile(rf"\[\s*({_NUMBER})" + rf"(?:\s*,\s*|\s+)({_NUMBER})" 
 
 
 def parse_answer(answer: str, resolution_wh: Resolution, rule: str = OFFICIAL_RULE) -> tuple[Box, ...]:
-    """All boxes of an answer, in pixels and in the answer's order; empty where the rule finds none.
+    """Return all boxes of an answer, in pixels and in the answer's order; empty if the rule finds none.
 
-    The first box is the answer's box: the one that counts. A box with a number that is not finite is no box.
+    The first box is the one that is scored. A box with a number that is not finite does not count as a box.
 
     Args:
         answer: the decoded text.
@@ -43,7 +43,7 @@ def parse_answer(answer: str, resolution_wh: Resolution, rule: str = OFFICIAL_RU
 
 
 def coordinate_spans(answer: str) -> list[tuple[int, int]]:
-    """Where in ``answer`` the first box by the official rule has its four numbers: (start, end), spaces left out."""
+    """Return the spans (start, end) of the numbers of the first box by the official rule; an empty list without one."""
     match = _OFFICIAL_BOX.search(answer)
     if match is None or _read_official_box(match.groups(), (1, 1)) is None:
         return []
@@ -54,9 +54,9 @@ def coordinate_spans(answer: str) -> list[tuple[int, int]]:
 def _read_internvl(answer: str, resolution_wh: Resolution) -> list[Box]:
     """OpenGVLab/InternVL ``eval/refcoco/evaluate_grounding.py``: no clipping, no reordering of corners.
 
-    Only the first match counts there, and if its numbers cannot be read the answer has no box, whatever follows. The
-    official script goes on with NaN or infinity and then counts the answer as wrong; a box like that must not reach a
-    file, so here the answer has no box, which is just as wrong.
+    Only the first match counts; if its numbers cannot be read, the answer has no box. The official script accepts NaN
+    and infinity, and then counts the answer as wrong. Such a box must not reach a file, so here the answer has no box;
+    it counts as wrong too.
     """
     boxes = [_read_official_box(match, resolution_wh) for match in _OFFICIAL_BOX.findall(answer)]
     return [box for box in boxes if box is not None] if boxes and boxes[0] is not None else []
@@ -69,7 +69,7 @@ def _read_official_box(numbers: Sequence[str], resolution_wh: Resolution) -> Box
         return None
     with np.errstate(over="ignore", invalid="ignore"):
         values = np.asarray(doubles, dtype=np.float32)
-        # Anything that sums up to 4 or more can not be four fractions of the image, so it is per mille.
+        # Four numbers that sum to 4 or more cannot be fractions of the image: they are per mille.
         fractions = values / np.float32(1000) if values.sum() >= 4 else values
         box = to_pixels(fractions, resolution_wh)
     return box if np.isfinite(box).all() else None
@@ -78,7 +78,8 @@ def _read_official_box(numbers: Sequence[str], resolution_wh: Resolution) -> Box
 def _read_strict(answer: str, resolution_wh: Resolution) -> list[Box]:
     """Exactly what InternVL was trained to write: one list of boxes, four ordered integers from 0 to 1000 in each.
 
-    Text without brackets may stand around the list, such as the echoed expression. One bad box spoils the answer.
+    Text without brackets may stand around the list, such as the echoed expression. One bad box makes the whole
+    answer invalid.
     """
     answered = _STRICT_ANSWER.fullmatch(answer)
     if answered is None:
@@ -116,4 +117,4 @@ def _guess_unit(numbers: Sequence[float], resolution_wh: Resolution) -> Box:
 ANSWER_RULES: Mapping[str, Callable[[str, Resolution], list[Box]]] = MappingProxyType(
     {OFFICIAL_RULE: _read_internvl, "strict": _read_strict, "vlmevalkit": _read_vlmevalkit}
 )
-"""How an answer is read, by name: text and ``(width, height)`` to boxes in pixels."""
+"""The rules by name. Each takes the text and ``(width, height)``, and returns boxes in pixels."""

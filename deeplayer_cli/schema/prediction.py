@@ -1,4 +1,4 @@
-"""Writing predictions, and reading them again."""
+"""Predictions: the rows of an output file, to JSON and from JSON."""
 
 from __future__ import annotations
 
@@ -51,22 +51,22 @@ class Prediction:
         box: the first box of the answer by the official rule, unclipped, in pixels.
         boxes: all boxes of the answer.
         score: mean probability of the answer's coordinate tokens.
-        gold: the known box.
-        iou: overlap of ``box`` and ``gold``; 0.0 without a box, None without gold.
+        gold: the gold box of the request, in pixels.
+        iou: intersection over union of ``box`` and ``gold``; 0.0 without a box, None without gold.
         answer: the decoded text, stripped.
         width: of the stored image, in pixels.
         height: of the stored image, in pixels.
-        visual_tokens: how many the image became.
-        kept_tokens: how many were left in the last layer.
+        visual_tokens: number of visual tokens of the image.
+        kept_tokens: number of visual tokens in the last layer.
         method: name of the pruning method.
         layer: layer K, counted from 1.
         meta: the request's other fields, untouched.
         error: ``type`` and ``message``, on error rows only.
-        kept: indices of the kept visual tokens, where they were asked for.
-        fallback: true where the method scores with a drafted answer and the model's own began otherwise: then the last
-            prompt token scored.
-        share: ``"union"`` where the rows of an image kept the union of their choices, so that this answer depends on
-            all of them.
+        kept: indices of the kept visual tokens, if requested.
+        fallback: true if the method scores with a drafted answer, but the model's own answer began differently; then
+            the last prompt token gave the scores.
+        share: ``"union"`` if all rows of an image kept the union of their kept tokens; then this answer depends on all
+            of these rows.
     """
 
     id: Id
@@ -107,20 +107,20 @@ class Prediction:
         fallback: bool | None = None,
         share: str | None = None,
     ) -> Prediction:
-        """The prediction that an answer makes: its boxes by the official rule, and their overlap with the gold box.
+        """Make the prediction of an answer: read its boxes by the official rule, and compare the first with gold.
 
         Args:
-            request: what was asked.
+            request: the answered request.
             answer: the decoded text, stripped.
             resolution_wh: width and height of the stored image, in pixels.
-            score: see the attribute, as are all others.
-            visual_tokens: how many the image became.
-            kept_tokens: how many were left in the last layer.
+            score: mean probability of the answer's coordinate tokens.
+            visual_tokens: number of visual tokens of the image.
+            kept_tokens: number of visual tokens in the last layer.
             method: name of the pruning method.
             layer: layer K, counted from 1.
             kept: indices of the kept visual tokens.
-            fallback: whether the method could not score as it wanted.
-            share: ``"union"``, or nothing.
+            fallback: true if the last prompt token had to score instead of the drafted answer.
+            share: ``"union"`` if all rows of the image kept the union of their kept tokens.
         """
         boxes = parse_answer(answer, resolution_wh)
         box = boxes[0] if boxes else None
@@ -151,7 +151,7 @@ class Prediction:
     def failed(
         cls, request: Request | BadRequest, error: RowError, *, method: str | None = None, layer: int | None = None
     ) -> Prediction:
-        """The ``error`` prediction of a request; where gold is known its IoU is 0.0, so it counts as wrong."""
+        """Make the ``error`` prediction of a request; with a gold box, its IoU is 0.0, so it counts as wrong."""
         return cls(
             id=request.id,
             image=request.image,
@@ -167,24 +167,24 @@ class Prediction:
         )
 
     def to_json(self) -> bytes:
-        """One line of JSON, newline included.
+        """Return one line of JSON with its newline.
 
-        NaN and infinity have no JSON: a prediction that holds one anywhere is written as an error row that says where.
+        JSON has no NaN or infinity: a prediction that contains one becomes an error row that names the field.
         """
-        spoiled = find_non_finite(_as_row(self))
-        row = self if spoiled is None else self._without_numbers(spoiled)
+        place = find_non_finite(_as_row(self))
+        row = self if place is None else self._without_numbers(place)
         return orjson.dumps(_as_row(row), option=orjson.OPT_APPEND_NEWLINE)
 
     @classmethod
     def from_json(cls, line: bytes) -> Prediction:
-        """Read a line that `to_json` wrote; keys that are no field of a prediction are ignored.
+        """Read a line that `to_json` wrote; keys that are not fields of a prediction are ignored.
 
         Raises:
-            ValueError: the line is no prediction; the message says why.
+            ValueError: the line is not a prediction; the message gives the reason.
         """
         row = orjson.loads(line)
         if not isinstance(row, dict) or not {"id", "status"} <= row.keys():
-            raise ValueError("not a prediction: it has no id and status")
+            raise ValueError("a prediction is an object with id and status")
         row = {item.name: row[item.name] for item in fields(cls) if item.name in row}
         if not is_id(row["id"]):
             raise ValueError(f"id must be a string or an integer, not {show(row['id'])}")
@@ -204,8 +204,8 @@ class Prediction:
         row |= {"image": row.get("image"), "expression": row.get("expression")}
         return cls(**row)
 
-    def _without_numbers(self, spoiled: str) -> Prediction:
-        """The error row that says that ``spoiled`` is not finite, freed of every value that could be."""
+    def _without_numbers(self, place: str) -> Prediction:
+        """Return the error row of a number at ``place`` that is not finite, without any value that may contain it."""
         gold = self.gold if find_non_finite(self.gold) is None else None
         return replace(
             self,
@@ -216,12 +216,12 @@ class Prediction:
             gold=gold,
             iou=overlap(None, gold),
             meta=self.meta if find_non_finite(self.meta) is None else {},
-            error={"type": "not_finite", "message": f"{spoiled} is not a finite number"},
+            error={"type": "not_finite", "message": f"{place} is not a finite number"},
         )
 
 
 def overlap(box: Box | None, gold: Box | None) -> float | None:
-    """IoU of a predicted and a gold box; 0.0 where nothing was predicted, None where nothing is known."""
+    """Return the IoU of a predicted and a gold box; 0.0 without a predicted box, None without a gold box."""
     if gold is None:
         return None
     return box_iou(box, gold) if box is not None else 0.0

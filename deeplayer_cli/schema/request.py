@@ -1,7 +1,7 @@
-"""Reading requests.
+"""Requests: the rows of an input file.
 
-A row is ``{"id"?, "image", "expression", "box"?, "width"?, "height"?, ...}``; InternVL's own rows, which say ``sent``
-and ``bbox``, are read as they are. Other fields go under ``meta``.
+A row is ``{"id"?, "image", "expression", "box"?, "width"?, "height"?, ...}``. InternVL's own rows, with ``sent`` and
+``bbox``, are read as they are. Other fields go under ``meta``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from deeplayer_cli.boxes import Box, Resolution
 
 MAX_ROW_BYTES = 2**20
-"""Longest row read, in bytes; a longer one is no row but a broken file."""
+"""The longest row, in bytes; a longer line becomes an error row."""
 
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://|data:")
 _OWN_FIELDS = frozenset({"id", "image", "expression", "sent", "box", "bbox", "width", "height", "meta"})
@@ -35,14 +35,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One question: where in this image is what this expression describes?
+    """One request: find the object that the expression describes in the image.
 
     Attributes:
         id: the row's own id, or the default made from its place.
         image: the image as the row writes it.
-        path: where that image lies.
+        path: the path of the image file.
         expression: what to find, as the row writes it.
-        gold: the known box, if the row gives one.
+        gold: the gold box in pixels, if the row has one.
         meta: the row's other fields, untouched.
         where: the row's place for messages, such as ``"photos.jsonl:12"``.
         resolution_wh: the image's width and height as the row states them, if it does.
@@ -60,9 +60,9 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class BadRequest:
-    """A row that cannot even be asked: it becomes an ``error`` prediction in its place.
+    """An invalid row, which becomes an ``error`` prediction in its place.
 
-    Holds whatever could be read of it; attributes as in `Request`.
+    It has all fields that could be read, and the error. The other attributes are as in `Request`.
     """
 
     id: Id
@@ -77,14 +77,14 @@ class BadRequest:
 def parse_request(
     raw: bytes | Mapping[str, object], where: str, default_id: Id, image_root: Path, *, confined: bool = False
 ) -> Request | BadRequest:
-    """Read one row; never raises, and never loses a row.
+    """Read one row; an invalid row becomes a `BadRequest`, so this never raises.
 
     Args:
-        raw: a line of JSON, or an object.
+        raw: a line of JSON, or a mapping.
         where: the row's place, for messages.
-        default_id: its id if it names none.
+        default_id: the id of a row without one.
         image_root: the folder that a relative image path starts from.
-        confined: refuse images that lie outside of ``image_root``, links followed.
+        confined: refuse images outside of ``image_root``, with links followed.
     """
     problems: list[RowError] = []
 
@@ -113,10 +113,10 @@ def parse_request(
 
 
 def parse_box(value: object) -> Box:
-    """A gold box ``[x1, y1, x2, y2]``, in pixels.
+    """Read a gold box ``[x1, y1, x2, y2]``, in pixels.
 
     Raises:
-        RowError: ``bad_box``: not four finite numbers, or without width or height.
+        RowError: ``bad_box``: the value is not four finite numbers, or not ``x1 < x2`` and ``y1 < y2``.
     """
     try:
         x1, y1, x2, y2 = four_numbers("box", value)
@@ -130,10 +130,10 @@ def parse_box(value: object) -> Box:
 def check_gold(gold: Box, resolution_wh: Resolution) -> None:
     """Refuse a gold box that lies wholly outside its image: it belongs to another image or another scale.
 
-    A box that sticks out is fine: COCO's do by rounding, amodal ones on purpose.
+    A box may lie partly outside: COCO's boxes do by rounding, amodal boxes on purpose.
 
     Raises:
-        RowError: ``box_outside``.
+        RowError: ``box_outside``: the box and the image do not overlap.
     """
     width, height = resolution_wh
     x1, y1, x2, y2 = gold
@@ -142,37 +142,41 @@ def check_gold(gold: Box, resolution_wh: Resolution) -> None:
 
 
 def check_resolution(stated_wh: Resolution | None, stored_wh: Resolution) -> None:
-    """Refuse a row whose stated width and height are not the stored image's: its boxes are in another frame.
+    """Refuse a row whose stated size is not the stored image's: its boxes are in another frame.
+
+    Args:
+        stated_wh: width and height in pixels as the row states them; None if it does not.
+        stored_wh: width and height of the stored image, in pixels.
 
     Raises:
-        RowError: ``size_mismatch``.
+        RowError: ``size_mismatch``: the two sizes differ.
     """
     if stated_wh is not None and stated_wh != stored_wh:
         stated, stored = ("{} x {}".format(*size) for size in (stated_wh, stored_wh))
         raise RowError(
             "size_mismatch",
-            f"the row says {stated} pixels, the stored image has {stored}; boxes are in pixels of the stored image",
+            f"the row states {stated} pixels, the stored image has {stored}; boxes are in pixels of the stored image",
         )
 
 
 def _read_object(raw: bytes | Mapping[str, object]) -> dict[str, object]:
-    """The row as plain JSON values that can be written again: finite, UTF-8, not nested without end."""
+    """Return the row as plain JSON values that can be written again: finite, in UTF-8, with limited nesting."""
     if not isinstance(raw, bytes):
         try:
             raw = json.dumps(dict(raw), allow_nan=False).encode()
         except (TypeError, ValueError, RecursionError) as error:
-            raise RowError("bad_json", f"the row is no JSON: {error}") from error
+            raise RowError("bad_json", f"the row is not JSON: {error}") from error
     if len(raw) > MAX_ROW_BYTES:
         raise RowError("row_too_long", f"the row is longer than {MAX_ROW_BYTES:,} bytes")
     try:
         row = orjson.loads(raw)
         orjson.dumps({"meta": row})  # as it will be written; refuses deeper nesting than loads
     except (orjson.JSONDecodeError, orjson.JSONEncodeError) as error:
-        raise RowError("bad_json", f"the row is no JSON: {error}") from error
+        raise RowError("bad_json", f"the row is not JSON: {error}") from error
     if not isinstance(row, dict):
         raise RowError("bad_row", f"the row must be a JSON object, not {show(row)}")
     if row.keys() >= _PREDICTION_FIELDS:
-        raise RowError("bad_row", "the row is a prediction: its box is an answer, not gold; ask the original request")
+        raise RowError("bad_row", "the row is a prediction: its box is an answer, not gold; use the original request")
     return row
 
 
@@ -222,7 +226,7 @@ def _read_resolution(row: Mapping[str, object]) -> Resolution | None:
 
 
 def _read_meta(row: Mapping[str, object]) -> dict[str, object]:
-    """The fields that mean nothing here; the ones inside an object called ``meta`` join them and win."""
+    """Return the fields that are not ours; the fields of an object called ``meta`` are added and take precedence."""
     others = {name: value for name, value in row.items() if name not in _OWN_FIELDS}
     meta = row.get("meta")
     if isinstance(meta, dict):
@@ -231,5 +235,5 @@ def _read_meta(row: Mapping[str, object]) -> dict[str, object]:
 
 
 def _first(row: Mapping[str, object], *names: str) -> object:
-    """The first of these fields that holds something: ours, then InternVL's name for it."""
+    """Return the first of these fields that is not null: our name, then InternVL's name."""
     return next((row[name] for name in names if row.get(name) is not None), None)

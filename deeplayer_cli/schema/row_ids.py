@@ -1,4 +1,4 @@
-"""Which rows are known, in at most 16 bytes a row: a file may hold millions."""
+"""Sets of known rows, in at most 16 bytes per row: a file may contain millions of rows."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _FIELDS = np.dtype([("id", np.uint64), ("question", np.uint64)])
 
 
 def id_hash(row_id: Id) -> int:
-    """64 bits that stand for an id: among a million ids, the chance that any two share them is one in 30 million."""
+    """Return a 64-bit hash of an id: among a million ids, the chance that any two collide is one in 30 million."""
     return _hash(orjson.dumps(row_id))
 
 
 def question_hash(row: Request | BadRequest | Prediction) -> int:
-    """64 bits that stand for what a row asks: image and expression."""
+    """Return a 64-bit hash of a row's image and expression."""
     return _hash(orjson.dumps([row.image, row.expression]))
 
 
@@ -35,7 +35,7 @@ class Ids:
         self._fresh: set[int] = set()
 
     def add(self, row_id: Id) -> bool:
-        """Add an id; returns whether it is new."""
+        """Add an id, and return whether it is new."""
         key = id_hash(row_id)
         if key in self._fresh or _position(self._sorted, key) is not None:
             return False
@@ -48,10 +48,10 @@ class Ids:
 
 
 class AnsweredIndex:
-    """The rows that a file holds, and what each of them was asked.
+    """An index of the rows of a file: the hashes of id and question, and which rows are ``error`` rows.
 
     Args:
-        rows: the file's, each id once; they are not kept.
+        rows: the rows of the file. Their ids should be unique; see `repeated`.
     """
 
     def __init__(self, rows: Iterable[Prediction] = ()) -> None:
@@ -71,11 +71,11 @@ class AnsweredIndex:
 
     @property
     def n_errors(self) -> int:
-        """How many of them are ``error`` rows."""
+        """The number of ``error`` rows."""
         return len(self._errors)
 
     def question(self, row_id: Id) -> int | None:
-        """The `question_hash` of the row with this id, or None if there is no such row."""
+        """Return the `question_hash` of the row with this id, or None without such a row."""
         found = _position(self._ids, id_hash(row_id))
         return None if found is None else int(self._questions[found])
 
@@ -84,12 +84,12 @@ class AnsweredIndex:
         return id_hash(row_id) in self._errors
 
     def repeated(self) -> set[int]:
-        """The `id_hash` of every id that comes more than once."""
+        """Return the `id_hash` of every id that occurs more than once."""
         return repeated(self._ids)
 
 
 def repeated(ids: np.ndarray) -> set[int]:
-    """The values that come more than once in a sorted array."""
+    """Return the values that occur more than once in a sorted array of integers."""
     return {int(key) for key in ids[1:][ids[1:] == ids[:-1]]}
 
 

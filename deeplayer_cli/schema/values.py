@@ -1,4 +1,4 @@
-"""What a value of a row may be, and how a message shows it."""
+"""Checks of the values in a row, and how messages show a value."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Id = str | int
 
 
 def four_numbers(name: str, value: object) -> Box:
-    """A value as four finite floats; ``name`` is what the message calls it.
+    """Return a value as four finite floats; the error message calls it ``name``.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the value is not a sequence of four finite numbers.
     """
     if not isinstance(value, Sequence) or len(value) != 4 or not all(_is_finite(number) for number in value):
         raise ValueError(f"{name} must be four finite numbers [x1, y1, x2, y2], not {show(value)}")
@@ -30,12 +30,12 @@ def _is_finite(value: object) -> bool:
 
 
 def is_id(value: object) -> bool:
-    """Whether a value can name a row: a string or an integer, but not true or false."""
+    """Whether a value can be the id of a row: a string or an integer, but not true or false."""
     return isinstance(value, (str, int)) and not isinstance(value, bool)
 
 
 def find_non_finite(value: object, name: str = "") -> str | None:
-    """Where in a value of lists and mappings the first NaN or infinity sits, such as ``"box.0"``; None without one."""
+    """Return where the first NaN or infinity is in nested lists and mappings, such as ``"box.0"``; None without one."""
     if isinstance(value, float):
         return None if math.isfinite(value) else name
     if not isinstance(value, (Mapping, list, tuple)):
@@ -49,6 +49,6 @@ def find_non_finite(value: object, name: str = "") -> str | None:
 
 
 def show(value: object) -> str:
-    """A value for a message: as JSON would write it, not longer than a line."""
+    """Format a value for a message: as JSON, cut to 80 characters."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,4 +1,4 @@
-"""Where predictions go."""
+"""Outputs of a run: prediction files, streams and run records."""
 
 from deeplayer_cli.sinks.opening import open_sink, refuse_same_file
 from deeplayer_cli.sinks.prediction_file import PredictionFile, ResumeMode

@@ -1,4 +1,4 @@
-"""The few calls that change a file, in one place, so that a test can make any one of them fail."""
+"""The few calls that change a file, in one place, so that a test can make each of them fail."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
 
 def write(descriptor: int, data: memoryview) -> int:
-    """Write some of ``data``; returns how many bytes."""
+    """Write some of ``data``, and return the number of bytes written."""
     return os.write(descriptor, data)
 
 
 def sync(descriptor: int) -> None:
-    """Return when what was written has reached the disk."""
+    """Wait until the written data has reached the disk."""
     os.fsync(descriptor)
 
 
@@ -25,7 +25,7 @@ def truncate(descriptor: int, size: int) -> None:
 
 
 def replace(source: Path, target: Path) -> None:
-    """Put ``source`` in the place of ``target``, whole or not at all, also if the power goes."""
+    """Replace ``target`` by ``source`` as a whole or not at all, even if the power fails."""
     source.replace(target)
     folder = os.open(target.parent, os.O_RDONLY)
     try:

@@ -1,4 +1,4 @@
-"""From an output's name to what writes it."""
+"""Open the output of a run."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def open_sink(path: Path | None, record: RunRecord, mode: ResumeMode = ResumeMode.NEW) -> Sink:
-    """Open what predictions go to: a file that can be continued, or a stream for stdout (None), pipes and devices.
+    """Open the output of a run: a file that can be resumed, or a stream for stdout (None), pipes and devices.
 
     Raises:
-        DeeplayerError: see `PredictionFile` and `Stream`; or a stream shall be continued.
+        DeeplayerError: see `PredictionFile` and `Stream`; or ``mode`` resumes a stream.
     """
     if path is not None and not path.parent.is_dir():
         raise DeeplayerError(f"{path} cannot be written: there is no folder {path.parent}")
@@ -37,7 +37,7 @@ def open_sink(path: Path | None, record: RunRecord, mode: ResumeMode = ResumeMod
 
 
 def refuse_same_file(output: Path | None, sources: Iterable[str]) -> None:
-    """Refuse an output that is one of the inputs, or that the next run would take for one.
+    """Refuse an output that is one of the inputs, or that the next run would read as one.
 
     Raises:
         DeeplayerError: the output is a source, or a ``.jsonl`` file directly in a folder that is a source.
@@ -46,13 +46,13 @@ def refuse_same_file(output: Path | None, sources: Iterable[str]) -> None:
     for source in sources:
         read = _status(sys.__stdin__ if source == "-" else Path(source))
         if written and read and stat.S_ISREG(read.st_mode) and os.path.samestat(written, read):
-            raise DeeplayerError(f"{output or 'stdout'} is an input as well: write to another file")
+            raise DeeplayerError(f"{output or 'stdout'} is also an input: write to another file")
         if output is not None and output.suffix == ".jsonl" and output.resolve().parent == Path(source).resolve():
             raise DeeplayerError(f"{output} would be an input of the next run on {source}: write to another folder")
 
 
 def _status(file: TextIO | Path | None) -> os.stat_result | None:
-    """What the system says about a path or a standard stream, if there is such a file."""
+    """Return the status of a path or a standard stream; None if it is not a file."""
     try:
         if isinstance(file, Path):
             return file.stat()

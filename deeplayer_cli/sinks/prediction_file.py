@@ -1,4 +1,4 @@
-"""A prediction file that a crash cannot spoil, and that a later run can continue."""
+"""A prediction file that survives a crash, and that a later run can resume."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from deeplayer_cli.sinks.run_record import RunRecord
 
 SYNC_ROWS, SYNC_SECONDS = 64, 2.0
-"""What a power cut can cost at most: rows, or seconds of writing, since the last one that surely reached the disk."""
+"""Rows are forced to the disk after so many rows or seconds of writing; a power cut loses no more than that."""
 
 _LONGEST_LINE = 2**26
 
 
 class ResumeMode(Enum):
-    """What may be done with a file that holds rows already."""
+    """What a run does with a file that already contains rows."""
 
     NEW = "nothing"
     RESUME = "continue it"
@@ -41,26 +41,26 @@ class ResumeMode(Enum):
 
 
 class PredictionFile:
-    """Appends predictions, whole lines only, and lets nobody else write meanwhile.
+    """Appends predictions as whole lines; a lock keeps other runs from writing the file.
 
     A process that dies at any moment leaves a file of whole lines with at most one torn line behind them, which the
     next resumed run cuts off. Rows answered again replace their error rows all at once, when the file is closed.
 
     Args:
-        path: the file, made if missing; a regular file or nothing.
-        record: of this run; written beside the file before the first row.
-        start: what to do if the file holds rows.
+        path: the file, created if missing; if it exists, it must be a regular file.
+        record: the record of this run; written beside the file before the first row.
+        start: what to do if the file contains rows.
 
     Raises:
-        DeeplayerError: the file may not be touched, belongs to another run or is being written by one, or the system
-            refuses.
+        DeeplayerError: ``start`` does not allow a file with rows, the file has other settings, another run is writing
+            it, or the system reports an error.
     """
 
     def __init__(self, path: Path, record: RunRecord, start: ResumeMode) -> None:
         self.path, self.record = path, record
         self.answered = AnsweredIndex()
         self._again: _RetriedRows | None = None
-        self._outdated = False  # what the file holds is to be replaced
+        self._outdated = False  # the first new row replaces the rows in the file
         self._unsynced, self._synced_at = 0, time.monotonic()
         with writing(str(path)):
             self._descriptor = _open_locked(path)
@@ -73,7 +73,7 @@ class PredictionFile:
 
     def _prepare(self, start: ResumeMode) -> None:
         if start is ResumeMode.OVERWRITE:
-            self._outdated = True  # but still there for whoever's run ends before its first row
+            self._outdated = True  # the old rows stay if the run ends before its first row
             return
         if self._size:
             old = load_record(self.path)
@@ -83,14 +83,15 @@ class PredictionFile:
                 raise DeeplayerError(f"{self.path} is not empty: {hint}--overwrite replaces it, or write elsewhere")
             if old is None:
                 raise DeeplayerError(
-                    f"{self.path} cannot be resumed: without {record_path(self.path).name} nobody knows its settings"
+                    f"{self.path} cannot be resumed without {record_path(self.path).name}, which records its settings: "
+                    "--overwrite replaces it, or write elsewhere"
                 )
             refuse_other_settings(self.path, old, self.record)
             rows = _WholeRows(self.path)
             self.answered = AnsweredIndex(rows)
             _refuse_repeated(self.path, self.answered)
             self._cut(rows.end)
-        _RetriedRows.clear(self.path)  # of a run that was killed
+        _RetriedRows.clear(self.path)  # left by a run that was killed
         if start is ResumeMode.RETRY and self.answered.n_errors:
             self._again = _RetriedRows(self.path)
         self.record.save(self.path)
@@ -118,21 +119,21 @@ class PredictionFile:
                 os.close(self._descriptor)
 
     def unanswered(self, row: Request | BadRequest) -> bool:
-        """Whether a row is still to be answered.
+        """Whether a row must still be answered.
 
         Raises:
-            DeeplayerError: the file holds an answer to another question under this row's id.
+            DeeplayerError: the file has an answer with this row's id, but for another image or expression.
         """
         known = self.answered.question(row.id)
         if known not in (None, question_hash(row)):
             raise DeeplayerError(
-                f"{row.where}: {self.path} answers id {row.id!r} for another image or expression: "
-                "the input has changed since; write to another file"
+                f"{row.where}: {self.path} contains id {row.id!r} with another image or expression: "
+                "the input has changed; write to another file"
             )
         return self.lacks(row.id)
 
     def lacks(self, row_id: Id) -> bool:
-        """Whether the row with this id is still to be answered."""
+        """Whether the row with this id must still be answered."""
         again = self._again is not None and self.answered.failed(row_id)
         return again or self.answered.question(row_id) is None
 
@@ -140,7 +141,7 @@ class PredictionFile:
         """Write one row.
 
         Raises:
-            DeeplayerError: the system refuses, for example because the disk is full; the file stays whole.
+            DeeplayerError: writing fails, for example because the disk is full; the file keeps its whole lines.
         """
         line = prediction.to_json()
         with writing(str(self.path)):
@@ -152,11 +153,11 @@ class PredictionFile:
                 self._append(line)
 
     def predictions(self) -> Iterator[Prediction]:
-        """All rows of the file."""
+        """Read all rows of the file."""
         return read_predictions(self.path)
 
     def finish(self, counts: Mapping[str, int], profile: Mapping[str, object] | None = None) -> None:
-        """Note in the record that the run has finished; a profile of an earlier run stays if there is no new one."""
+        """Record that the run has finished; without a new profile, the profile of an earlier run stays."""
         dataclasses.replace(self.record, counts=counts, profile=profile or self.record.profile).save(self.path)
 
     def _append(self, line: bytes) -> None:
@@ -179,7 +180,7 @@ class PredictionFile:
 
 
 class _RetriedRows:
-    """Rows answered again, kept aside until they can take the place of the old ones all at once."""
+    """Rows answered again, in a separate file until they replace the old rows all at once."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -190,13 +191,13 @@ class _RetriedRows:
 
     @classmethod
     def clear(cls, path: Path) -> None:
-        """Remove what was kept aside for ``path``."""
+        """Remove the separate files of ``path``."""
         for aside in cls._aside(path):
             aside.unlink(missing_ok=True)
 
     @staticmethod
     def _aside(path: Path) -> tuple[Path, Path]:
-        """Where the rows answered again go, and the file with them in their places."""
+        """Return the paths of the rows answered again, and of the whole file with these rows in their places."""
         return path.with_name(f"{path.name}.again"), path.with_name(f"{path.name}.partial")
 
     def write(self, key: int, line: bytes) -> None:
@@ -226,10 +227,10 @@ class _RetriedRows:
 
 
 class _WholeRows:
-    """The rows of a file up to a torn tail; ``end`` is where they end, once they have been read.
+    """Iterates over the rows of a file up to a torn tail; after that, ``end`` is the size of these rows in bytes.
 
     Raises:
-        DeeplayerError: a line in the middle is no prediction; that is no trace of a crash.
+        DeeplayerError: a line in the middle is not a prediction; a crash does not leave such a line.
     """
 
     def __init__(self, path: Path) -> None:
@@ -251,7 +252,7 @@ class _WholeRows:
                     continue
                 if torn:
                     raise DeeplayerError(
-                        f"{self._path}:{torn} is no prediction, and predictions follow it: delete that line to resume"
+                        f"{self._path}:{torn} is not a prediction, but predictions follow it: delete that line to resume"
                     )
                 self.end += len(line)
                 yield row
@@ -265,7 +266,7 @@ def write_all(descriptor: int, data: bytes) -> None:
 
 
 def _open_locked(path: Path) -> int:
-    """Open a file for appending, as the only one who writes it; the system lifts the lock when the process ends."""
+    """Open a file for appending and lock it against other runs; the system frees the lock when the process ends."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -279,4 +280,4 @@ def _refuse_repeated(path: Path, answered: AnsweredIndex) -> None:
     repeated = answered.repeated()
     if repeated:
         row_id = next(row.id for row in _WholeRows(path) if id_hash(row.id) in repeated)
-        raise DeeplayerError(f"{path} holds id {row_id!r} twice: no single run wrote it, so none can continue it")
+        raise DeeplayerError(f"{path} contains id {row_id!r} twice, so it cannot be resumed: write to another file")

@@ -16,7 +16,7 @@ def read_predictions(path: Path) -> Iterator[Prediction]:
     """Stream the rows of a prediction file.
 
     Raises:
-        DeeplayerError: the file cannot be read, or a line of it is no prediction; names file and line.
+        DeeplayerError: the file cannot be read, or a line is not a prediction; the message names file and line.
     """
     with reading(str(path)), path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
@@ -25,4 +25,4 @@ def read_predictions(path: Path) -> Iterator[Prediction]:
             try:
                 yield Prediction.from_json(line)
             except ValueError as error:
-                raise DeeplayerError(f"{path}:{number} is no prediction: {error}") from error
+                raise DeeplayerError(f"{path}:{number} is not a prediction: {error}") from error

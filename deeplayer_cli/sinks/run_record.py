@@ -1,4 +1,4 @@
-"""``OUTPUT.run.json``: with which settings the rows beside it were made."""
+"""``OUTPUT.run.json``: the settings of the run that wrote ``OUTPUT``."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """What there is to know about a run.
+    """The settings, the circumstances and the result of a run.
 
     Attributes:
-        settings: what an answer depends on besides its row and image; a resumed run must have the same.
-        circumstances: what it does not depend on: the input's name, the device, batch sizes, the version.
+        settings: everything that an answer depends on, besides its row and image; a resumed run must have the same.
+        circumstances: what an answer does not depend on, such as the name of the input and the version.
         counts: rows by status, once the run has finished.
-        profile: where the time of the last run went, if it was asked.
+        profile: where the time of the last run went, if it was requested.
     """
 
     settings: Mapping[str, object]
@@ -36,15 +36,15 @@ class RunRecord:
 
     @property
     def fingerprint(self) -> str:
-        """A short name for the settings."""
+        """A short hash of the settings."""
         settings = orjson.dumps(dict(self.settings), option=orjson.OPT_SORT_KEYS)
         return hashlib.blake2b(settings, digest_size=8).hexdigest()
 
     def save(self, output: Path) -> None:
-        """Write it beside ``output``, whole or not at all.
+        """Write the record beside ``output``, as a whole or not at all.
 
         Raises:
-            DeeplayerError: the system refuses.
+            DeeplayerError: the file cannot be written.
         """
         target = record_path(output)
         partial = target.with_name(f"{target.name}.partial")
@@ -62,15 +62,15 @@ class RunRecord:
 
 
 def record_path(output: Path) -> Path:
-    """Where the record of an output lies."""
+    """Return the path of the record of an output."""
     return output.with_name(f"{output.name}.run.json")
 
 
 def load_record(output: Path) -> RunRecord | None:
-    """The record beside ``output``; None without one.
+    """Read the record beside ``output``; None without one.
 
     Raises:
-        DeeplayerError: it cannot be read.
+        DeeplayerError: the file cannot be read, or is not a record.
     """
     path = record_path(output)
     try:
@@ -83,14 +83,14 @@ def load_record(output: Path) -> RunRecord | None:
     except OSError as error:
         raise DeeplayerError(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise DeeplayerError(f"{path} is no record of a run: --overwrite starts the run again") from error
+        raise DeeplayerError(f"{path} is not the record of a run: --overwrite starts the run again") from error
 
 
 def refuse_other_settings(output: Path, old: RunRecord, new: RunRecord) -> None:
     """Refuse to continue a run with settings that would change its answers.
 
     Raises:
-        DeeplayerError: names every setting that changed, with its old and its new value.
+        DeeplayerError: a setting differs; the message names each one with its old and its new value.
     """
     names = sorted(old.settings.keys() | new.settings.keys())
     changed = [

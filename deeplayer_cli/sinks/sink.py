@@ -1,4 +1,4 @@
-"""What a run needs of whatever its predictions go to."""
+"""The interface of a run's output."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ class Sink(Protocol):
     ) -> None: ...
 
     def unanswered(self, row: Request | BadRequest) -> bool:
-        """Whether a row is still to be answered.
+        """Whether a row must still be answered.
 
         Raises:
-            DeeplayerError: the sink holds an answer to another question under this row's id.
+            DeeplayerError: the sink has an answer with this row's id, but for another image or expression.
         """
 
     def lacks(self, row_id: Id) -> bool:
-        """Whether the row with this id is still to be answered."""
+        """Whether the row with this id must still be answered."""
 
     def write(self, prediction: Prediction) -> None:
         """Write one row.
 
         Raises:
-            DeeplayerError: the system refuses.
+            DeeplayerError: writing fails.
         """
 
     def predictions(self) -> Iterator[Prediction] | None:
-        """All rows that it holds, those of earlier runs included; None where what was written is gone."""
+        """Read all rows, including those of earlier runs; None for a stream, which cannot be read again."""
 
     def finish(self, counts: Mapping[str, int], profile: Mapping[str, object] | None = None) -> None:
-        """Note that the run has finished.
+        """Record that the run has finished.
 
         Args:
             counts: all rows by status.
-            profile: where the time of this run went, if that was asked for.
+            profile: where the time of this run went, if it was requested.
         """

@@ -1,4 +1,4 @@
-"""Predictions into what cannot be continued: stdout, a pipe, a device."""
+"""Output that cannot be resumed: stdout, a pipe or a device."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Stream:
         path: of a pipe or device, or None for stdout.
 
     Raises:
-        DeeplayerError: the system refuses, or stdout is closed.
+        DeeplayerError: the path cannot be opened, or stdout is closed.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -30,7 +30,7 @@ class Stream:
         if path is None and sys.stdout is None:
             raise DeeplayerError("stdout is closed: write to a file with -o")
         with writing(self.name):
-            # Unbuffered, so that after a failure nothing is left that closing would try to write once more.
+            # Unbuffered: after a failure, closing must not try to write the rest of a buffer.
             self._stream: BinaryIO = sys.stdout.buffer if path is None else path.open("wb", buffering=0)
         self._owns_stream = path is not None
 
@@ -46,30 +46,30 @@ class Stream:
 
     @property
     def path(self) -> None:
-        """None: no later run can continue it."""
+        """Always None: no later run can continue a stream."""
         return None
 
     def predictions(self) -> None:
-        """None: what was written is gone."""
+        """Return None: a stream cannot be read again."""
         return
 
     def finish(self, counts: Mapping[str, int], profile: Mapping[str, object] | None = None) -> None:
         """Do nothing: a stream has no record."""
 
     def unanswered(self, row: Request | BadRequest) -> bool:
-        """Always: what went down a pipe is gone."""
+        """Always true: a stream has no earlier rows."""
         return True
 
     def lacks(self, row_id: Id) -> bool:
-        """Always: what went down a pipe is gone."""
+        """Always true: a stream has no earlier rows."""
         return True
 
     def write(self, prediction: Prediction) -> None:
         """Write one row.
 
         Raises:
-            DeeplayerError: the system refuses.
-            BrokenPipeError: whoever read it is gone.
+            DeeplayerError: writing fails.
+            BrokenPipeError: the reader has closed the pipe.
         """
         rest = memoryview(prediction.to_json())
         with writing(self.name):

@@ -1,4 +1,4 @@
-"""Where requests come from."""
+"""Sources of requests: JSON lines, pipes and images."""
 
 from deeplayer_cli.sources.arriving import ArrivingRows
 from deeplayer_cli.sources.grouping import by_image

@@ -22,7 +22,7 @@ class PipeLines:
     """Reads lines as they arrive.
 
     Args:
-        stream: with a file descriptor that nobody else reads.
+        stream: has a file descriptor, which nothing else may read.
     """
 
     def __init__(self, stream: IO[bytes]) -> None:
@@ -31,7 +31,7 @@ class PipeLines:
         self._ended = False
 
     def readline(self, limit: int) -> bytes:
-        """The next line with its newline, or at most ``limit`` bytes of it; empty at the end."""
+        """Return the next line with its newline, or at most ``limit`` bytes of it; empty at the end."""
         searched = 0
         while (newline := self._held.find(b"\n", searched, limit)) < 0 and len(self._held) < limit and not self._ended:
             searched = len(self._held)
@@ -42,45 +42,45 @@ class PipeLines:
         return line
 
     def _read(self) -> None:
-        select.select([self._descriptor], [], [])  # a descriptor that is non-blocking would not wait by itself
+        select.select([self._descriptor], [], [])  # reading a non-blocking descriptor does not wait
         chunk = os.read(self._descriptor, _CHUNK)
         self._held += chunk
         self._ended = not chunk
 
 
 class ArrivingRows(Iterator[T]):
-    """Items that one thread takes from a source that may pause, and whether the next of them is there.
+    """Iterates over a source that may pause; a thread reads ahead, so `ready` knows whether an item has come.
 
-    At most a few items are held: a source that is faster than its reader waits.
+    The thread reads at most a few items ahead: a source that is faster than its reader waits.
 
     Args:
-        items: read by the thread, one after the other; what they raise is raised here.
+        items: the source; the thread reads it in order. Its exceptions are raised by ``next``.
     """
 
     def __init__(self, items: Iterable[T]) -> None:
         self._items = items
         self._queue: Queue[T | BaseException] = Queue(_HELD)
-        self._next: list[T | BaseException] = []  # at most one, taken from the queue and not yet handed on
+        self._next: list[T | BaseException] = []  # at most one, taken from the queue and not yet returned
         self._closed = Event()
         # A daemon: a source that never ends must not keep the process alive.
         Thread(target=self._fill, name="deeplayer-rows", daemon=True).start()
 
     def __next__(self) -> T:
-        """The next item, waited for."""
+        """Wait for the next item, and return it."""
         while not self.wait(None):
             pass
         item = self._next[0]
-        if isinstance(item, BaseException):  # the end, or an error: it stays, so that it comes again
+        if isinstance(item, BaseException):  # the end, or an error: it stays, and is raised again
             raise item
         self._next.clear()
         return item
 
     def ready(self) -> bool:
-        """Whether an item, or the end, is there."""
+        """Whether the next item, or the end, has come."""
         return self.wait(0)
 
     def wait(self, seconds: float | None) -> bool:
-        """Wait for an item or the end, at most so many seconds; returns whether it is there."""
+        """Wait for the next item or the end, at most ``seconds`` (None: for ever); return whether it has come."""
         if not self._next:
             try:
                 self._next.append(self._queue.get(timeout=seconds) if seconds != 0 else self._queue.get_nowait())

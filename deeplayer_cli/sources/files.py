@@ -1,4 +1,4 @@
-"""What every source needs to say about its files."""
+"""File names as text."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ if TYPE_CHECKING:
 
 
 def in_text(path: PurePath | str) -> str:
-    r"""A path as text that JSON can hold: bytes of its name that are not UTF-8 become ``\x..``."""
+    r"""Return a path as text that JSON can contain: bytes of its name that are not UTF-8 become ``\x..``."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -1,4 +1,4 @@
-"""Rows of one image, taken together."""
+"""Groups of rows about one image."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _Item = TypeVar("_Item")
 
 
 def by_image(items: Iterable[_Item], request_of: Callable[[_Item], Request | BadRequest]) -> Iterator[list[_Item]]:
-    """Lists of neighbouring items about one image; a bad request joins those before it.
+    """Yield lists of neighbouring items about one image; a bad request joins the list before it.
 
     Args:
-        items: in order.
-        request_of: finds an item's request.
+        items: in the order of their source.
+        request_of: returns the request of an item.
 
     Raises:
-        DeeplayerError: an image comes again after others.
+        DeeplayerError: an image occurs again after other images.
     """
     group: list[_Item] = []
     path, seen = None, Ids()
@@ -35,8 +35,8 @@ def by_image(items: Iterable[_Item], request_of: Callable[[_Item], Request | Bad
             group, path = [], request.path
             if not seen.add(in_text(path)):
                 raise DeeplayerError(
-                    f"{request.where}: {request.image} came up before, and other images since: --share union takes "
-                    "all rows of an image together, so sort them by image"
+                    f"{request.where}: the rows about {request.image} do not follow each other: --share union answers "
+                    "all rows of an image together, so sort the rows by image"
                 )
         group.append(item)
     if group:

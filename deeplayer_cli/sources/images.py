@@ -1,4 +1,4 @@
-"""Requests from images themselves: every image is asked the same expressions, or those in the text file beside it."""
+"""Requests from image files: every image gets the same expressions, or those in the text file beside it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LABELLED = re.compile(r"([\w.-]+)=(.+)", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """What to find in every image, and the class it stands for, if any."""
+    """What to find in every image, and the label of its class, if it has one."""
 
     text: str
     label: str | None = None
@@ -31,7 +31,7 @@ def parse_expression(argument: str) -> Expression:
     """Read ``the dog`` or ``label=the dog``; a label is letters, digits, ``_``, ``-`` and ``.``.
 
     Raises:
-        DeeplayerError: there is nothing to find.
+        DeeplayerError: the text is empty.
     """
     labelled = _LABELLED.fullmatch(argument)
     expression = Expression(labelled[2], labelled[1]) if labelled else Expression(argument)
@@ -46,8 +46,8 @@ class Images:
 
     Attributes:
         root: the image or the folder.
-        expressions: asked of every image; without any, ``photo.jpg`` is asked the lines of ``photo.txt``.
-        prefix: what stands before an image's relative path in ids and messages.
+        expressions: the expressions of every image; if empty, ``photo.jpg`` gets the lines of ``photo.txt``.
+        prefix: the text before an image's relative path in ids and messages.
     """
 
     root: Path
@@ -55,17 +55,17 @@ class Images:
     prefix: str = ""
 
     def rows(self) -> Iterator[Request | BadRequest]:
-        """One row for each image and expression; an image without any expression is one bad row."""
+        """Yield one row for each image and expression; an image without any expression is one bad row."""
         for path in self.files():
             yield from self._rows_of(path)
 
     @property
     def repeatable(self) -> bool:
-        """Always."""
+        """Always true: image files can be read again."""
         return True
 
     def files(self) -> Iterator[Path]:
-        """The images; hidden files and folders are left out, and links to folders not followed."""
+        """Yield the paths of the images, without hidden files and folders; links to folders are not followed."""
         if not self.root.is_dir():
             yield self.root
             return
@@ -92,19 +92,19 @@ class Images:
 
 
 def _read_expressions(path: Path) -> list[Expression]:
-    """The lines of the text file beside an image."""
+    """Read the expressions in the text file beside an image, one per line."""
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError as error:
-        raise RowError("no_expression", f"nothing to find: there is no {in_text(path)} beside the image") from error
+        raise RowError("no_expression", f"the image has no expressions: {in_text(path)} does not exist") from error
     except (OSError, UnicodeDecodeError) as error:
         raise RowError("no_expression", f"{in_text(path)} cannot be read: {error}") from error
     expressions = [Expression(line.strip()) for line in lines if line.strip()]
     if not expressions:
-        raise RowError("no_expression", f"nothing to find: {in_text(path)} is empty")
+        raise RowError("no_expression", f"the image has no expressions: {in_text(path)} is empty")
     return expressions
 
 
 def _refuse(error: OSError) -> None:
-    """A subfolder that cannot be listed must not vanish silently, as ``os.walk`` would have it."""
+    """Raise for a subfolder that cannot be listed; ``os.walk`` would skip it silently."""
     raise DeeplayerError(f"{in_text(error.filename)} cannot be read: {error.strerror}") from error

@@ -24,11 +24,11 @@ _Line = tuple[int, bytes]
 
 @dataclass(frozen=True, slots=True)
 class JsonLines:
-    """A JSONL file, or a pipe that has a name.
+    """A JSONL file, or a named pipe.
 
     Attributes:
         path: the file.
-        name: what ids and messages call it; a row without an id is ``NAME:LINE``.
+        name: its name in ids and messages; a row without an id gets the id ``NAME:LINE``.
         image_root: the folder that relative image paths start from.
         confined: refuse images outside of ``image_root``.
     """
@@ -39,7 +39,7 @@ class JsonLines:
     confined: bool = False
 
     def rows(self) -> Iterator[Request | BadRequest]:
-        """Stream the file's rows; a pipe's as they arrive."""
+        """Yield the rows of the file; the rows of a pipe come as they arrive."""
         with reading(self.name), self.path.open("rb") as stream:
             for number, line in _rows_in(stream if self.repeatable else PipeLines(stream)):
                 place = f"{self.name}:{number}"
@@ -47,13 +47,13 @@ class JsonLines:
 
     @property
     def repeatable(self) -> bool:
-        """Whether it is a file, not a pipe."""
+        """Whether the rows can be read again: true for a file, false for a pipe."""
         return self.path.is_file()
 
 
 @dataclass(frozen=True, slots=True)
 class Stdin:
-    """JSON lines from stdin; a row without an id is called by its line number.
+    """JSON lines from stdin; a row without an id gets its line number as id.
 
     Attributes:
         image_root: the folder that relative image paths start from.
@@ -64,7 +64,7 @@ class Stdin:
     confined: bool = False
 
     def rows(self) -> Iterator[Request | BadRequest]:
-        """Stream the rows as they arrive."""
+        """Yield the rows as they arrive."""
         if sys.stdin is None:
             raise DeeplayerError("stdin is closed: pipe JSON lines into it, or name a file")
         with reading("stdin"):
@@ -73,7 +73,7 @@ class Stdin:
 
     @property
     def repeatable(self) -> bool:
-        """Never: even where stdin is a file, it is read on from where it stands."""
+        """Always false: even if stdin is a file, reading continues from the current position."""
         return False
 
 
@@ -82,12 +82,12 @@ class _Lines(Protocol):
 
 
 def _rows_in(lines: _Lines) -> Iterator[_Line]:
-    """The lines that are not blank."""
+    """Return the lines that are not blank."""
     return (numbered for numbered in _numbered_lines(lines) if numbered[1].strip())
 
 
 def _numbered_lines(stream: _Lines) -> Iterator[_Line]:
-    """All lines, with their numbers from 1; of an over-long line only the beginning is held."""
+    """Yield all lines with their numbers from 1; only the beginning of a line that is too long."""
     for number in count(1):
         line = stream.readline(_LONGEST_LINE)
         if not line:

@@ -1,4 +1,4 @@
-"""From what is named on the command line to rows."""
+"""Open the sources that the command line names."""
 
 from __future__ import annotations
 
@@ -25,23 +25,24 @@ STDIN = "-"
 
 
 class Source(Protocol):
-    """Something that requests come from."""
+    """A source of requests."""
 
     @property
     def repeatable(self) -> bool:
         """Whether it can be read more than once; a pipe cannot."""
 
     def rows(self) -> Iterator[Request | BadRequest]:
-        """Stream the rows, in the source's order."""
+        """Yield the rows, in the source's order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """The rows of some sources, or of them a shard, or the first few.
+    """The rows of some sources: all of them, a shard, or the first rows.
 
     Attributes:
         sources: read one after the other.
-        share: index and count: of every ``count`` rows the one at ``index``; all shards together are the whole.
+        share: the shard (index, count): of every ``count`` rows, the one at ``index``. All shards together have all
+            rows.
         limit: the most rows to take, counted within the shard.
     """
 
@@ -50,16 +51,16 @@ class Requests:
     limit: int | None = None
 
     def __iter__(self) -> Iterator[Request | BadRequest]:
-        """The rows, from the first on."""
+        """Iterate over the rows, from the first on."""
         index, of = self.share
         every = chain.from_iterable(source.rows() for source in self.sources)
-        # One behind the last row, so that nothing is waited for once that is there.
+        # One behind the last row, so that a pipe is not read after that row.
         stop = None if self.limit is None else min(sys.maxsize, index + (self.limit - 1) * of + 1)
         return islice(every, index, stop, of)
 
     @property
     def repeatable(self) -> bool:
-        """Whether they can be read more than once."""
+        """Whether the rows can be read more than once."""
         return all(source.repeatable for source in self.sources)
 
 
@@ -72,36 +73,38 @@ def open_source(
     share: tuple[int, int] = (0, 1),
     limit: int | None = None,
 ) -> Requests:
-    """The rows of all sources, in the order given; reading them holds one row at a time.
+    """Open sources as the rows of all of them, in the order given; the rows are streamed.
 
     A source is a ``.jsonl`` file, ``-`` for stdin, an image, or a folder: its ``.jsonl`` files if it has any and no
-    expressions are given, otherwise its images. All sources are looked at before the first row is read.
+    expressions are given, otherwise its images. All sources are checked before the first row is read.
 
     Args:
         sources: paths, or ``-``.
-        expressions: what to find in every image of a folder.
+        expressions: what to find in every image.
         image_root: the folder that relative image paths in JSON lines start from, instead of the file's own folder
             (for stdin: instead of the working directory).
-        confined: an image that lies outside of ``image_root`` is a bad row; without ``image_root`` it means nothing.
+        confined: an image outside of ``image_root`` is a bad row; without ``image_root``, this has no effect.
         share: see ``Requests``.
         limit: see ``Requests``.
 
     Raises:
-        DeeplayerError: a source is missing, unreadable, given twice or nothing to ask; the sentence says which.
+        DeeplayerError: a source is missing, unreadable, given twice or without requests; the message names it.
     """
     confined = confined and image_root is not None
     return Requests(_resolve(sources, expressions, image_root, confined=confined), share, limit)
 
 
 def parse_shard(argument: str) -> tuple[int, int]:
-    """Read ``i/n``, shard i of n, as index and count.
+    """Read ``i/n``, shard i of n, as (index, count).
 
     Raises:
-        DeeplayerError: it is something else, or ``0 <= i < n`` does not hold.
+        DeeplayerError: the argument is not ``i/n`` with ``0 <= i < n``.
     """
     numbers = re.fullmatch(r"(\d{1,9})/(\d{1,9})", argument, re.ASCII)
     if numbers is None or int(numbers[1]) >= int(numbers[2]):
-        raise DeeplayerError(f"a shard is i/n with 0 <= i < n, such as 0/4 for the first of four, not {argument!r}")
+        raise DeeplayerError(
+            f"--shard must be i/n with 0 <= i < n, such as 0/4 for the first of four, not {argument!r}"
+        )
     return int(numbers[1]), int(numbers[2])
 
 
@@ -135,7 +138,7 @@ def _resolve(
 
 
 def _expand(source: str, expressions: Sequence[Expression]) -> list[str]:
-    """A source as the file or folder that is read: a folder of JSON lines becomes its files."""
+    """Return the files or folders of a source that are read: a folder of JSON lines becomes its files."""
     path = Path(source)
     if source != STDIN and not path.exists():
         raise DeeplayerError(f"{source} does not exist: give a .jsonl file, an image, a folder, or - for stdin")
@@ -149,10 +152,10 @@ def _expand(source: str, expressions: Sequence[Expression]) -> list[str]:
             _check_images(source, expressions)
         return [str(file) for file in files] or [source]
     if expressions:
-        raise DeeplayerError(f"rows from {source} bring their own expressions: give expressions with images only")
+        raise DeeplayerError(f"the rows of {source} have their own expressions: give -e with images only")
     if path.is_file() and path.suffix.lower() not in (".jsonl", ".ndjson"):
         raise DeeplayerError(
-            f"{source} is neither .jsonl nor an image; JSON lines under another name can come by stdin"
+            f"{source} is neither .jsonl nor an image: rename it to .jsonl, or give its JSON lines on stdin"
         )
     return [source]
 
@@ -162,13 +165,13 @@ def _holds_images(source: str) -> bool:
 
 
 def _check_images(source: str, expressions: Sequence[Expression]) -> None:
-    """Refuse a folder without images, and images without anything to find in any of them."""
+    """Refuse a folder without images, and images of which none has an expression."""
     images = Images(Path(source), expressions)
     if next(images.files(), None) is None:
-        raise DeeplayerError(f"{source} holds neither .jsonl files nor images")
+        raise DeeplayerError(f"{source} contains neither .jsonl files nor images")
     if not expressions and not any(path.with_suffix(".txt").exists() for path in images.files()):
         raise DeeplayerError(
-            f'nothing to find in {source}: give -e "the dog", or a .txt file beside each image, an expression a line'
+            f'no expressions for {source}: give -e "the dog", or a .txt beside each image with one expression per line'
         )
 
 
@@ -176,4 +179,6 @@ def _check_expressions(expressions: Sequence[Expression]) -> None:
     names = Counter(expression.label or str(number) for number, expression in enumerate(expressions, start=1))
     twice = [name for name, times in names.items() if times > 1]
     if twice:
-        raise DeeplayerError(f"two expressions are called {twice[0]!r}: their rows would have the same ids")
+        raise DeeplayerError(
+            f"two expressions are called {twice[0]!r}: give them different labels, so that ids are unique"
+        )

@@ -1,4 +1,4 @@
-"""Ids are unique: seen to before any work where rows can be read twice, row by row where they cannot."""
+"""Check that ids are unique: before any work if the rows can be read twice, row by row otherwise."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 def count_rows(
     rows: Iterable[Request | BadRequest], wanted: Callable[[Request | BadRequest], bool] = lambda row: True
 ) -> tuple[int, int]:
-    """How many rows there are, and how many of them are ``wanted``; takes 8 bytes a row.
+    """Count all rows, and those for which ``wanted`` is true; this takes 8 bytes of memory per row.
 
     Args:
         rows: can be read again.
-        wanted: asked about each row once.
+        wanted: called once for each row.
 
     Raises:
-        DeeplayerError: an id comes twice; names both places.
+        DeeplayerError: an id occurs twice; the message names both places.
     """
     ids, n_wanted = array("Q"), 0
     for row in rows:
@@ -40,13 +40,13 @@ def count_rows(
 
 
 def fail_repeated(rows: Iterable[Request | BadRequest]) -> Iterator[Request | BadRequest]:
-    """Pass rows on as they come; one whose id came before becomes a row that cannot be asked, called by its place."""
+    """Pass rows on as they come; a row whose id occurred before becomes a bad row with its place as id."""
     seen = Ids()
     for row in rows:
         if seen.add(row.id):
             yield row
         else:
-            error = RowError("duplicate_id", f"{row.where}: id {row.id!r} came before: ids must be unique")
+            error = RowError("duplicate_id", f"{row.where}: id {row.id!r} occurred before: ids must be unique")
             yield BadRequest(row.where, row.image, row.expression, row.gold, row.meta, row.where, error)
 
 

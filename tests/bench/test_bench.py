@@ -90,7 +90,7 @@ def test_command_line():
     assert told["model"] == "demo" and told["rounds"] == 1
     assert "transformers" in run(*arguments).stdout.decode()
     refused = run("bench", "prefill", "--model", "demo", "--tiles", "many")
-    assert "--tiles is numbers separated by commas, not 'many'" in refusal(refused)
+    assert "--tiles must be numbers separated by commas, not 'many'" in refusal(refused)
 
 
 def test_roofline_of_the_8b():

@@ -88,7 +88,7 @@ def test_no_weights(folder: Path) -> None:
 
 def test_pickles_are_refused(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    assert_refused(folder, "only as a pickle, which can run code")
+    assert_refused(folder, "only as a pickle, and a pickle can run code")
 
 
 @pytest.mark.parametrize("name", ["../model.safetensors", "/etc/passwd", "sub/model.safetensors"])
@@ -105,7 +105,7 @@ def test_an_index_of_something_else(folder: Path, weight_map: object) -> None:
 
 def test_an_index_that_promises_too_much(folder: Path) -> None:
     tiny.write_json(folder / INDEX, {"weight_map": {"not.there": "model.safetensors"}})
-    assert_refused(folder, r"promises 'not\.there', which no file holds")
+    assert_refused(folder, r"lists 'not\.there', but no file holds it")
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_an_index_that_promises_too_much(folder: Path) -> None:
     [
         (b"{", "is not valid JSON"),
         (b"[" * 100_000, "is not valid JSON"),
-        (b"[]", "holds a JSON list where an object belongs"),
+        (b"[]", "holds a JSON list, but must hold an object"),
         (b"\xff", "cannot read .*config.json"),
         (None, "cannot read .*config.json"),
     ],
@@ -160,7 +160,7 @@ def test_a_header_that_lies(folder: Path, header: bytes) -> None:
     [
         ("hidden_size", 2**40, "does not describe an InternVL model"),
         ("hidden_size", -4, "does not describe an InternVL model"),
-        ("num_hidden_layers", 10**7, "promises 10,000,000 layers"),
+        ("num_hidden_layers", 10**7, "gives the model 10,000,000 layers"),
         ("vocab_size", 10**13, "GiB are free"),
     ],
 )

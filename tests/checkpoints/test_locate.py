@@ -70,7 +70,9 @@ def test_a_revision_of_a_folder(tmp_path: Path) -> None:
     "name", ["./nowhere", "/no/where", "InternVL2_5-8B", "a/b/c", "", "~/nowhere", "~nobody-here/x", "x" * 5000]
 )
 def test_nothing_of_that_name(name: str) -> None:
-    with pytest.raises(DeeplayerError, match="is no folder and no Hugging Face name: use a folder, OWNER/NAME, demo"):
+    with pytest.raises(
+        DeeplayerError, match="is neither a folder nor a Hugging Face name: use a folder, OWNER/NAME, demo"
+    ):
         locate(name, None)
 
 

@@ -121,11 +121,11 @@ def test_processor_in_one_file(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("template", "sentence"),
     [
-        ("{{ messages[0].content[1].text }}", "cannot ask a grounding question .*needs one <IMG_CONTEXT>"),
-        (tiny.HF_TEMPLATE * 2, "cannot ask a grounding question"),
-        ("{{ raise_exception('no system role') }}", r"cannot ask a grounding question \(no system role\)"),
-        ("{% if %}", "cannot ask a grounding question"),
-        ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "cannot ask a grounding question .*unsafe"),
+        ("{{ messages[0].content[1].text }}", "does not give a grounding prompt .*needs one <IMG_CONTEXT>"),
+        (tiny.HF_TEMPLATE * 2, "does not give a grounding prompt"),
+        ("{{ raise_exception('no system role') }}", r"does not give a grounding prompt \(no system role\)"),
+        ("{% if %}", "does not give a grounding prompt"),
+        ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "does not give a grounding prompt .*unsafe"),
     ],
 )
 def test_templates_that_fail(folder: Path, template: str, sentence: str) -> None:
@@ -137,19 +137,19 @@ def test_templates_that_fail(folder: Path, template: str, sentence: str) -> None
 @pytest.mark.parametrize(
     ("file", "changes", "sentence"),
     [
-        ("config.json", {"text_config.model_type": "qwen3"}, "language model 'qwen3'; supported are llama, qwen2"),
+        ("config.json", {"text_config.model_type": "qwen3"}, "the language model must be llama or qwen2, not 'qwen3'"),
         ("config.json", {"text_config": None}, "config.json has no 'text_config'"),
         ("config.json", {"text_config.use_sliding_window": True}, "sliding-window attention is not supported"),
-        ("config.json", {"image_seq_length": 256}, "image_seq_length 256"),
-        ("config.json", {"image_token_id": 4}, "image_token_id 4 is not the tokenizer's <IMG_CONTEXT>"),
-        ("config.json", {"grounding_layer": 2}, "grounding_layer 2 of 2 layers"),
-        ("config.json", {"grounding_layer": "1"}, "grounding_layer '1' of 2 layers"),
+        ("config.json", {"image_seq_length": 256}, "image_seq_length is 256, but a tile has 4 visual tokens"),
+        ("config.json", {"image_token_id": 4}, "image_token_id 4 is not the tokenizer's id of <IMG_CONTEXT>"),
+        ("config.json", {"grounding_layer": 2}, "grounding_layer 2 is not an integer from 1 to 1"),
+        ("config.json", {"grounding_layer": "1"}, "grounding_layer '1' is not an integer from 1 to 1"),
         ("config.json", {"vision_config.hidden_size": "x"}, "does not describe an InternVL model"),
         ("preprocessor_config.json", {"image_mean": [0.5, 0.5, 0.5]}, r"has image_mean \(0\.5, 0\.5, 0\.5\)"),
         ("preprocessor_config.json", {"size": {"height": 28, "width": 56}}, "size 56x28"),
-        ("preprocessor_config.json", {"size": {"height": 56, "width": 56}}, "tiles of 56 pixels"),
-        ("preprocessor_config.json", {"max_patches": "many"}, "does not say size, max_patches"),
-        ("preprocessor_config.json", {"image_std": None}, "does not say size, max_patches"),
+        ("preprocessor_config.json", {"size": {"height": 56, "width": 56}}, "but a tile has 56 pixels"),
+        ("preprocessor_config.json", {"max_patches": "many"}, "does not have a valid size, max_patches"),
+        ("preprocessor_config.json", {"image_std": None}, "does not have a valid size, max_patches"),
     ],
 )
 def test_refused_configs(folder: Path, file: str, changes: dict[str, Any], sentence: str) -> None:

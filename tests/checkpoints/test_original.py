@@ -135,8 +135,8 @@ def shard(folder: Path) -> None:
         ({"llm_config.bias": True}, "an InternLM2 with biases is not supported"),
         ({"force_image_size": 56}, "force_image_size 56 differs from the vision model's 28"),
         ({"llm_config.architectures": []}, "config.json does not describe an InternVL model"),
-        ({"model_type": []}, r"config.json is of a \[\] model: only InternVL"),
-        ({"model_type": "llava"}, "config.json is of a 'llava' model: only InternVL"),
+        ({"model_type": []}, r"config.json has model_type \[\]: only InternVL"),
+        ({"model_type": "llava"}, "config.json has model_type 'llava': only InternVL"),
     ],
 )
 def test_refused_configs(tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:

@@ -174,7 +174,7 @@ def test_a_union_is_asked_whole_also_on_resuming(images, model, tmp_path):
     assert output.read_bytes() == whole
     assert "union was true and is now false" in refusal(run(*arguments[:-4], "-o", output, "--resume"))
     rows.write_bytes(b"".join(lines[::2] + lines[1::2]))
-    assert "sort them by image" in refusal(run(*arguments, "--overwrite"))
+    assert "sort the rows by image" in refusal(run(*arguments, "--overwrite"))
     assert output.read_bytes() == whole
     assert "--shard and --limit" in refusal(run(*arguments, "--limit", 3))
 
@@ -268,7 +268,7 @@ def test_wrong_settings_are_one_sentence(images, model, arguments, named):
 
 def test_wrong_sources_are_one_sentence(images, model, tmp_path):
     assert "nothing.jsonl does not exist" in refusal(run("ground", tmp_path / "nothing.jsonl", "--model", model))
-    assert "nothing to find" in refusal(run("ground", images, "--model", model))
+    assert "no expressions for" in refusal(run("ground", images, "--model", model))
 
 
 @pytest.fixture

@@ -128,7 +128,7 @@ def test_a_signal_ends_it_in_good_order(tmp_path):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert said.splitlines()[-1].endswith(f"stopped: the same command goes on with what {tmp_path} holds")
+    assert said.splitlines()[-1].endswith(f"stopped: the same command continues with the rows in {tmp_path}")
     paths = list(tmp_path.glob("*.jsonl"))
     assert len(paths) == 2 and all(0 < len(path.read_bytes().splitlines()) < 96 for path in paths)
     again = compared(*COMPARE, "--methods", "fastv", "--results", tmp_path, "--limit", "12")
@@ -141,16 +141,16 @@ def test_a_signal_ends_it_in_good_order(tmp_path):
         ([*COMPARE, "--keep", "x"], "'x'"),
         ([*COMPARE, "--methods", "fastv@tiles=2"], "layer=K or max-tiles=N, not 'tiles=2'"),
         ([*COMPARE, "--methods", "fastv@layer=9"], "--layer 9 is out of range"),
-        ([*COMPARE, "--reference", "fastv"], "--reference fastv is none of the lines: none, deep-layer, random"),
-        ([*COMPARE, "--keep", "0.1,0.2", "--reference", "random"], "more than one line (random, random)"),
+        ([*COMPARE, "--reference", "fastv"], "--reference fastv is not one of the lines: none, deep-layer, random"),
+        ([*COMPARE, "--keep", "0.1,0.2", "--reference", "random"], "names several lines (random, random)"),
         ([*COMPARE, "--methods", "none@max-tiles=1", "--match", "mean-keep"], "none@max-tiles=1 prunes nothing"),
-        ([*COMPARE, "--results", Path(SAMPLES).parent], "sample_data holds the requests"),
+        ([*COMPARE, "--results", Path(SAMPLES).parent], "sample_data contains the requests"),
         ([*COMPARE, "--methods", "d2pruner"], "method d2pruner needs --prior FILE"),
         ([*COMPARE, "--csv", "no/lines.csv"], "there is no folder no"),
         ([*COMPARE, "--from", "."], "give one of the two"),
         (["compare"], "give one of the two"),
-        (["compare", "--from", ".", "--limit", "2"], "--limit says how to run, and --from runs nothing"),
-        (["compare", "--from", "."], "holds no prediction files"),
+        (["compare", "--from", ".", "--limit", "2"], "--limit applies to a run, and --from runs nothing"),
+        (["compare", "--from", "."], "has no prediction files"),
     ],
 )
 def test_what_is_refused(arguments, reason, tmp_path, monkeypatch):

@@ -15,7 +15,8 @@ from deeplayer_cli.commands import demo
 from deeplayer_cli.demo import scenes
 from deeplayer_cli.demo.answers import Form
 from deeplayer_cli.demo.export import export
-from deeplayer_cli.demo.train import TILING, Recipe, Run
+from deeplayer_cli.demo.recipe import Recipe
+from deeplayer_cli.demo.run import TILING, Run
 from tests.demo.test_training import TINY
 
 if TYPE_CHECKING:

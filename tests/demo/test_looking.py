@@ -55,4 +55,4 @@ def test_the_shipped_model_names_the_layer_where_it_looks() -> None:
 def test_the_command_tells_every_layer_but_the_last() -> None:
     told = CliRunner().invoke(app, ["demo", "look", "--count", "2"])
     assert told.exit_code == 0, told.output
-    assert "attention without aim" in told.output and "│ 7 " in told.output
+    assert "evenly spread attention would give" in told.output and "│ 7 " in told.output

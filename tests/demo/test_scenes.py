@@ -13,8 +13,8 @@ from PIL import Image, ImageChops, ImageStat
 
 from deeplayer_cli.demo import scenes
 from deeplayer_cli.demo.expressions import KINDS, WORDS
+from deeplayer_cli.demo.run import TILING
 from deeplayer_cli.demo.shapes import COLOURS, SHAPES, SIZES, Thing, draw
-from deeplayer_cli.demo.train import TILING
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.models.internvl.tiling import count_tiles
 from tests.demo import photographs

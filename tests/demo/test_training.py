@@ -11,7 +11,9 @@ from deeplayer_cli.demo import packed, tokenizer
 from deeplayer_cli.demo.answers import Form
 from deeplayer_cli.demo.model import DemoSize, build
 from deeplayer_cli.demo.optimise import orthogonalise
-from deeplayer_cli.demo.train import CHECKPOINT, LOG, Recipe, Run, judge, train
+from deeplayer_cli.demo.recipe import Recipe
+from deeplayer_cli.demo.run import CHECKPOINT, Run
+from deeplayer_cli.demo.train import LOG, judge, train
 from deeplayer_cli.errors import DeeplayerError
 
 if TYPE_CHECKING:
@@ -120,9 +122,9 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(DeeplayerError, match=f"no {CHECKPOINT}: there is nothing to resume"):
         train(tmp_path, TINY, resume=True)
     Run(TINY, tmp_path).save()
-    with pytest.raises(DeeplayerError, match="holds a run already: continue it with --resume"):
+    with pytest.raises(DeeplayerError, match="already holds a run: continue it with --resume"):
         train(tmp_path, TINY)
-    with pytest.raises(DeeplayerError, match="is of another recipe"):
+    with pytest.raises(DeeplayerError, match="has another recipe"):
         train(tmp_path, replace(TINY, seed=1), resume=True)
     with pytest.raises(DeeplayerError, match="choose another --seed"):
         Run(replace(TINY, seed=10), tmp_path).advance()

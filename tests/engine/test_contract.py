@@ -226,14 +226,17 @@ def test_only_what_is_asked_for_is_there(checkpoint, tiles, need):  # noqa: F811
         (Entry("", "", lambda _: object()), "must be subclasses of deeplayer_cli.pruning.Scorer and Selector"),
         (
             Entry("", "", last_scores, type("Odd", (TopK,), {"needs": frozenset({"mood"})})()),
-            "needs mood, and there is",
+            "needs mood; known inputs: ",
         ),
         (Entry("", "", last_scores, type("Odd", (TopK,), {"merges": True})()), "its `needs` must name features"),
         (
             Entry("", "", drops=(Drop(last_scores, FewestWithMass(0.5), layer=2), Drop(last_scores, layer=4))),
-            "is for the last drop",
+            "only the last drop may be adaptive",
         ),
-        (Entry("", "", last_scores, FewestWithMass(0.5), renumbers=True), "that keeps position ids"),
+        (
+            Entry("", "", last_scores, FewestWithMass(0.5), renumbers=True),
+            "only if the method does not renumber position ids",
+        ),
     ],
 )
 def test_what_no_engine_could_run_is_refused(entry, reason):

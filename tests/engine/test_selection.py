@@ -76,7 +76,7 @@ def first(batch, n_keep):
         (torch.zeros, Fixed(lambda b, k: first(b, k - 1)), r"indices of shape \(2, 4\), not int64 \(2, 5\)"),
         (torch.zeros, Fixed(lambda b, k: first(b, k).float()), "torch.float32 indices"),
         (torch.zeros, Fixed(lambda b, k: Selection(first(b, k), torch.full((b,), k))), "counts that are not between"),
-        (torch.zeros, Fixed(first, adaptive=True), "none where they were due"),
+        (torch.zeros, Fixed(first, adaptive=True), "or do not match its `adaptive`"),
         (
             torch.zeros,
             Fixed(lambda b, k: Selection(first(b, k), torch.full((b,), k + 1)), adaptive=True),
@@ -85,9 +85,9 @@ def first(batch, n_keep):
         (
             torch.zeros,
             Fixed(lambda b, k: Selection(first(b, k), features=torch.zeros(b, k, 3))),
-            "features where none were due",
+            "features that do not match its `merges`",
         ),
-        (torch.zeros, Fixed(first, merges=True), "or none where they were"),
+        (torch.zeros, Fixed(first, merges=True), "features that do not match its `merges`"),
     ],
 )
 def test_what_a_method_returns_is_checked(scores, selector, reason):

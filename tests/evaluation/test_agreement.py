@@ -25,5 +25,5 @@ def test_a_file_and_its_record(tmp_path: Path) -> None:
     RECORD.save(path)
     path.write_bytes(ROW.to_json() + replace(ROW, id=2, method="random", status="error").to_json())
     changed, mixed = disagreements(path)
-    assert "1 rows, 0 ok, 1 no_box, 0 error; it has 2 rows, 0 ok, 1 no_box, 1 error" in changed
+    assert "1 rows, 0 ok, 1 no_box, 0 error; the file has 2 rows, 0 ok, 1 no_box, 1 error" in changed
     assert "method random" in mixed

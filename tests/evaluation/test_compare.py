@@ -132,7 +132,7 @@ def test_a_line_is_found_by_its_label_or_method(name: str, place: int) -> None:
     assert line_called(name, LABELS) == place
 
 
-@pytest.mark.parametrize(("name", "reason"), [("divprune", "none of the lines"), ("random", "more than one line")])
+@pytest.mark.parametrize(("name", "reason"), [("divprune", "not one of the lines"), ("random", "names several lines")])
 def test_a_line_that_is_not_one_line(name: str, reason: str) -> None:
     with pytest.raises(DeeplayerError, match=reason):
         line_called(name, LABELS)

@@ -44,7 +44,7 @@ def test_shards_of_one_run_are_joined(tmp_path, caplog):
     (run,) = read_runs([tmp_path / "a", tmp_path / "b"])
     assert run.ids == (1, 2, 3)
     assert run.cost is not None and (run.cost.rows, run.cost.gflops, run.cost.mean_keep) == (4, 3.0, 0.25)
-    assert "1 rows are answered differently" in caplog.text
+    assert "1 rows have different answers" in caplog.text
 
 
 def test_what_ground_wrote_has_no_cost(tmp_path):
@@ -55,14 +55,14 @@ def test_what_ground_wrote_has_no_cost(tmp_path):
 
 
 def test_what_cannot_be_compared(tmp_path):
-    with pytest.raises(DeeplayerError, match="holds no prediction files"):
+    with pytest.raises(DeeplayerError, match="has no prediction files"):
         read_runs([tmp_path])
     write(tmp_path, [1])
     write(tmp_path, [1], weights="v")
     with pytest.raises(DeeplayerError, match="cannot be compared: weights is"):
         read_runs([tmp_path])
     (tmp_path / "rows.jsonl").write_text("{}\n")
-    with pytest.raises(DeeplayerError, match="nobody knows its settings"):
+    with pytest.raises(DeeplayerError, match="with its settings is missing"):
         read_runs([tmp_path])
 
 

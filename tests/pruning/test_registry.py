@@ -59,7 +59,7 @@ def test_a_package_brings_a_method(package: Path) -> None:
     ("old", "new", "reason"),
     [
         ("key-norm", "random", "its name is taken"),
-        (":key_norm", ":KeyNorm", "no deeplayer_cli.pruning.Entry"),
+        (":key_norm", ":KeyNorm", "not a deeplayer_cli.pruning.Entry"),
         (":key_norm", ":nothing", "cannot be loaded"),
     ],
 )

@@ -107,7 +107,8 @@ def test_rows_of_an_image_keep_the_union(checkpoint, requests, batch_size):
 
 def test_a_union_needs_all_rows_of_an_image_and_one_drop(checkpoint, requests):
     shuffled = [requests[0], requests[3], requests[1]]
-    with pytest.raises(DeeplayerError, match=r"rows.jsonl:2: square.png came up before.* sort them by image"):
+    reason = r"rows.jsonl:2: the rows about square.png do not follow each other: .* sort the rows by image"
+    with pytest.raises(DeeplayerError, match=reason):
         ground(checkpoint, shuffled, share="union")
     with pytest.raises(DeeplayerError, match=r"method pyramiddrop drops in several steps, .* cannot --share a union"):
         ground(checkpoint, requests, share="union", method="pyramiddrop")

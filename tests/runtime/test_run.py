@@ -113,7 +113,7 @@ def test_too_many_failures_end_it(source, output):
         ({"mode": "new"}, "out.jsonl is not empty"),
         ({"mode": "resume", "grounder": Fake(name="other")}, 'method was "fake" and is now "other"'),
         ({"max_failures": "many"}, "'many'"),
-        ({"output": "SOURCE"}, "is an input as well"),
+        ({"output": "SOURCE"}, "is also an input: write to another file"),
     ],
 )
 def test_what_is_refused(source, output, change, reason):

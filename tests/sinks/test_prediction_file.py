@@ -58,7 +58,7 @@ def test_a_file_that_holds_something_is_kept(output: Path) -> None:
     with pytest.raises(DeeplayerError, match=r"out\.jsonl is not empty: --overwrite"):
         PredictionFile(output, RECORD, ResumeMode.NEW)
     assert output.read_bytes() == b"precious\n"
-    with pytest.raises(DeeplayerError, match=r"without out\.jsonl\.run\.json"):
+    with pytest.raises(DeeplayerError, match=r"cannot be resumed without out\.jsonl\.run\.json"):
         PredictionFile(output, RECORD, ResumeMode.RESUME)
     write_rows(output, ResumeMode.OVERWRITE)
     assert output.read_bytes() == WHOLE
@@ -102,7 +102,7 @@ def test_a_spoiled_line_in_the_middle_is_no_torn_tail(output: Path) -> None:
     lines = WHOLE.splitlines(keepends=True)
     spoiled = b"".join([*lines[:5], b"{}\n", *lines[5:]])
     output.write_bytes(spoiled)
-    with pytest.raises(DeeplayerError, match=r"out\.jsonl:6 is no prediction"):
+    with pytest.raises(DeeplayerError, match=r"out\.jsonl:6 is not a prediction"):
         PredictionFile(output, RECORD, ResumeMode.RESUME)
     assert output.read_bytes() == spoiled
 
@@ -110,7 +110,7 @@ def test_a_spoiled_line_in_the_middle_is_no_torn_tail(output: Path) -> None:
 def test_a_file_of_two_runs_is_refused(output: Path) -> None:
     RECORD.save(output)
     output.write_bytes(WHOLE + WHOLE)
-    with pytest.raises(DeeplayerError, match=r"'é.*' twice"):
+    with pytest.raises(DeeplayerError, match=r"contains id 'é.*' twice"):
         PredictionFile(output, RECORD, ResumeMode.RESUME)
 
 
@@ -125,7 +125,7 @@ def test_a_record_that_is_none(output: Path) -> None:
     write_rows(output)
     for content in (b"", b"[]", b'{"settings": 1}', b"\xff"):
         record_path(output).write_bytes(content)
-        with pytest.raises(DeeplayerError, match=r"run\.json is no record"):
+        with pytest.raises(DeeplayerError, match=r"run\.json is not the record of a run"):
             PredictionFile(output, RECORD, ResumeMode.RESUME)
 
 

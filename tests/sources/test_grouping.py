@@ -34,5 +34,6 @@ def test_a_folder_whose_name_is_not_text_is_a_folder(rows, tmp_path):
 
 
 def test_an_image_that_comes_back_is_refused(rows):
-    with pytest.raises(DeeplayerError, match=r"row 2: 0\.png came up before, .* sort them by image"):
+    reason = r"row 2: the rows about 0\.png do not follow each other: .* sort the rows by image"
+    with pytest.raises(DeeplayerError, match=reason):
         list(by_image([rows[0], rows[3], rows[2]], lambda row: row))

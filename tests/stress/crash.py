@@ -1,6 +1,7 @@
 """Kill 200 runs at random moments and resume each: ``python -m tests.stress.crash [COUNT] [SEED]``.
 
-Last run, of 2026-11-23: "seed 0: 200 runs killed, 98 of them with some rows written; every one resumed byte for byte".
+Output of the run of 2026-11-23: "seed 0: 200 runs killed, 98 of them with some rows written; every one resumed byte for
+byte".
 """
 
 from __future__ import annotations

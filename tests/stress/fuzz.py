@@ -1,8 +1,8 @@
-"""Coverage-guided fuzzing of what reads strangers' bytes: ``python -m tests.stress.fuzz [SECONDS] [SEED]``.
+"""Coverage-guided fuzzing of the readers of untrusted input: ``python -m tests.stress.fuzz [SECONDS] [SEED]``.
 
-Each target gets an equal share of the time. An input that reaches a line of the package that none reached before joins
-the corpus and is mutated further. A target may refuse an input in the ways it documents; anything else ends the script
-with the input that did it.
+All targets get the same time. An input that reaches a new line of the package is added to the corpus, and mutated
+further. A target may refuse an input with the errors that it documents. Any other error ends the script and prints the
+input.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 PACKAGE = str(Path(__file__).parents[2] / "deeplayer_cli")
-SLOW = 10.0  # seconds: a hang
+SLOW = 10.0  # seconds; an input that takes longer counts as a hang
 
 Target = tuple["Callable[[bytes], None]", list[bytes]]
 

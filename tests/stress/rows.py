@@ -1,7 +1,8 @@
-"""A million rows through an engine that does nothing: ``python -m tests.stress.rows [COUNT]``.
+"""Run a million rows through the engine of ``tests.noop``: ``python -m tests.stress.rows [COUNT]``.
 
-Prints rows per second of every tenth, and the peak memory. Last run, of 2026-11-23, on two shared cores: 1,000,000
-rows, 389,861,302 bytes, peak 73 MiB (54 for 50,000 rows; ids take 16 bytes a row), 7,200 to 8,500 rows/s throughout.
+It prints the peak memory, and the rows per second of each tenth of the rows. Results of 2026-11-23 on two shared cores:
+1,000,000 rows, 389,861,302 bytes, 7,200 to 8,500 rows/s in all tenths, peak 73 MiB (54 MiB for 50,000 rows; the ids
+take 16 bytes per row).
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from tests.commands.test_crash import noop, write_requests
 def main(count: int = 1_000_000) -> None:
     with TemporaryDirectory() as name:
         requests, output = write_requests(Path(name, "requests.jsonl"), count), Path(name, "out.jsonl")
-        size = count * 389  # about
+        size = count * 389  # approximately
         peak = Path(name, "peak")
         process = noop("ground", requests, "-o", output, NOOP_PEAK=peak)
         marks = []
         while process.poll() is None and len(marks) < 11:
-            if output.exists() and output.stat().st_size > size * len(marks) / 10:  # first row, a tenth, ...
+            if output.exists() and output.stat().st_size > size * len(marks) / 10:  # after the first row, a tenth, ...
                 marks.append(time.perf_counter())
             time.sleep(0.01)
         assert process.wait() == 0

@@ -1,8 +1,8 @@
-"""All that only InternVL does: its prompt, the form of its answers, its tiling, its vision tower.
+"""The code that is specific to InternVL: prompt, answer format, tiling and vision tower.
 
-prompt.py         the grounding question, cut where the engine cuts it
-answer_format.py  what an answer always holds, as drafts for the engine
-tiling.py         an image to square tiles
-vision.py         tiles to visual tokens
-model.py          transformers' classes
+prompt.py         the grounding prompt, in the pieces that the engine encodes
+answer_format.py  the known parts of an answer, as drafts for the engine
+tiling.py         cuts an image into square tiles
+vision.py         encodes tiles into visual tokens
+model.py          transformers' model classes
 """

@@ -1,4 +1,7 @@
-"""The form of InternVL's answers: ``<ref>expression</ref><box>[[x1, y1, x2, y2]]</box>``, all known but the numbers."""
+"""InternVL's answer format, ``<ref>expression</ref><box>[[x1, y1, x2, y2]]</box>``, as a draft.
+
+Only the four numbers are not known in advance.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,13 @@ class _Encoder(Protocol):
 
 @dataclass(frozen=True)
 class TemplateDraft:
-    """Guesses all but the numbers, see ``deeplayer_cli.engine.Draft``.
+    """Drafts all parts of an answer except the numbers. It implements ``deeplayer_cli.engine.Draft``.
 
     Attributes:
         opening: ids of ``<ref>``.
         middle: ids of ``</ref><box>[[``.
-        separator: ids of what stands between two numbers.
-        closing: ids of what follows the last one, the end of the answer included.
+        separator: ids of the text between two numbers.
+        closing: ids of the text after the last number, including the end of the answer.
     """
 
     opening: tuple[int, ...]
@@ -34,14 +37,22 @@ class TemplateDraft:
 
     @classmethod
     def from_tokenizer(cls, tokenizer: _Encoder) -> TemplateDraft:
-        """The template in a tokenizer's ids."""
+        """Encode the parts of the answer format with a tokenizer."""
         texts = (_OPENING, _MIDDLE, _SEPARATOR, _CLOSING)
         return cls(*(tuple(tokenizer.encode_piece(text)) for text in texts))
 
     def __call__(self, expression_ids: Sequence[int], written: Sequence[int]) -> Sequence[int]:
-        """The token ids that may follow what is ``written`` of the answer about an expression; () for none."""
+        """Draft the next part of an answer.
+
+        Args:
+            expression_ids: token ids of the expression.
+            written: token ids of the answer so far.
+
+        Returns:
+            Token ids that are likely to follow; empty where a number follows, or after the end of the answer.
+        """
         bracket = self.middle[-1]
-        if bracket not in written:  # after a slip in the echo, the rest of it may still come as it should
+        if bracket not in written:  # if the repeated expression differs in a token, the rest can still match
             return (*self.opening, *expression_ids, *self.middle)[len(written) :]
         numbers = written[written.index(bracket) + 1 :]
         if not numbers or numbers[-1] in self.separator or numbers[-1] in self.closing:

@@ -1,4 +1,4 @@
-"""The model's classes, by the names that the engine knows them by."""
+"""The classes of the model and its configuration, under the names that the engine imports."""
 
 from transformers import InternVLConfig as ModelConfig
 from transformers import InternVLForConditionalGeneration as Model

@@ -1,12 +1,12 @@
-"""What the model is asked, as text cut where the engine cuts it.
+"""The grounding prompt, as text in the pieces that the engine encodes.
 
 The text is that of InternVL's own grounding evaluation (OpenGVLab/InternVL, ``internvl_chat/eval/refcoco`` and
-``internvl/conversation.py``). A prompt is held in three pieces, because everything before the expression is the same
-for all expressions of one image and is computed once:
+``internvl/conversation.py``). A prompt has three pieces, because the part before the expression is the same for all
+expressions of an image and is computed once:
 
     before_image  <visual tokens>  after_image  <expression>  after_expression
 
-The cuts fall on special tokens, so encoding piece by piece gives the same ids as encoding the whole text.
+The pieces meet at special tokens, so encoding piece by piece gives the same ids as encoding the whole text.
 """
 
 from __future__ import annotations
@@ -25,7 +25,13 @@ IMAGE_START, IMAGE_CONTEXT, IMAGE_END = "<img>", "<IMG_CONTEXT>", "</img>"
 
 @dataclass(frozen=True)
 class GroundingPrompt:
-    """One grounding prompt around its two variable parts, the visual tokens and the expression."""
+    """The three fixed pieces of a grounding prompt.
+
+    Attributes:
+        before_image: text before the visual tokens.
+        after_image: text between the visual tokens and the expression.
+        after_expression: text after the expression.
+    """
 
     before_image: str
     after_image: str
@@ -33,10 +39,10 @@ class GroundingPrompt:
 
     @classmethod
     def cut(cls, text: str) -> GroundingPrompt:
-        """Cut a whole prompt at its one ``<IMG_CONTEXT>`` and at its one ``{expression}``.
+        """Cut a whole prompt at ``<IMG_CONTEXT>`` and at ``{expression}``.
 
         Raises:
-            ValueError: the text does not hold each of the two exactly once, in this order.
+            ValueError: the text does not contain both exactly once, in this order.
         """
         before_image, _, rest = text.partition(IMAGE_CONTEXT)
         after_image, _, after_expression = rest.partition(EXPRESSION)
@@ -45,14 +51,14 @@ class GroundingPrompt:
         return cls(before_image, after_image, after_expression)
 
     def with_question(self, question: str) -> GroundingPrompt:
-        """The same chat around another question, which names no expression."""
+        """Return the same prompt with another question in place of the grounding question; it has no expression."""
         before, _, after = QUESTION.partition(EXPRESSION)
         after_image = self.after_image.removesuffix(before) + question
         return GroundingPrompt(self.before_image, after_image, self.after_expression.removeprefix(after))
 
 
 def internvl2_5(system_message: str = INTERNVL2_5_SYSTEM) -> GroundingPrompt:
-    """The ``internvl2_5`` conversation template (InternVL 2.5 and 3) around the grounding question."""
+    """Put the grounding question into the ``internvl2_5`` conversation template, that of InternVL 2.5 and 3."""
     return GroundingPrompt.cut(
         f"<|im_start|>system\n{system_message}<|im_end|>\n"
         f"<|im_start|>user\n{IMAGE_START}{IMAGE_CONTEXT}{IMAGE_END}\n{QUESTION}<|im_end|>\n"

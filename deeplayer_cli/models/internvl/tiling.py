@@ -1,8 +1,8 @@
 """InternVL's dynamic tiling.
 
-It follows the original code to the bit (OpenGVLab/InternVL, ``internvl/train/dataset.py``: ``dynamic_preprocess`` and
-``find_closest_aspect_ratio``): the whole image is resized to the tile grid without keeping its aspect ratio. Tiles stay
-uint8; they are normalised where the model runs.
+The tiles are bit-identical to those of the original code (OpenGVLab/InternVL, ``internvl/train/dataset.py``:
+``dynamic_preprocess`` and ``find_closest_aspect_ratio``). The whole image is resized to the tile grid; its aspect ratio
+is not kept. Tiles are uint8. They are normalised later, on the model's device.
 """
 
 from __future__ import annotations
@@ -24,9 +24,12 @@ class Tiling:
 
     Attributes:
         tile_size: side of a tile, in pixels.
-        min_tiles: fewest tiles of the grid.
-        max_tiles: most tiles of the grid; the thumbnail comes on top.
-        thumbnail: whether an image of several tiles gets the whole image as one more, last tile.
+        min_tiles: smallest number of tiles in the grid.
+        max_tiles: largest number of tiles in the grid, without the thumbnail.
+        thumbnail: whether an image of several tiles gets one more tile, the last one: the whole image, resized.
+
+    Raises:
+        ValueError: ``tile_size`` is below 1, or ``1 <= min_tiles <= max_tiles`` does not hold.
     """
 
     tile_size: int = 448
@@ -36,15 +39,21 @@ class Tiling:
 
     def __post_init__(self) -> None:
         if self.tile_size < 1:
-            raise ValueError(f"a tile needs at least one pixel, not {self.tile_size}")
+            raise ValueError(f"tile_size must be at least 1 pixel, not {self.tile_size}")
         if not 1 <= self.min_tiles <= self.max_tiles:
-            raise ValueError(f"tiles must be 1 <= min <= max, not {self.min_tiles} and {self.max_tiles}")
+            raise ValueError(
+                f"1 <= min_tiles <= max_tiles must hold, but they are {self.min_tiles} and {self.max_tiles}"
+            )
 
 
 def tile_grid(resolution_wh: tuple[int, int], tiling: Tiling) -> tuple[int, int]:
-    """The grid (columns, rows) whose aspect ratio is closest to the image's.
+    """Choose the grid (columns, rows) whose aspect ratio is closest to that of the image.
 
-    Of equally close grids, a bigger one wins if the image has more than half of its pixels.
+    If several grids are equally close, a larger grid is chosen if the image has more than half of its pixels.
+
+    Args:
+        resolution_wh: width and height of the image, in pixels.
+        tiling: settings of the tiling.
     """
     width, height = resolution_wh
     best, best_difference = (1, 1), float("inf")
@@ -57,17 +66,17 @@ def tile_grid(resolution_wh: tuple[int, int], tiling: Tiling) -> tuple[int, int]
 
 
 def count_tiles(resolution_wh: tuple[int, int], tiling: Tiling) -> int:
-    """How many tiles an image becomes, its thumbnail included."""
+    """Compute the number of tiles of an image of (width, height) pixels, including the thumbnail."""
     columns, rows = tile_grid(resolution_wh, tiling)
     tiles = columns * rows
     return tiles + 1 if tiling.thumbnail and tiles > 1 else tiles
 
 
 def tile_image(image: Image.Image, tiling: Tiling) -> npt.NDArray[np.uint8]:
-    """Cut an RGB image into tiles, row by row, the thumbnail last.
+    """Cut an RGB image into tiles, row by row, with the thumbnail last.
 
     Returns:
-        uint8 of shape ``(tiles, 3, tile_size, tile_size)``, contiguous, with ``count_tiles`` tiles.
+        Contiguous uint8 array (tiles, 3, tile_size, tile_size), with ``count_tiles`` tiles.
     """
     size = tiling.tile_size
     columns, rows = tile_grid(image.size, tiling)
@@ -82,7 +91,7 @@ def tile_image(image: Image.Image, tiling: Tiling) -> npt.NDArray[np.uint8]:
 
 @cache
 def _grids(min_tiles: int, max_tiles: int) -> tuple[tuple[int, int], ...]:
-    """All grids (columns, rows) of an allowed number of tiles, small ones first."""
+    """Return all grids (columns, rows) with an allowed number of tiles, in order of that number."""
     sides = range(1, max_tiles + 1)
     grids = [(columns, rows) for columns in sides for rows in sides if min_tiles <= columns * rows <= max_tiles]
     return tuple(sorted(grids, key=lambda grid: grid[0] * grid[1]))

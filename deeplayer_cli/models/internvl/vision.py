@@ -1,4 +1,4 @@
-"""Tiles to visual tokens."""
+"""Encode tiles into visual tokens."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from transformers import InternVLForConditionalGeneration
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""What pixels in 0..1 are normalised by, for each channel: InternVL's only choice."""
+"""Mean and standard deviation of each channel, for pixels in 0..1. InternVL always normalises with these."""
 
 
 class Encoded(NamedTuple):
-    """N images of one tile count, as the language model reads them.
+    """The visual tokens of N images with the same number of tiles.
 
     Attributes:
         features: (N, n_visual, C) visual tokens in the model's dtype.
-        class_attention: (N, n_visual, heads) float32, see `encode_with_class_attention`; heads = 0 where nobody asks.
+        class_attention: (N, n_visual, heads) float32, see `encode_with_class_attention`; heads is 0 if not computed.
     """
 
     features: Tensor
@@ -31,9 +31,16 @@ class Encoded(NamedTuple):
 
 
 def normalize(tiles: Tensor) -> Tensor:
-    """Scale (..., 3, S, S) uint8 to float32 in 0..1, then to ImageNet's mean and deviation.
+    """Scale pixels to 0..1, then normalise them with ImageNet's mean and standard deviation.
 
-    The same operations in the same order as torchvision's ToTensor and Normalize, so bit for bit the original's pixels.
+    The operations and their order are those of torchvision's ToTensor and Normalize, so the pixels are bit-identical to
+    those of the original code.
+
+    Args:
+        tiles: (..., 3, S, S) uint8.
+
+    Returns:
+        (..., 3, S, S) float32.
     """
     mean = torch.tensor(IMAGENET_MEAN, device=tiles.device).view(3, 1, 1)
     std = torch.tensor(IMAGENET_STD, device=tiles.device).view(3, 1, 1)
@@ -41,19 +48,33 @@ def normalize(tiles: Tensor) -> Tensor:
 
 
 def encode(model: InternVLForConditionalGeneration, tiles: Tensor) -> Tensor:
-    """Visual tokens of images of one tile count: (B, tiles, 3, S, S) uint8 -> (B, n_visual, C) in the model's dtype."""
+    """Encode the tiles of B images into visual tokens.
+
+    Args:
+        model: the model; the tiles are moved to its device.
+        tiles: (B, tiles, 3, S, S) uint8; all images have the same number of tiles.
+
+    Returns:
+        (B, n_visual, C) in the model's dtype.
+    """
     pixels = normalize(tiles.to(model.device)).to(model.dtype)
     features = model.get_image_features(pixel_values=pixels.flatten(0, 1)).pooler_output
     return features.reshape(len(tiles), -1, features.shape[-1])
 
 
 def encode_with_class_attention(model: InternVLForConditionalGeneration, tiles: Tensor) -> Encoded:
-    """As ``encode``, and the attention that the class token of every tile pays in the tower's last layer but one.
+    """Encode tiles as ``encode`` does, and compute the attention from each tile's class token to its visual tokens.
 
-    A softmax over the class token and all patches, in float32; a visual token has the sum of the patches that pixel
-    shuffle puts into it. Queries and keys are the tower's own, and the class token's row is all that is computed anew.
+    The attention is that of the second-to-last layer of the vision tower; of the only layer if the tower has just one.
+    It is a softmax over the class token and all patches, in float32. The value of a visual token is the sum over the
+    patches that pixel shuffle merges into it. Queries and keys are taken from the tower's forward pass; only the
+    attention row of the class token is computed again.
+
+    Args:
+        model: the model; the tiles are moved to its device.
+        tiles: (B, tiles, 3, S, S) uint8; all images have the same number of tiles.
     """
-    attention = model.model.vision_tower.encoder.layer[-2:][0].attention  # a tower of a single layer has no other
+    attention = model.model.vision_tower.encoder.layer[-2:][0].attention  # a tower with one layer has only that
     with _outputs_of(attention.q_norm, attention.k_norm) as outputs:
         features = encode(model, tiles)
     queries, keys = (
@@ -71,7 +92,7 @@ def encode_with_class_attention(model: InternVLForConditionalGeneration, tiles: 
 
 @contextmanager
 def _outputs_of(*modules: nn.Module) -> Iterator[dict[nn.Module, Tensor]]:
-    """What each module puts out while the context is open."""
+    """Record the last output of each module inside the ``with`` block."""
     outputs: dict[nn.Module, Tensor] = {}
 
     def note(module: nn.Module, _: object, output: Tensor) -> None:

@@ -1,1 +1,1 @@
-"""One pruning method a file: ``NAME.py`` holds the ``ENTRY`` of the method of that name, with ``-`` for ``_``."""
+"""One file for each pruning method: ``NAME.py`` holds its ``ENTRY``. An underscore in NAME is a hyphen in the name."""

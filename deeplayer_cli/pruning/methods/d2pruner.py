@@ -1,4 +1,4 @@
-"""D2Pruner (arXiv:2512.19443): attention relative to a prior, then pivots and an independent set."""
+"""D2Pruner (arXiv:2512.19443): scores are attention relative to a prior; pivots and an independent set are kept."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ _EPSILON = 1e-7
 
 @dataclass(frozen=True)
 class RelativeScorer(Scorer):
-    """``attention / (prior + 1e-7)`` for each visual token, of the last prompt token.
+    """``attention / (prior + 1e-7)`` for each visual token; the attention is that from the last prompt token.
 
     Attributes:
-        prior: of the same model and layer.
+        prior: mean attention by place, of the same model and layer.
     """
 
     needs = AttentionScorer.needs | {"places"}
     prior: Prior
 
     def __call__(self, inputs: ScorerInputs) -> Tensor:
-        """Return (B, n_visual) float32."""
+        """Return scores (B, n_visual) float32."""
         attention = AttentionScorer()(inputs)
         tile, whole = (part.to(attention.device) for part in (self.prior.tile, self.prior.whole))
         side = math.isqrt(len(tile))
@@ -51,14 +51,14 @@ def _relative(options: Options) -> Scorer:
         raise DeeplayerError("d2pruner needs --prior FILE, which `deeplayer calibrate` makes from images")
     if options.layer not in (None, options.prior.layer):
         raise DeeplayerError(
-            f"--layer {options.layer}: the prior is of layer {options.prior.layer}, and every layer has its own"
+            f"--layer {options.layer}: the prior belongs to layer {options.prior.layer}, and every layer needs its own"
         )
     return RelativeScorer(options.prior)
 
 
 ENTRY = Entry(
-    "the tokens with the highest attention compared with a prior; pivots, then tokens unlike them (S_spat is ours)",
-    "D2Pruner (arXiv:2512.19443)",
+    "70% of the budget by attention relative to a prior; the rest: tokens unlike these and unlike each other",
+    "D2Pruner, arXiv:2512.19443. Ours: the spatial similarity, and the prior for several tiles",
     _relative,
     IndependentSet(),
     layer=2,

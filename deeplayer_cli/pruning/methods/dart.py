@@ -1,4 +1,4 @@
-"""DART (arXiv:2502.11494): a few pivots, then the tokens least similar to each of them."""
+"""DART (arXiv:2502.11494): a few pivots, then the tokens that are least similar to each pivot."""
 
 from __future__ import annotations
 
@@ -19,45 +19,50 @@ if TYPE_CHECKING:
 
 
 def key_norms(inputs: ScorerInputs) -> Tensor:
-    """L1 norm of every token's key, over all heads: (B, S) float32."""
+    """L1 norm of each token's key over all heads, (B, S) float32."""
     return inputs.keys.float().abs().sum((1, 3))
 
 
 @dataclass(frozen=True)
 class KeyNormScorer(Scorer):
-    """The L1 norm of each visual token's key, after RoPE: what DART chooses its pivots by."""
+    """The L1 norm of each visual token's key, after RoPE. DART chooses its pivots by it."""
 
     needs = frozenset({"keys"})
 
     def __call__(self, inputs: ScorerInputs) -> Tensor:
-        """Return (B, n_visual) float32."""
+        """Return scores (B, n_visual) float32."""
         return key_norms(inputs)[:, inputs.visual]
 
 
 @dataclass(frozen=True)
 class UnlikePivots(Selector):
-    """A few pivots stay, and each pivot in turn brings the visual tokens whose features are least like its own.
+    """Keeps a few pivots, and for each pivot the visual tokens whose features are least similar to it.
 
-    1. The ``visual`` highest scores are pivots and stay; so are the ``text`` tokens behind the image with the highest
-       key norms, which stay anyway.
-    2. Every pivot takes an equal part of the budget's rest: the tokens not yet taken with the lowest cosine to it.
+    1. The ``visual`` visual tokens with the highest scores are pivots and are kept. The ``text`` tokens after the image
+       with the highest key norms are pivots as well; text is never dropped.
+    2. Every pivot takes an equal part of the remaining budget: the visual tokens, not yet taken, with the lowest cosine
+       similarity to it.
 
-    Ours: pivots take their turns by falling norm, first the visual ones (the published code goes through a set, in no
-    order); where the rest does not divide evenly, the first ones take one more, so that the budget is met exactly; and
-    cosines are of what layer K puts out, without the model's last norm, which the published code puts between.
+    Our choices:
+
+    * Pivots take turns by falling norm, visual pivots first. The published code goes through a set, in no fixed order.
+    * If the remaining budget does not divide evenly, the first pivots take one token more. So exactly ``n_keep`` tokens
+      are kept.
+    * Cosines compare the output of layer K. The published code applies the model's last norm to it first.
+    * Text pivots come only from the text after the image; the prompt has text before the image as well.
 
     Attributes:
-        visual: 4 as published.
-        text: 4 as published; a prompt has more text than that behind its image.
+        visual: number of visual pivots; 4 as published.
+        text: number of text pivots; 4 as published.
     """
 
     needs = frozenset({"keys", "features", "text_features"})
-    # Not compilable: its eight sorts take minutes to compile, and next to nothing to run.
+    # Not compilable: its eight sorts take minutes to compile, but almost no time to run.
     visual: int = 4
     text: int = 4
 
     def __call__(self, scores: Tensor, inputs: ScorerInputs, n_keep: int) -> Tensor:
-        """Return sorted indices, (B, n_keep)."""
+        """Return sorted indices, (B, n_keep) int64."""
         behind = inputs.visual.stop
         unread = ~inputs.prompt_tokens[:, behind:]
         visual_pivots = _best(scores, min(self.visual, n_keep))
@@ -81,13 +86,13 @@ class UnlikePivots(Selector):
 
 
 def _best(scores: Tensor, n: int) -> Tensor:
-    """Indices (B, n) of the highest scores, best first; of equal ones the earlier token."""
+    """Indices (B, n) of the highest scores, best first; of equal scores, the earlier token comes first."""
     return scores.sort(dim=-1, descending=True, stable=True).indices[:, :n]
 
 
 ENTRY = Entry(
-    "a few pivots, then the tokens least similar to each of them",
-    "DART (arXiv:2502.11494); that pivots take turns by key norm is ours",
+    "a few pivots with the highest key norms; the rest: the tokens least similar to each pivot",
+    "DART, arXiv:2502.11494. Ours: pivots take turns by key norm",
     lambda _: KeyNormScorer(),
     UnlikePivots(),
     layer=2,

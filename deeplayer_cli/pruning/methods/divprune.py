@@ -1,4 +1,4 @@
-"""DivPrune (arXiv:2503.02175): the most diverse visual tokens."""
+"""DivPrune (arXiv:2503.02175): the most diverse visual tokens, by greedy max-min cosine distance."""
 
 from __future__ import annotations
 
@@ -19,26 +19,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NoScore(Scorer):
-    """Every token is worth the same: for selectors that compare features alone."""
+    """Gives every token the score 0, for selectors that read only features."""
 
     needs = frozenset({"features"})
 
     def __call__(self, inputs: ScorerInputs) -> Tensor:
-        """Return zeros, (B, n_visual)."""
+        """Return zeros, (B, n_visual) in the dtype of the features."""
         return inputs.features.new_zeros(inputs.features.shape[:2])
 
 
 @dataclass(frozen=True)
 class MaxMin(Selector):
-    """Greedy max-min diversity over the cosine distance of features.
+    """Keeps the most diverse tokens: greedy max-min diversity with the cosine distance of features.
 
-    The first token is the one farthest from its nearest neighbour; each next one is the farthest from all those taken.
+    The first token is the one with the largest distance to its nearest neighbour. Each next token is the one with the
+    largest distance to the nearest token taken so far.
     """
 
     needs = frozenset({"features"})
 
     def __call__(self, scores: Tensor, inputs: ScorerInputs, n_keep: int) -> Tensor:
-        """Return sorted indices, (B, n_keep)."""
+        """Return sorted indices, (B, n_keep) int64."""
         unit = functional.normalize(inputs.features.float(), dim=-1)
         distance = 1 - unit @ unit.mT
         distance.diagonal(dim1=1, dim2=2).fill_(torch.inf)
@@ -54,8 +55,8 @@ class MaxMin(Selector):
 
 
 ENTRY = Entry(
-    "the most diverse visual tokens, chosen before the language model",
-    "DivPrune (arXiv:2503.02175)",
+    "the most diverse tokens, chosen before the language model",
+    "DivPrune, arXiv:2503.02175",
     lambda _: NoScore(),
     MaxMin(),
     layer=0,

@@ -1,4 +1,4 @@
-"""FastV (arXiv:2403.06764): the highest attention of the last prompt token in layer 2."""
+"""FastV (arXiv:2403.06764): the highest attention from the last prompt token in layer 2."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from deeplayer_cli.pruning.attention import AttentionScorer
 from deeplayer_cli.pruning.registry import Entry
 
 ENTRY = Entry(
-    "the tokens with the highest attention in layer 2",
-    "FastV (arXiv:2403.06764)",
+    "the tokens with the highest attention from the last prompt token",
+    "FastV, arXiv:2403.06764",
     lambda options: AttentionScorer(options.query),
     layer=2,
 )

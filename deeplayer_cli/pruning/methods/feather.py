@@ -1,4 +1,4 @@
-"""FEATHER (arXiv:2412.13180): a grid and the highest attention without RoPE, then again the highest attention."""
+"""FEATHER (arXiv:2412.13180): a grid and the highest attention, then only the highest attention; both without RoPE."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GridAndTopK(Selector):
-    """Keeps a regular grid of each level first, then the highest scores: FEATHER's first stage (arXiv:2412.13180).
+    """Keeps a regular grid of each level, then the highest scores: FEATHER's first stage (arXiv:2412.13180).
 
-    The paper takes the union of both, whose size depends on how they overlap; here the number kept is given, so that
-    budgets mean what they say. Where it is below the grid's, the highest scores of the grid stay.
+    The paper takes the union of grid and top-k, whose size depends on their overlap. Here the number of kept tokens is
+    fixed, so that a budget is met exactly. If it is smaller than the grid, the highest scores of the grid are kept.
 
     Attributes:
         stride: the grid holds every ``stride``-th token in both directions.
@@ -35,7 +35,7 @@ class GridAndTopK(Selector):
     stride: int = 3
 
     def __call__(self, scores: Tensor, inputs: ScorerInputs, n_keep: int) -> Tensor:
-        """Return sorted indices, (B, n_keep)."""
+        """Return sorted indices, (B, n_keep) int64."""
         x, y, _ = inputs.places.long().unbind(-1)
         on_grid = (x % self.stride == 0) & (y % self.stride == 0)
         rank = scores.sort(dim=-1, descending=True, stable=True).indices.argsort(dim=-1)
@@ -47,10 +47,10 @@ def _without_rope(options: Options) -> AttentionScorer:
 
 
 ENTRY = Entry(
-    "a grid and the tokens with the highest attention without RoPE; of these, again those with the highest attention",
-    "FEATHER (arXiv:2412.13180)",
+    "a regular grid and the highest attention without RoPE; then, of these, the highest attention without RoPE",
+    "FEATHER, arXiv:2412.13180. Ours: the number of tokens is fixed",
     drops=(
-        Drop(_without_rope, GridAndTopK(), of_32=8, power=0.288),  # 30% and a ninth of the rest
-        Drop(_without_rope, of_32=16),  # then 9% of these
+        Drop(_without_rope, GridAndTopK(), of_32=8, power=0.288),  # published: 30% and a ninth of the rest
+        Drop(_without_rope, of_32=16),  # published: 9% of these
     ),
 )

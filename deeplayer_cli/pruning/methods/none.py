@@ -1,7 +1,7 @@
-"""The unpruned model."""
+"""The unpruned model: no visual token is dropped."""
 
 from __future__ import annotations
 
 from deeplayer_cli.pruning.registry import Entry
 
-ENTRY = Entry("everything", "the unpruned model")
+ENTRY = Entry("all tokens", "the unpruned model")

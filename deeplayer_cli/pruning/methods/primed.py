@@ -1,4 +1,4 @@
-"""Ours: the token before the first coordinate of the drafted answer scores."""
+"""Our own method: the last token of the draft scores; the next token is the first coordinate of the answer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from deeplayer_cli.pruning.attention import AttentionScorer
 from deeplayer_cli.pruning.registry import Entry
 
 ENTRY = Entry(
-    "the tokens with the highest attention of the answer's draft, before its first number",
-    "this project's own",
+    "the tokens with the highest attention from the last token of the draft, before the first number",
+    "this project",
     lambda _: AttentionScorer("drafted"),
 )

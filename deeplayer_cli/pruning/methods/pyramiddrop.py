@@ -11,7 +11,7 @@ DROPS = tuple(
 )
 
 ENTRY = Entry(
-    "the tokens with the highest attention, in three steps",
-    "PyramidDrop (arXiv:2410.17247), position ids kept",
+    "the tokens with the highest attention from the last prompt token in the next layer, in three steps",
+    "PyramidDrop, arXiv:2410.17247. Ours: position ids do not change",
     drops=DROPS,
 )

@@ -1,4 +1,4 @@
-"""PyramidDrop as published: position ids are counted anew after every drop."""
+"""PyramidDrop (arXiv:2410.17247) as published: later layers renumber position ids after every drop."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from deeplayer_cli.pruning.methods.pyramiddrop import DROPS
 from deeplayer_cli.pruning.registry import Entry
 
 ENTRY = Entry(
-    "the same; position ids of later layers are counted anew",
-    "PyramidDrop (arXiv:2410.17247), as published: it shows what renumbering costs",
+    "as pyramiddrop, but later layers renumber position ids after every step",
+    "PyramidDrop, arXiv:2410.17247, as published",
     drops=DROPS,
     renumbers=True,
 )

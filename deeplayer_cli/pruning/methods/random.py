@@ -1,4 +1,4 @@
-"""Random scores: the baseline that any method must beat."""
+"""Random scores: a baseline that any method must beat."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 
 
 def hash32(x: Tensor) -> Tensor:
-    """Mix 32-bit integers held in int64, so that no product overflows (two rounds of xorshift-multiply, C. Wellons)."""
+    """Hash 32-bit integers with two rounds of xorshift-multiply (C. Wellons, "hash-prospector").
+
+    Args:
+        x: int64 tensor of any shape, values from 0 to 2^32 - 1. In int64, no product overflows.
+
+    Returns:
+        Values from 0 to 2^32 - 1, in the same shape and dtype.
+    """
     x = ((x ^ (x >> 16)) * 0x21F0AAAD) & 0xFFFFFFFF
     x = ((x ^ (x >> 15)) * 0x735A2D97) & 0xFFFFFFFF
     return x ^ (x >> 15)
@@ -25,16 +32,20 @@ def hash32(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class RandomScorer(Scorer):
-    """Uniform scores that depend on the prompt's seed and the token's index alone.
+    """Random scores that depend only on the prompt's seed and the token's index.
 
-    A counter-based hash, not a generator: the numbers are the same on every device, in every batch and when compiled.
+    They come from a hash, not from a generator. So they are the same on every device, in every batch and when compiled.
     """
 
     def __call__(self, inputs: ScorerInputs) -> Tensor:
-        """Return (B, n_visual) float64 holding whole numbers below 2^32."""
+        """Return scores (B, n_visual) float64: whole numbers below 2^32."""
         index = torch.arange(inputs.n_visual, device=inputs.seeds.device)
         stream = hash32(inputs.seeds & 0xFFFFFFFF)[:, None]
         return hash32((stream + index) & 0xFFFFFFFF).double()
 
 
-ENTRY = Entry("a seeded random choice", "the baseline that any method must beat", lambda _: RandomScorer())
+ENTRY = Entry(
+    "a random choice of tokens, fixed by the seed and the row's id",
+    "a baseline that any method must beat",
+    lambda _: RandomScorer(),
+)

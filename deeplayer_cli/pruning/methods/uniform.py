@@ -1,4 +1,4 @@
-"""A regular grid: the baseline that looks at neither image nor question."""
+"""A regular grid: a baseline that reads neither image nor expression."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _BITS = 5
 
 @dataclass(frozen=True)
 class UniformScorer(Scorer):
-    """Scores that fall in the order of a 32 x 32 Bayer matrix (Bayer 1973) laid over the tokens of each level.
+    """Scores fall in the order of a 32 x 32 Bayer matrix (Bayer 1973), repeated over the tokens of each level.
 
-    The quarter with the highest scores is every second token in both directions, the best sixteenth every fourth, and
-    any share between is spread as evenly as such a pattern allows.
+    The quarter with the highest scores is every second token in both directions. The best sixteenth is every fourth
+    token. Any share between these is spread as evenly as such a pattern allows.
     """
 
     needs = frozenset({"places"})
 
     def __call__(self, inputs: ScorerInputs) -> Tensor:
-        """Return (B, n_visual) int64."""
+        """Return scores (B, n_visual) int64."""
         x, y, _ = inputs.places.long().unbind(-1)
         rank = torch.zeros_like(x)
         for bit in range(_BITS):
@@ -37,4 +37,6 @@ class UniformScorer(Scorer):
         return -rank
 
 
-ENTRY = Entry("a regular grid", "the baseline that reads neither image nor expression", lambda _: UniformScorer())
+ENTRY = Entry(
+    "a regular grid of tokens", "a baseline that reads neither image nor expression", lambda _: UniformScorer()
+)

@@ -1,4 +1,4 @@
-"""Scores from the vision tower's own attention: VisionZip's dominant tokens (arXiv:2412.04467)."""
+"""VisionZip's dominant tokens (arXiv:2412.04467), without merging: the vision tower's own attention scores."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ClassAttentionScorer(Scorer):
-    """Attention that the vision tower's class token pays to each visual token, summed over heads.
+    """The attention from the vision tower's class token to each visual token, summed over heads.
 
-    As published, of the last layer but one: nobody reads what the class token becomes in the last. Ours is what
-    InternVL's layout asks for: a visual token gets the sum of its patches, and the tokens of all tiles compete, each
-    tile's class token having the same attention to give.
+    As published, it is the attention in the tower's last layer but one, because nothing reads the class token after the
+    last layer. Our choices, because of InternVL's layout: the score of a visual token is the sum over its patches, and
+    the tokens of all tiles compete. The attention of each tile's class token adds up to 1 per head, itself included.
     """
 
     needs = frozenset({"class_attention"})
 
     def __call__(self, inputs: ScorerInputs) -> Tensor:
-        """Return (B, n_visual) float32."""
+        """Return scores (B, n_visual) float32."""
         return inputs.class_attention.sum(-1)
 
 
 ENTRY = Entry(
-    "the tokens with the highest attention of the vision tower's class token; nothing is merged",
-    "VisionZip (arXiv:2412.04467); that patches are summed and tiles compete is ours",
+    "the tokens with the highest attention from the vision tower's class token; nothing is merged",
+    "VisionZip, arXiv:2412.04467. Ours: patches are summed, and all tiles compete",
     lambda _: ClassAttentionScorer(),
     layer=0,
 )
