@@ -42,7 +42,7 @@ class Tiling:
             raise ValueError(f"tile_size must be at least 1 pixel, not {self.tile_size}")
         if not 1 <= self.min_tiles <= self.max_tiles:
             raise ValueError(
-                f"1 <= min_tiles <= max_tiles must hold, but they are {self.min_tiles} and {self.max_tiles}"
+                f"min_tiles and max_tiles must satisfy 1 <= min <= max, not {self.min_tiles} and {self.max_tiles}"
             )
 
 
