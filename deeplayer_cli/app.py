@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deeplayer_cli import __version__
-from deeplayer_cli.commands import bench, calibrate, compare, demo, ground, methods, score, verify
+from deeplayer_cli.commands import bench, calibrate, compare, data, demo, ground, methods, score, verify
 from deeplayer_cli.errors import DeeplayerError, printable
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ app.command()(verify.verify)
 app.command()(bench.bench)
 app.command()(methods.methods)
 app.command()(calibrate.calibrate)
+app.add_typer(data.app, name="data")
 app.add_typer(demo.app, name="demo")
 
 

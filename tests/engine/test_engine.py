@@ -277,7 +277,7 @@ def test_compiled_selection_equals_eager(tiles, method):
 
 def test_without_a_compiler_selection_warns_once_and_runs_eagerly(tiles, monkeypatch, caplog):
     def broken(*_: object, **__: object) -> None:
-        raise torch._dynamo.exc.BackendCompilerFailed(None, RuntimeError("no C++ compiler"), None)
+        raise torch._dynamo.exc.TorchDynamoException("no C++ compiler")
 
     checkpoint = tiny_checkpoint()
     monkeypatch.setattr(torch, "compile", lambda function, **_: broken)

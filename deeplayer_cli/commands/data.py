@@ -1,0 +1,132 @@
+"""``deeplayer data``: from and to the formats of other tools."""
+
+from __future__ import annotations
+
+import logging
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deeplayer_cli.commands import options
+from deeplayer_cli.commands.options import option
+from deeplayer_cli.errors import DeeplayerError, writing
+
+logger = logging.getLogger("deeplayer")
+
+app = typer.Typer(help="Convert data: requests from other forms, predictions to labelling tools.", no_args_is_help=True)
+
+
+class Target(StrEnum):
+    """Formats that predictions can be exported to."""
+
+    COCO = "coco"
+    COCO_RESULTS = "coco-results"
+    YOLO = "yolo"
+    LABEL_STUDIO = "labelstudio"
+    VOC = "voc"
+    CSV = "csv"
+    FIFTYONE = "fiftyone"
+
+
+class BoxFormatName(StrEnum):
+    """How four numbers are a box."""
+
+    XYXY = "xyxy"
+    XYWH = "xywh"
+    CXCYWH = "cxcywh"
+    PER_MILLE = "per-mille"
+    UNIT = "unit"
+
+
+@app.command("import")
+def import_(
+    source: Annotated[
+        list[Path],
+        typer.Argument(
+            help="RefCOCO as InternVL's JSONL, lmms-lab's or jxu124's parquet, VLMEvalKit's TSV, refs(...).p; "
+            "COCO JSON, Label Studio tasks, CSV, a JSON array.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[Path, option("--output", "-o", help="Write the requests here, as JSON lines.")],
+    images: Annotated[
+        Path | None,
+        option("--images", help="Folder to search the images in, by the longest tail of their path that exists there."),
+    ] = None,
+    box_format: Annotated[
+        BoxFormatName | None,
+        option("--box-format", help="How the boxes are written; needed where the format does not fix it."),
+    ] = None,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Read data of another form as requests for `ground`.
+
+    The form is recognised by content. Images inside a file are written to OUTPUT.images. Counts of the eight RefCOCO
+    splits are compared with the standard ones.
+
+    Example: `deeplayer data import refcoco_val.jsonl --images coco -o requests.jsonl`
+    """
+    from deeplayer_cli.formats.imports.importing import import_files
+    from deeplayer_cli.sinks import refuse_same_file
+
+    refuse_same_file(output, map(str, source))
+    _refuse_existing(output, overwrite=overwrite)
+    summary = import_files(source, output, images, box_format.value if box_format else None)
+    for warning in summary.warnings:
+        logger.warning(warning)
+    logger.info("%s: %d requests from %s", output, summary.n_rows, ", ".join(summary.formats))
+
+
+@app.command()
+def export(
+    predictions: Annotated[
+        Path, typer.Argument(help="A JSONL file that `deeplayer ground` wrote.", show_default=False)
+    ],
+    to: Annotated[Target, option("--to", help="Target format; yolo and voc make a folder, the others a file.")],
+    output: Annotated[Path, option("--output", "-o", help="File or folder to write.")],
+    label_field: Annotated[
+        str | None,
+        option(
+            "--label-field",
+            help="Field of a row or of its meta that holds the class; by default meta.label, or else the expression.",
+        ),
+    ] = None,
+    all_boxes: Annotated[
+        bool, option("--all-boxes", help="Export all boxes of an answer, not only the first.")
+    ] = False,
+    min_score: Annotated[float, option("--min-score", help="Leave out rows with a lower score.")] = 0.0,
+    url_prefix: Annotated[
+        str, option("--url-prefix", help="For labelstudio: put this in front of each image's path.")
+    ] = "",
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Write predictions as COCO, YOLO, Label Studio, Pascal VOC, CSV or FiftyOne labels.
+
+    Boxes are clipped to the image and their corners are ordered. They are in the frame of the run: the stored image, or
+    with `ground --exif-transpose` the turned one.
+
+    Example: `deeplayer data export boxes.jsonl --to coco -o annotations.json`
+    """
+    from deeplayer_cli.formats.exports import exports
+    from deeplayer_cli.formats.labelled import Labelling, label_images
+    from deeplayer_cli.sinks import read_predictions, refuse_same_file
+
+    target = exports(url_prefix)[to.value]
+    refuse_same_file(output, [str(predictions)])
+    _refuse_existing(output, overwrite=overwrite)
+    labelled = label_images(read_predictions(predictions), Labelling(label_field, all_boxes, min_score))
+    with writing(str(output)):
+        if target.is_folder:
+            output.mkdir(exist_ok=True)
+        target.write(labelled, output)
+    logger.info("%s: %s", output, labelled.summary())
+
+
+def _refuse_existing(output: Path, *, overwrite: bool) -> None:
+    """Refuse an output that exists, or that could not be made, before any work."""
+    if output.exists() and not overwrite:
+        raise DeeplayerError(f"{output} exists: --overwrite replaces it")
+    if not output.parent.is_dir():
+        raise DeeplayerError(f"{output} cannot be written: there is no folder {output.parent}")

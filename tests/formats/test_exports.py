@@ -1,0 +1,211 @@
+"""Predictions in the formats of other tools: read back by those tools' own readers, or by their documented layout."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from collections import Counter
+from xml.etree import ElementTree
+
+import pytest
+
+from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.formats.exports import exports
+from deeplayer_cli.formats.labelled import Labelling, label_images
+from deeplayer_cli.schema import Prediction
+
+SIZES = {"images/a.jpg": (640, 480), "b.png": (33, 77), "deep/er/c.webp": (1000, 10)}
+LABELS = ("cat", 'a "quoted", <odd> & long label', "ümlaut")
+
+
+def row(number, image, box, **changes):
+    width, height = SIZES[image]
+    values = {
+        "status": "ok",
+        "box": box,
+        "boxes": (box,),
+        "score": number / 10,
+        "width": width,
+        "height": height,
+        "meta": {"label": LABELS[number % 3]},
+    }
+    return Prediction(number, image, f"thing {number}", **(values | changes))
+
+
+@pytest.fixture
+def predictions():
+    rng = random.Random(0)
+    rows = []
+    for number, image in enumerate(list(SIZES) * 3):
+        width, height = SIZES[image]
+        x1, y1 = rng.uniform(0, width / 2), rng.uniform(0, height / 2)
+        rows.append(row(number, image, (x1, y1, x1 + width / 3, y1 + height / 3)))
+    return rows
+
+
+@pytest.fixture
+def labelled(predictions):
+    return label_images(predictions, Labelling())
+
+
+def written(labelled, name, tmp_path, **options):
+    target = exports(**options)[name]
+    path = tmp_path / name
+    if target.is_folder:
+        path.mkdir()
+    target.write(labelled, path)
+    return path
+
+
+def boxes_of(labelled):
+    """(image, label, xyxy) of every box."""
+    return [(image.image, box.label, box.xyxy) for image in labelled.images for box in image.boxes]
+
+
+def same_boxes(found, labelled, within):
+    expected = sorted(boxes_of(labelled))
+    assert len(found) == len(expected) == 9
+    for (image, label, box), (wanted_image, wanted_label, wanted) in zip(sorted(found), expected, strict=True):
+        assert (image, label) == (wanted_image, wanted_label)
+        assert box == pytest.approx(wanted, abs=within)
+
+
+def test_coco_opens_in_pycocotools(labelled, predictions, tmp_path):
+    coco = pytest.importorskip("pycocotools.coco")
+    dataset = coco.COCO(str(written(labelled, "coco", tmp_path)))
+    files = {image["id"]: image["file_name"] for image in dataset.loadImgs(dataset.getImgIds())}
+    names = {one["id"]: one["name"] for one in dataset.loadCats(dataset.getCatIds())}
+    found = [
+        (files[one["image_id"]], names[one["category_id"]], xyxy(one["bbox"]))
+        for one in dataset.loadAnns(dataset.getAnnIds())
+    ]
+    same_boxes(found, labelled, within=0.011)
+    results = dataset.loadRes(str(written(labelled, "coco-results", tmp_path)))
+    assert sorted(one["score"] for one in results.loadAnns(results.getAnnIds())) == sorted(r.score for r in predictions)
+
+
+def xyxy(xywh):
+    x, y, width, height = xywh
+    return x, y, x + width, y + height
+
+
+def test_coco_is_what_its_page_says(labelled, tmp_path):
+    dataset = json.loads(written(labelled, "coco", tmp_path).read_text())
+    assert [image["id"] for image in dataset["images"]] == [1, 2, 3]
+    assert [(one["id"], one["name"]) for one in dataset["categories"]] == list(enumerate(sorted(LABELS), start=1))
+    ids = [one["id"] for one in dataset["annotations"]]
+    assert ids == list(range(1, 10)) and all(one["iscrowd"] == 0 < one["area"] for one in dataset["annotations"])
+
+
+def test_cocos_own_image_ids_stay(predictions, tmp_path):
+    known = {name: number for number, name in enumerate(SIZES, start=500)}
+    for one in predictions:
+        one.meta["image_id"] = known[one.image]
+    dataset = json.loads(written(label_images(predictions, Labelling()), "coco", tmp_path).read_text())
+    assert {image["file_name"]: image["id"] for image in dataset["images"]} == known
+
+
+def test_yolo_has_a_line_a_box(labelled, tmp_path):
+    folder = written(labelled, "yolo", tmp_path)
+    names = [json.loads(line.split(": ", 1)[1]) for line in (folder / "data.yaml").read_text().splitlines()[4:]]
+    assert names == sorted(LABELS)
+    found = []
+    for image, (width, height) in SIZES.items():
+        path = folder / "labels" / image.removeprefix("images/").rsplit(".", 1)[0]
+        for line in path.with_suffix(".txt").read_text().splitlines():
+            number, *values = line.split()
+            cx, cy, w, h = map(float, values)
+            assert all(0 <= value <= 1 for value in (cx, cy, w, h))
+            box = ((cx - w / 2) * width, (cy - h / 2) * height, (cx + w / 2) * width, (cy + h / 2) * height)
+            found.append((image, names[int(number)], box))
+    same_boxes(found, labelled, within=0.002)
+
+
+def test_yolo_label_files_are_not_shared(tmp_path):
+    SIZES["b.jpg"] = (10, 10)
+    try:
+        both = label_images([row(1, "b.png", (0, 0, 5, 5)), row(2, "b.jpg", (0, 0, 5, 5))], Labelling())
+    finally:
+        del SIZES["b.jpg"]
+    with pytest.raises(DeeplayerError, match=r"b\.png and b\.jpg would share b\.txt"):
+        written(both, "yolo", tmp_path)
+
+
+def test_label_studio_is_in_percent(labelled, tmp_path):
+    tasks = json.loads(written(labelled, "labelstudio", tmp_path, url_prefix="/data/?d=").read_text())
+    assert [task["data"]["image"] for task in tasks] == [f"/data/?d={image}" for image in SIZES]
+    found = []
+    for task, image in zip(tasks, SIZES, strict=True):
+        (prediction,) = task["predictions"]
+        assert 0 <= prediction["score"] <= 1
+        for result in prediction["result"]:
+            value, width, height = result["value"], result["original_width"], result["original_height"]
+            assert (width, height) == SIZES[image] and result["type"] == "rectanglelabels"
+            x, y = value["x"] / 100 * width, value["y"] / 100 * height
+            box = (x, y, x + value["width"] / 100 * width, y + value["height"] / 100 * height)
+            found.append((image, *value["rectanglelabels"], box))
+    same_boxes(found, labelled, within=1e-6)
+
+
+def test_voc_counts_pixels_from_one(labelled, tmp_path):
+    folder, found = written(labelled, "voc", tmp_path), []
+    for path in (folder / "Annotations").rglob("*.xml"):
+        root = ElementTree.parse(path).getroot()
+        image = "/".join(part for part in (root.findtext("folder"), root.findtext("filename")) if part != ".")
+        assert (int(root.findtext("size/width")), int(root.findtext("size/height"))) == SIZES[image]
+        for thing in root.iter("object"):
+            x1, y1, x2, y2 = (int(thing.findtext(f"bndbox/{tag}")) for tag in ("xmin", "ymin", "xmax", "ymax"))
+            assert x1 >= 1 and y1 >= 1
+            found.append((image, thing.findtext("name"), (x1 - 1, y1 - 1, x2, y2)))
+    same_boxes(found, labelled, within=0.51)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+def test_tables_are_flat(labelled, tmp_path, suffix):
+    path = tmp_path / f"boxes.{suffix}"
+    exports()["csv"].write(labelled, path)
+    with path.open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream, delimiter="\t" if suffix == "tsv" else ","))
+    found = [(one["image"], one["label"], tuple(float(one[c]) for c in ("x1", "y1", "x2", "y2"))) for one in rows]
+    same_boxes(found, labelled, within=0.0051)
+    assert {one["expression"] for one in rows} == {f"thing {number}" for number in range(9)}
+
+
+def test_fiftyone_is_in_fractions(labelled, tmp_path):
+    content = json.loads(written(labelled, "fiftyone", tmp_path).read_text())
+    stems = {image.rsplit(".", 1)[0]: image for image in SIZES}
+    found = []
+    for stem, detections in content["labels"].items():
+        width, height = SIZES[stems[stem]]
+        for one in detections:
+            x, y, w, h = one["bounding_box"]
+            found.append((stems[stem], one["label"], (x * width, y * height, (x + w) * width, (y + h) * height)))
+    same_boxes(found, labelled, within=1e-6)
+    assert content["classes"] == sorted(LABELS)
+
+
+def test_boxes_are_clipped_and_ordered_and_the_rest_is_counted():
+    rows = [
+        row(0, "b.png", (30.0, 70.0, -5.0, 200.0)),
+        row(1, "b.png", (40.0, 1.0, 50.0, 9.0)),  # wholly outside: the image is 33 wide
+        row(2, "b.png", (1.0, 1.0, 9.0, 9.0), score=0.05),
+        row(3, "b.png", None, status="no_box", boxes=()),
+        Prediction(4, "gone.png", "x", "error"),
+        row(5, "b.png", (1.0, 1.0, 9.0, 9.0), boxes=((1.0, 1.0, 9.0, 9.0), (2.0, 2.0, 8.0, 8.0))),
+    ]
+    found = label_images(rows, Labelling(min_score=0.0))
+    assert found.images[0].boxes[0].xyxy == (0.0, 70.0, 30.0, 77.0)
+    found = label_images(rows[1:], Labelling(min_score=0.06))
+    assert found.left_out == Counter(
+        {"whose box lies outside of the image": 1, "with a score below 0.06": 1, "without a box": 1, "in error": 1}
+    )
+    assert len(boxes_of(found)) == 1 and len(boxes_of(label_images(rows[5:], Labelling(all_boxes=True)))) == 2
+    assert found.summary().startswith("1 boxes with 1 labels on 1 images; left out: 1 rows whose box lies outside")
+
+
+@pytest.mark.parametrize(("field", "label"), [(None, "cat"), ("expression", "thing 0"), ("kind", "place")])
+def test_the_label_is_a_field(field, label):
+    one = row(0, "b.png", (1.0, 1.0, 9.0, 9.0))
+    one.meta["kind"] = "place"
+    assert label_images([one], Labelling(label_field=field)).labels == [label]
