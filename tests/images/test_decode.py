@@ -87,7 +87,7 @@ def test_tiles_go_row_by_row_and_the_thumbnail_comes_last() -> None:
 
 @pytest.mark.parametrize("settings", [{"tile_size": 0}, {"min_tiles": 0}, {"min_tiles": 3, "max_tiles": 2}])
 def test_impossible_tilings(settings: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="not"):
+    with pytest.raises(ValueError, match="tile"):
         Tiling(**settings)  # type: ignore[arg-type]
 
 
@@ -99,51 +99,9 @@ def test_formats(name: str, tmp_path: Path) -> None:
     assert (image.mode, image.size) == ("RGB", (20, 10))
 
 
-@pytest.mark.parametrize("mode", ["L", "1", "P", "LA", "RGBA", "CMYK", "I;16"])
-def test_modes_become_rgb(mode: str, tmp_path: Path) -> None:
-    path = tmp_path / "image.tiff"
-    image = Image.new("I;16", (9, 4), 700) if mode == "I;16" else noise(9, 4, mode)
-    image.save(path)
-    assert (open_image(path).mode, open_image(path).size) == ("RGB", (9, 4))
-
-
 def test_alpha_is_dropped_not_blended(tmp_path: Path) -> None:
     Image.new("RGBA", (2, 2), (10, 20, 30, 0)).save(tmp_path / "clear.png")
     assert open_image(tmp_path / "clear.png").getpixel((0, 0)) == (10, 20, 30)
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_orientation_is_not_applied(orientation: int, tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    noise(20, 10).save(tmp_path / "turned.png", exif=exif)
-    np.testing.assert_array_equal(np.asarray(open_image(tmp_path / "turned.png")), np.asarray(noise(20, 10)))
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_orientation_is_applied_where_it_is_asked_for(orientation: int, tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    stored = noise(20, 10)
-    stored.save(tmp_path / "turned.png", exif=exif)
-    moves = {
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_270,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_90,
-    }
-    expected = stored.transpose(moves[orientation]) if orientation in moves else stored
-    turned = open_image(tmp_path / "turned.png", exif_transpose=True)
-    np.testing.assert_array_equal(np.asarray(turned), np.asarray(expected))
-
-
-def test_first_frame_of_an_animation(tmp_path: Path) -> None:
-    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
-    frames[0].save(tmp_path / "two.gif", save_all=True, append_images=frames[1:])
-    assert open_image(tmp_path / "two.gif").getpixel((0, 0)) == (255, 0, 0)
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -1,0 +1,141 @@
+"""Files whose headers claim more than any image needs: an error row, before anything of that size is made."""
+
+from __future__ import annotations
+
+import struct
+import tracemalloc
+import zlib
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+import pytest
+from PIL import Image
+
+from deeplayer_cli.errors import RowError
+from deeplayer_cli.images.decode import MAX_SIDE, open_image, read_size
+from deeplayer_cli.images.headers import MAX_EXIF_BYTES, MAX_TAG_VALUES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MANY = MAX_TAG_VALUES + 1
+ENTRY = {"<": 12, "+": 20}
+
+
+def tiff(extra: list[tuple[int, int, int, int]], *, order: str = "<", big: bool = False, then: bytes = b"") -> bytes:
+    """A grey TIFF of 4 x 4 pixels with more tags: (number, type, count, place of the values)."""
+    head, entry = (16, "HHQQ") if big else (8, "HHII")
+    tags = [(256, 4, 1, 4), (257, 4, 1, 4), (258, 4, 1, 8), (262, 4, 1, 1), (273, 4, 1, 0), (278, 4, 1, 4)]
+    tags = sorted([*tags, (279, 4, 1, 16), *extra])
+    size = head + struct.calcsize(order + ("Q" if big else "H")) + len(tags) * struct.calcsize(order + entry)
+    start = struct.pack(order + "2sHHHQ", b"II", 43, 8, 0, 16) if big else struct.pack(order + "2sHI", b"II", 42, 8)
+    start = start.replace(b"II", b"MM") if order == ">" else start
+    body = struct.pack(order + ("Q" if big else "H"), len(tags))
+    pixels = size + (8 if big else 4)
+    for number, kind, count, value in tags:
+        body += struct.pack(order + entry, number, kind, count, pixels if number == 273 else value)
+    return start + body + bytes(8 if big else 4) + bytes(16) + then
+
+
+def refused(path: Path, *, size_is_known: bool = False, **options: bool) -> str:
+    """Check that a file becomes an error row, and cheaply; return its message."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(RowError) as caught:
+            open_image(path, **options)
+        assert tracemalloc.get_traced_memory()[1] < 2 * path.stat().st_size + 2**21
+    finally:
+        tracemalloc.stop()
+    assert caught.value.kind == "image_too_large"
+    if not size_is_known:
+        with pytest.raises(RowError):
+            read_size(path)
+    return caught.value.message
+
+
+def test_the_small_tiffs_of_this_file_are_sound(tmp_path: Path) -> None:
+    for big in (False, True):
+        (tmp_path / "image.tif").write_bytes(tiff([], big=big))
+        assert open_image(tmp_path / "image.tif").size == (4, 4)
+    (tmp_path / "image.tif").write_bytes(tiff([], order=">"))
+    assert open_image(tmp_path / "image.tif").size == (4, 4)
+
+
+@pytest.mark.parametrize("kind", [3, 4, 5, 8, 9, 10, 11, 12, 13, 16])
+@pytest.mark.parametrize("number", [256, 274, 282, 320, 339, 65_000])
+def test_a_tiff_tag_of_many_values(number: int, kind: int, tmp_path: Path) -> None:
+    (tmp_path / "image.tif").write_bytes(tiff([(number, kind, MANY, 0)], then=bytes(8 * MANY)))
+    assert f"tag {number} claims {MANY:,} values" in refused(tmp_path / "image.tif")
+
+
+@pytest.mark.parametrize(("order", "big"), [("<", False), (">", False), ("<", True)])
+@pytest.mark.parametrize("pointer", [0x8769, 0x8825, 0xA005])
+def test_a_tag_of_many_values_in_a_directory_inside(pointer: int, order: str, big: bool, tmp_path: Path) -> None:
+    place = len(tiff([(pointer, 16 if big else 4, 1, 0)], order=order, big=big))
+    inside = struct.pack(order + ("QHHQQQ" if big else "HHHIII"), 1, 0x9000, 3, MANY, 0, 0)
+    data = tiff([(pointer, 16 if big else 4, 1, place)], order=order, big=big, then=inside + bytes(2 * MANY))
+    (tmp_path / "image.tif").write_bytes(data)
+    assert f"claims {MANY:,} values" in refused(tmp_path / "image.tif")
+
+
+def test_a_tiff_of_many_tags(tmp_path: Path) -> None:
+    (tmp_path / "image.tif").write_bytes(tiff([(number, 4, 1, 0) for number in range(1000, 6000)]))
+    assert "claims 5,007 tags" in refused(tmp_path / "image.tif")
+
+
+def test_a_tiff_of_many_directories(tmp_path: Path) -> None:
+    (tmp_path / "image.tif").write_bytes(tiff([(0x8769, 4, 1, 10_000 + number) for number in range(1000)]))
+    assert "directories" in refused(tmp_path / "image.tif")
+
+
+def test_a_directory_inside_of_itself_ends(tmp_path: Path) -> None:
+    (tmp_path / "image.tif").write_bytes(tiff([(0x8769, 4, 1, 8)]))
+    assert open_image(tmp_path / "image.tif").size == (4, 4)
+
+
+def exif(size: int) -> bytes:
+    return b"Exif\0\0" + struct.pack("<2sHIHHHII", b"II", 42, 8, 1, 0x0112, 3, size // 2, 26) + bytes(size)
+
+
+def jpeg(exif_block: bytes) -> bytes:
+    buffer = BytesIO()
+    Image.new("RGB", (4, 4)).save(buffer, format="JPEG")
+    data = buffer.getvalue()
+    parts = [b"Exif\0\0" + exif_block[6:][at : at + 65_000] for at in range(0, len(exif_block), 65_000)]
+    return data[:2] + b"".join(b"\xff\xe1" + struct.pack(">H", len(part) + 2) + part for part in parts) + data[2:]
+
+
+def png(exif_block: bytes) -> bytes:
+    buffer = BytesIO()
+    Image.new("RGB", (4, 4)).save(buffer, format="PNG")
+    chunk = b"eXIf" + exif_block[6:]
+    whole = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return buffer.getvalue()[:33] + whole + buffer.getvalue()[33:]
+
+
+def webp(exif_block: bytes) -> bytes:
+    buffer = BytesIO()
+    Image.new("RGB", (4, 4)).save(buffer, format="WEBP", exif=exif_block)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("make", [jpeg, png, webp])
+def test_exif_is_read_up_to_a_limit(make, tmp_path: Path) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(make(exif(MAX_EXIF_BYTES // 2)))
+    assert open_image(path, exif_transpose=True).size == (4, 4)
+    path.write_bytes(make(exif(2 * MAX_EXIF_BYTES)))
+    assert "of EXIF" in refused(path, size_is_known=make is not jpeg, exif_transpose=True)
+
+
+@pytest.mark.parametrize("size", [(MAX_SIDE + 1, 1), (1, MAX_SIDE + 1)])
+@pytest.mark.parametrize("name", ["PNG", "BMP", "TIFF"])
+def test_a_side_is_bounded(name: str, size: tuple[int, int], tmp_path: Path) -> None:
+    Image.new("L", size).save(tmp_path / "image", format=name)
+    assert f"{size[0]} x {size[1]} pixels; a side may have at most 65,535" in refused(tmp_path / "image")
+
+
+@pytest.mark.parametrize("size", [(MAX_SIDE, 1), (1, MAX_SIDE)])
+def test_the_longest_side_is_decoded(size: tuple[int, int], tmp_path: Path) -> None:
+    Image.new("L", size).save(tmp_path / "image.png")
+    assert open_image(tmp_path / "image.png").size == size
