@@ -100,7 +100,7 @@ def _turned(image: Image.Image) -> Image.Image:
 def _opened(path: Path, max_pixels: int, max_bytes: int) -> Iterator[Image.Image]:
     """Open an image file within limits; errors inside become a ``RowError``."""
     with opened_file(path, max_bytes) as file, _refusing(path, file):
-        check_header(file)
+        check_header(file, max_pixels)
         with Image.open(file, formats=FORMATS) as image:
             width, height = _stored_size(image)
             if width * height > max_pixels:
@@ -122,7 +122,7 @@ def _refusing(path: Path, file: BinaryIO) -> Iterator[None]:
     except RowError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
-        raise RowError("image_too_large", f"{path} is too large to decode: {error or 'out of memory'}") from error
+        raise RowError("image_too_large", f"{path} is too large to decode: {str(error) or 'out of memory'}") from error
     except ExcessiveHeaderError as error:
         raise RowError("image_too_large", f"{path} is not decoded: {error}") from error
     except UnsupportedPixelsError as error:

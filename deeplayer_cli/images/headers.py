@@ -1,6 +1,7 @@
 """What an image file's header claims, looked at before Pillow believes it.
 
-Pillow makes a Python object of every value of a tag, before it knows the size of the image. So tags are counted first.
+Pillow makes a Python object of every value of a tag, before it knows the size of the image. libtiff makes room for a
+whole tile, and libwebp for a whole canvas, before they are compared with a limit. So the header is read here first.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ MAX_TAGS = 2**12
 """The most tags in one directory of a TIFF."""
 
 _SUB_DIRECTORIES = frozenset({0x8769, 0x8825, 0xA005})  # EXIF, GPS and interoperability
-_BITS, _SAMPLE_FORMAT = 0x0102, 0x0153
+_BITS, _SAMPLE_FORMAT, _TILE_WIDTH, _TILE_LENGTH = 0x0102, 0x0153, 0x0142, 0x0143
 _SAMPLE_FORMATS = {1: "integer", 2: "signed integer", 3: "float"}
 _MAX_DIRECTORIES = 16
 _INTEGERS = {3: "H", 4: "I", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
@@ -67,17 +68,24 @@ class _TiffNumbers(NamedTuple):
         return Struct(self.order + ("HHQ8s" if self.big else "HHI4s"))
 
 
-def check_header(file: BinaryIO) -> None:
-    """Refuse a file whose tags would take long to read; leave the file at its beginning.
+def check_header(file: BinaryIO, max_pixels: int) -> None:
+    """Refuse a file whose header alone would take long to read, or much memory; leave the file at its beginning.
 
     Raises:
-        ExcessiveHeaderError: a TIFF's directory, or the EXIF of a JPEG, is beyond the limits of this module.
+        ExcessiveHeaderError: the tags of a TIFF or the EXIF of a JPEG are beyond the limits of this module; or the
+            canvas of a WebP or a tile of a TIFF has more than ``max_pixels`` pixels.
     """
-    start = file.read(16)
+    start = file.read(30)
     if numbers := _tiff_numbers(start):
-        _check_directories(file, numbers, _first_directory(start, numbers))
+        first = _first_directory(start, numbers)
+        _check_directories(file, numbers, first)
+        _check_tiles(file, numbers, first, max_pixels)
     elif start.startswith(b"\xff\xd8"):
         _check_jpeg(file)
+    elif start.startswith(b"RIFF"):
+        width, height = _webp_size(start)
+        if width * height > max_pixels:
+            raise ExcessiveHeaderError(f"it has {width} x {height} pixels; at most {max_pixels:,} are decoded")
     file.seek(0)
 
 
@@ -113,6 +121,18 @@ def _check_jpeg(file: BinaryIO) -> None:
             raise ExcessiveHeaderError(_TOO_MUCH_EXIF)
 
 
+def _webp_size(start: bytes) -> tuple[int, int]:
+    """The size of the canvas by the first chunk; (0, 0) for a file that is no WebP."""
+    if start[8:15] != b"WEBPVP8" or len(start) < 30:
+        return 0, 0
+    if start[15:16] == b"X":
+        return 1 + int.from_bytes(start[24:27], "little"), 1 + int.from_bytes(start[27:30], "little")
+    if start[15:16] == b"L":
+        both = int.from_bytes(start[21:25], "little")
+        return 1 + (both & 0x3FFF), 1 + (both >> 14 & 0x3FFF)
+    return int.from_bytes(start[26:28], "little") & 0x3FFF, int.from_bytes(start[28:30], "little") & 0x3FFF
+
+
 def _tiff_numbers(start: bytes) -> _TiffNumbers | None:
     order = {b"II": "<", b"MM": ">"}.get(start[:2])
     if order is None or len(start) < 16 or not {42, 43} & {*start[2:4]}:
@@ -138,6 +158,15 @@ def _check_directories(file: BinaryIO, numbers: _TiffNumbers, place: int) -> Non
                 places.append(inner)
         if len(places) > _MAX_DIRECTORIES:
             raise ExcessiveHeaderError(f"it has more than {_MAX_DIRECTORIES} directories of tags for one image")
+
+
+def _check_tiles(file: BinaryIO, numbers: _TiffNumbers, place: int, max_pixels: int) -> None:
+    width, height = (
+        max((_first_value(file, numbers, tag) for tag in _tags(file, numbers, place) if tag.number == side), default=0)
+        for side in (_TILE_WIDTH, _TILE_LENGTH)
+    )
+    if width * height > max_pixels:
+        raise ExcessiveHeaderError(f"its tiles have {width} x {height} pixels; at most {max_pixels:,} are decoded")
 
 
 def _tags(file: BinaryIO, numbers: _TiffNumbers, place: int) -> Iterator[_Tag]:

@@ -8,14 +8,18 @@ import struct
 import zlib
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from deeplayer_cli.errors import RowError
-from deeplayer_cli.images.decode import FORMATS, open_image
+from deeplayer_cli.images.decode import FORMATS, open_image, read_size
 from deeplayer_cli.models.internvl.tiling import Tiling, count_tiles, tile_grid, tile_image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MEAN = np.asarray([0.485, 0.456, 0.406], dtype=np.float32)[:, None, None]
 STD = np.asarray([0.229, 0.224, 0.225], dtype=np.float32)[:, None, None]
@@ -139,6 +143,63 @@ def test_pipes_and_sockets_do_not_hang(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "socket"))
         assert refused(tmp_path / "socket") == "image_unreadable"
+
+
+@pytest.mark.parametrize("read", [open_image, read_size])
+@pytest.mark.parametrize("target", ["/dev/zero", "/dev/null", "pipe", "folder"])
+def test_links_to_what_is_no_file(read: Callable[[Path], object], target: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link.png").symlink_to(target if target.startswith("/") else tmp_path / target)
+    (tmp_path / "link to a link.png").symlink_to(tmp_path / "link.png")
+    with pytest.raises(RowError, match="not an image"):
+        read(tmp_path / "link to a link.png")
+
+
+def test_links_to_files_are_followed(tmp_path: Path) -> None:
+    noise(4, 4).save(tmp_path / "fine.png")
+    (tmp_path / "link.png").symlink_to(tmp_path / "fine.png")
+    assert open_image(tmp_path / "link.png").size == read_size(tmp_path / "link.png") == (4, 4)
+    assert refused(tmp_path / "link.png", max_bytes=10) == "image_too_large"
+
+
+@pytest.mark.parametrize("swap", ["pipe", "zero", "folder", "longer", "empty"])
+def test_the_file_that_is_checked_is_the_file_that_is_read(
+    swap: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody puts another file in the place of the checked one just before it is opened."""
+    path = tmp_path / "image.png"
+    noise(4, 4).save(path)
+    real = os.open
+
+    def swapped(name: str, flags: int, *more: int) -> int:
+        if str(name) == str(path):
+            path.unlink()
+            if swap == "pipe":
+                os.mkfifo(path)
+            elif swap == "zero":
+                path.symlink_to("/dev/zero")
+            elif swap == "folder":
+                path.mkdir()
+            else:
+                path.write_bytes(bytes(10_000 if swap == "longer" else 0))
+        return real(name, flags, *more)
+
+    monkeypatch.setattr(os, "open", swapped)
+    kinds = {"longer": "image_too_large", "empty": "image_broken"}
+    assert refused(path, max_bytes=5000) == kinds.get(swap, "image_unreadable")
+
+
+def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
+    noise(4, 4).save(tmp_path / "fine.tif", compression="tiff_lzw")
+    (tmp_path / "broken.tif").write_bytes((tmp_path / "fine.tif").read_bytes()[:100])
+    before = len(list(Path("/dev/fd").iterdir()))
+    for _ in range(3):
+        open_image(tmp_path / "fine.tif")
+        read_size(tmp_path / "fine.tif")
+        refused(tmp_path / "broken.tif")
+        refused(tmp_path / "fine.tif", max_pixels=3)
+    assert len(list(Path("/dev/fd").iterdir())) == before
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

@@ -139,3 +139,39 @@ def test_a_side_is_bounded(name: str, size: tuple[int, int], tmp_path: Path) -> 
 def test_the_longest_side_is_decoded(size: tuple[int, int], tmp_path: Path) -> None:
     Image.new("L", size).save(tmp_path / "image.png")
     assert open_image(tmp_path / "image.png").size == size
+
+
+@pytest.mark.parametrize("options", [{}, {"lossless": True}, {"exif": exif(8)}], ids=["VP8", "VP8L", "VP8X"])
+def test_the_canvas_of_a_webp_is_bounded_before_it_is_made(options, tmp_path: Path, monkeypatch) -> None:
+    Image.new("RGB", (301, 200)).save(tmp_path / "image", format="WEBP", **options)
+    assert open_image(tmp_path / "image", max_pixels=60_200).size == (301, 200)
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("Pillow makes room for the canvas"))
+    with pytest.raises(RowError, match="301 x 200 pixels; at most 60,199 are decoded") as caught:
+        open_image(tmp_path / "image", max_pixels=60_199)
+    assert caught.value.kind == "image_too_large"
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_the_tiles_of_a_tiff_are_bounded(big: bool, tmp_path: Path) -> None:
+    tile = [(322, 4, 1, 20_000), (323, 4, 1, 20_000)]
+    (tmp_path / "image.tif").write_bytes(tiff(tile, big=big))
+    assert "tiles have 20000 x 20000 pixels" in refused(tmp_path / "image.tif")
+
+
+def gif(screen: tuple[int, int], frame: tuple[int, int, int, int]) -> bytes:
+    """A GIF with a logical screen, and a frame (left, top, width, height) of one colour in it."""
+    buffer = BytesIO()
+    Image.new("P", frame[2:]).save(buffer, format="GIF")
+    data = bytearray(buffer.getvalue())
+    data[6:10] = struct.pack("<HH", *screen)
+    at = data.index(b",", 13)
+    data[at + 1 : at + 9] = struct.pack("<HHHH", *frame)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("screen", "frame"), [((65_535, 65_535), (0, 0, 1, 1)), ((1, 1), (65_000, 65_000, 1, 1))], ids=["screen", "frame"]
+)
+def test_the_screen_of_a_gif_is_bounded(screen, frame, tmp_path: Path) -> None:
+    (tmp_path / "image.gif").write_bytes(gif(screen, frame))
+    refused(tmp_path / "image.gif")
