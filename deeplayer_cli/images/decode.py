@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from errno import EINVAL
 from typing import TYPE_CHECKING, BinaryIO
 
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
@@ -134,7 +135,8 @@ def _refusing(path: Path, file: BinaryIO) -> Iterator[None]:
             raise RowError(
                 "image_too_large", f"{path} has more text in its PNG chunks than is read; save it without the text"
             ) from error
-        refused = isinstance(error, OSError) and error.errno is not None  # by the system, not by the decoder
+        # Refused by the system, not by the decoder; EINVAL is a seek to where a broken header points.
+        refused = isinstance(error, OSError) and error.errno not in (None, EINVAL)
         kind = "image_unreadable" if refused else "image_broken"
         raise RowError(kind, f"{path} cannot be decoded: {error}") from error
 

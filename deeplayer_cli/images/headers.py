@@ -26,9 +26,14 @@ MAX_TAGS = 2**12
 """The most tags in one directory of a TIFF."""
 
 _SUB_DIRECTORIES = frozenset({0x8769, 0x8825, 0xA005})  # EXIF, GPS and interoperability
-_BITS, _SAMPLE_FORMAT, _TILE_WIDTH, _TILE_LENGTH = 0x0102, 0x0153, 0x0142, 0x0143
+_BITS, _SAMPLE_FORMAT = 0x0102, 0x0153
+_GEOMETRY = _WIDTH, _LENGTH, _STRIP_OFFSETS, _STRIP_ROWS, _TILE_WIDTH, _TILE_LENGTH, _TILE_OFFSETS = (
+    *(0x0100, 0x0101, 0x0111, 0x0116),
+    *(0x0142, 0x0143, 0x0144),
+)
 _SAMPLE_FORMATS = {1: "integer", 2: "signed integer", 3: "float"}
 _MAX_DIRECTORIES = 16
+_MAX_COVERS = 16  # four planes, each of tiles that reach over both edges
 _INTEGERS = {3: "H", 4: "I", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 _NUMBERS = _INTEGERS.keys() | {5, 10, 11, 12}
 """TIFF's types whose values become Python objects; those of the others stay bytes."""
@@ -79,7 +84,7 @@ def check_header(file: BinaryIO, max_pixels: int) -> None:
     if numbers := _tiff_numbers(start):
         first = _first_directory(start, numbers)
         _check_directories(file, numbers, first)
-        _check_tiles(file, numbers, first, max_pixels)
+        _check_pieces(file, numbers, first, max_pixels)
     elif start.startswith(b"\xff\xd8"):
         _check_jpeg(file)
     elif start.startswith(b"RIFF"):
@@ -160,13 +165,24 @@ def _check_directories(file: BinaryIO, numbers: _TiffNumbers, place: int) -> Non
             raise ExcessiveHeaderError(f"it has more than {_MAX_DIRECTORIES} directories of tags for one image")
 
 
-def _check_tiles(file: BinaryIO, numbers: _TiffNumbers, place: int, max_pixels: int) -> None:
-    width, height = (
-        max((_first_value(file, numbers, tag) for tag in _tags(file, numbers, place) if tag.number == side), default=0)
-        for side in (_TILE_WIDTH, _TILE_LENGTH)
-    )
-    if width * height > max_pixels:
-        raise ExcessiveHeaderError(f"its tiles have {width} x {height} pixels; at most {max_pixels:,} are decoded")
+def _check_pieces(file: BinaryIO, numbers: _TiffNumbers, place: int, max_pixels: int) -> None:
+    """Check the strips or tiles of an image: how large one is, and how often all of them cover the image."""
+    tags = [tag for tag in _tags(file, numbers, place) if tag.number in _GEOMETRY]
+    values = {tag.number: value for tag in reversed(tags) if (value := _first_value(file, numbers, tag))}
+    width, height = values.get(_WIDTH, 0), values.get(_LENGTH, 0)
+    tile_width, tile_height = values.get(_TILE_WIDTH, 0), values.get(_TILE_LENGTH, 0)
+    if tile_width * tile_height > max_pixels:
+        raise ExcessiveHeaderError(
+            f"its tiles have {tile_width} x {tile_height} pixels; at most {max_pixels:,} are decoded"
+        )
+    for places, piece_width, piece_height in (
+        (_STRIP_OFFSETS, width, min(values.get(_STRIP_ROWS, height), height)),
+        (_TILE_OFFSETS, tile_width, tile_height),
+    ):
+        n_pieces = max((tag.n_values for tag in tags if tag.number == places), default=0)
+        whole = max(width, piece_width) * max(height, piece_height)
+        if n_pieces * piece_width * piece_height > _MAX_COVERS * whole:
+            raise ExcessiveHeaderError(f"its {n_pieces:,} strips or tiles cover it more than {_MAX_COVERS} times")
 
 
 def _tags(file: BinaryIO, numbers: _TiffNumbers, place: int) -> Iterator[_Tag]:

@@ -32,7 +32,7 @@ tile_image(open_image(Path(sys.argv[1])), Tiling())
 for path in sorted(Path(sys.argv[2]).iterdir()):
     width, height = (int(side) for side in path.name.split(".")[1].split("x"))
     columns, _ = tile_grid((width, height), Tiling())
-    bound = 17 * width * height + 2 * path.stat().st_size + 4 * 448 * columns * height + 12 * 2**20
+    bound = 17 * width * height + 3 * path.stat().st_size + 4 * 448 * columns * height + 12 * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (held() + int(bound * float(sys.argv[3])), resource.RLIM_INFINITY))
     try:
         for turned in (False, True):

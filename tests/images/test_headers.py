@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MANY = MAX_TAG_VALUES + 1
-ENTRY = {"<": 12, "+": 20}
 
 
 def tiff(extra: list[tuple[int, int, int, int]], *, order: str = "<", big: bool = False, then: bytes = b"") -> bytes:
     """A grey TIFF of 4 x 4 pixels with more tags: (number, type, count, place of the values)."""
     head, entry = (16, "HHQQ") if big else (8, "HHII")
     tags = [(256, 4, 1, 4), (257, 4, 1, 4), (258, 4, 1, 8), (262, 4, 1, 1), (273, 4, 1, 0), (278, 4, 1, 4)]
-    tags = sorted([*tags, (279, 4, 1, 16), *extra])
+    given = {tag[0] for tag in extra}
+    tags = sorted([*(tag for tag in [*tags, (279, 4, 1, 16)] if tag[0] not in given), *extra])
     size = head + struct.calcsize(order + ("Q" if big else "H")) + len(tags) * struct.calcsize(order + entry)
     start = struct.pack(order + "2sHHHQ", b"II", 43, 8, 0, 16) if big else struct.pack(order + "2sHI", b"II", 42, 8)
     start = start.replace(b"II", b"MM") if order == ">" else start
     body = struct.pack(order + ("Q" if big else "H"), len(tags))
     pixels = size + (8 if big else 4)
     for number, kind, count, value in tags:
-        body += struct.pack(order + entry, number, kind, count, pixels if number == 273 else value)
+        body += struct.pack(order + entry, number, kind, count, pixels if number == 273 and count == 1 else value)
     return start + body + bytes(8 if big else 4) + bytes(16) + then
 
 
@@ -156,6 +156,42 @@ def test_the_tiles_of_a_tiff_are_bounded(big: bool, tmp_path: Path) -> None:
     tile = [(322, 4, 1, 20_000), (323, 4, 1, 20_000)]
     (tmp_path / "image.tif").write_bytes(tiff(tile, big=big))
     assert "tiles have 20000 x 20000 pixels" in refused(tmp_path / "image.tif")
+
+
+@pytest.mark.parametrize("piece", ["strip", "tile"])
+def test_strips_and_tiles_do_not_cover_an_image_again_and_again(piece: str, tmp_path: Path) -> None:
+    n = 1000
+    strips, tiles = [(273, 4, n, 8), (278, 4, 1, 3)], [(322, 4, 1, 3), (323, 4, 1, 3), (324, 4, n, 8)]
+    (tmp_path / "image.tif").write_bytes(tiff(strips if piece == "strip" else tiles, then=bytes(4 * n)))
+    assert f"its {n:,} strips or tiles cover it more than 16 times" in refused(tmp_path / "image.tif")
+
+
+@pytest.mark.parametrize("planar", [1, 2])
+@pytest.mark.parametrize("rows", [1, 2, 23, 24, 25, 2**32 - 1])
+def test_strips_of_every_height_are_decoded(rows: int, planar: int, tmp_path: Path) -> None:
+    height, planes = 24, 3 if planar == 2 else 1
+    image = Image.effect_noise((5, height), 90).convert("RGB")
+    pixels = b"".join(band.tobytes() for band in image.split()) if planar == 2 else image.tobytes()
+    n, row = -(-height // rows), 5 if planar == 2 else 15
+    starts = [plane * row * height + strip * rows * row for plane in range(planes) for strip in range(n)]
+    tags = [(256, 1, 5), (257, 1, height), (258, 3, 0), (262, 1, 2), (273, len(starts), 0), (277, 1, 3), (278, 1, rows)]
+    tags += [(284, 1, planar)]
+    at = 8 + 2 + 12 * len(tags) + 4
+    offsets = struct.pack(f"<{len(starts)}I", *(at + 12 + 4 * len(starts) + start for start in starts))
+    body = b""
+    for number, count, value in tags:
+        inline = at + 12 + 4 if count == 1 and number == 273 else at + 12
+        body += struct.pack("<HHII", number, 4, count, {258: at, 273: inline}.get(number, value))
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags))
+    (tmp_path / "image.tif").write_bytes(head + body + bytes(4) + struct.pack("<3I", 8, 8, 8) + offsets + pixels)
+    assert open_image(tmp_path / "image.tif").tobytes() == image.tobytes()
+
+
+def test_a_header_that_points_beyond_every_file_is_broken(tmp_path: Path) -> None:
+    (tmp_path / "image.tif").write_bytes(struct.pack("<2sHHHQ", b"II", 43, 8, 0, 2**63 - 9) + bytes(90))
+    with pytest.raises(RowError) as caught:
+        open_image(tmp_path / "image.tif")
+    assert caught.value.kind == "image_broken"
 
 
 def gif(screen: tuple[int, int], frame: tuple[int, int, int, int]) -> bytes:
