@@ -1,17 +1,20 @@
 """Decoding image files within limits, to the same pixels as InternVL's own code.
 
-``convert("RGB")`` drops alpha, and EXIF orientation is not applied (OpenGVLab/InternVL, ``eval/refcoco``).
+`to_rgb` drops alpha, and EXIF orientation is not applied (OpenGVLab/InternVL, ``eval/refcoco``).
 """
 
 from __future__ import annotations
 
-import stat
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from errno import EINVAL
+from typing import TYPE_CHECKING, BinaryIO
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from deeplayer_cli.errors import RowError
+from deeplayer_cli.images.files import opened_file
+from deeplayer_cli.images.headers import ExcessiveHeaderError, check_exif, check_header, describe_tiff
+from deeplayer_cli.images.pixels import UnsupportedPixelsError, to_rgb
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +26,9 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", 
 MAX_PIXELS = 178_956_970
 """Largest image to decode, in pixels: Pillow itself refuses larger images as decompression bombs."""
 
+MAX_SIDE = 65_535
+"""Longest side of an image to decode, in pixels: what a resize costs grows with the longest side."""
+
 MAX_BYTES = 512 * 2**20
 """Largest image file to read, in bytes."""
 
@@ -32,8 +38,8 @@ def open_image(
 ) -> Image.Image:
     """Decode a whole image file into RGB.
 
-    For an animation, this is the first frame. 16-bit grey is clipped to 255, as in Pillow and in the original code. A
-    truncated file is refused.
+    For an animation or a file of several pages, this is the first one. Grey with more than 8 bits is scaled, see
+    `to_rgb`. A truncated file is refused.
 
     Args:
         path: of the file.
@@ -42,11 +48,15 @@ def open_image(
         exif_transpose: turn the image by its EXIF orientation; the original code does not.
 
     Raises:
-        RowError: ``image_missing``, ``image_unreadable`` (not a regular file, or no permission), ``image_too_large``
-            or ``image_broken`` (empty, truncated, or in no format of `FORMATS`).
+        RowError: ``image_missing``, ``image_unreadable`` (not a regular file, or no permission), ``image_too_large``,
+            ``image_unsupported`` (pixels that Pillow cannot decode or `to_rgb` cannot scale) or ``image_broken``
+            (empty, truncated, or in no format of `FORMATS`).
     """
     with _opened(path, max_pixels, max_bytes) as image:
-        return (ImageOps.exif_transpose(image) if exif_transpose else image).convert("RGB")
+        tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
+        bits, white_is_zero = tags.get(ExifTags.Base.BitsPerSample, (16,))[0], tags.get(_PHOTOMETRIC) == 0
+        framed = _turned(image) if exif_transpose else _stored(image)
+        return to_rgb(framed, bits=bits, white_is_zero=white_is_zero)
 
 
 def read_size(path: Path) -> tuple[int, int]:
@@ -56,45 +66,86 @@ def read_size(path: Path) -> tuple[int, int]:
         RowError: as `open_image`, as far as the file's header shows the problem.
     """
     with _opened(path, MAX_PIXELS, MAX_BYTES) as image:
-        return image.size
+        return _stored_size(image)
+
+
+_PHOTOMETRIC = ExifTags.Base.PhotometricInterpretation
+
+
+def _stored_size(image: Image.Image) -> tuple[int, int]:
+    """An image's size before any turning: of a TIFF, Pillow states the size after it."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return image.tag_v2[ExifTags.Base.ImageWidth], image.tag_v2[ExifTags.Base.ImageLength]
+    return image.size
+
+
+def _stored(image: Image.Image) -> Image.Image:
+    """Load an image as it is stored."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        image.load()
+        return image
+    image.getexif()[ExifTags.Base.Orientation] = 1  # Pillow turns a TIFF while it loads it, by this
+    image.load()
+    return image if image.size == _stored_size(image) else image.copy()  # a copy has the size of its pixels
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    """Load an image and turn it by its orientation."""
+    image.load()
+    check_exif(image.info.get("exif", b""))
+    ImageOps.exif_transpose(image, in_place=True)
+    return image
 
 
 @contextmanager
 def _opened(path: Path, max_pixels: int, max_bytes: int) -> Iterator[Image.Image]:
     """Open an image file within limits; errors inside become a ``RowError``."""
-    _check_file(path, max_bytes)
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            width, height = image.size
+    with opened_file(path, max_bytes) as file, _refusing(path, file):
+        check_header(file, max_pixels)
+        with Image.open(file, formats=FORMATS) as image:
+            width, height = _stored_size(image)
             if width * height > max_pixels:
                 raise RowError(
                     "image_too_large", f"{path} has {width} x {height} pixels; at most {max_pixels:,} are decoded"
                 )
+            if max(width, height) > MAX_SIDE:
+                raise RowError(
+                    "image_too_large", f"{path} has {width} x {height} pixels; a side may have at most {MAX_SIDE:,}"
+                )
             yield image
+
+
+@contextmanager
+def _refusing(path: Path, file: BinaryIO) -> Iterator[None]:
+    """Turn whatever a decoder raises into a ``RowError``."""
+    try:
+        yield
     except RowError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError) as error:
-        raise RowError("image_too_large", f"{path} is too large to decode: {error or 'out of memory'}") from error
+        raise RowError("image_too_large", f"{path} is too large to decode: {str(error) or 'out of memory'}") from error
+    except ExcessiveHeaderError as error:
+        raise RowError("image_too_large", f"{path} is not decoded: {error}") from error
+    except UnsupportedPixelsError as error:
+        raise RowError("image_unsupported", f"{path} cannot be shown in 8 bits: {error}") from error
     except UnidentifiedImageError as error:
-        raise RowError("image_broken", f"{path} is not an image in any of the formats {', '.join(FORMATS)}") from error
+        raise _unidentified(path, file) from error
     except Exception as error:  # a broken file makes decoders raise nearly anything: SyntaxError, struct.error, ...
-        refused = isinstance(error, OSError) and error.errno is not None  # by the system, not by the decoder
+        if "MAX_TEXT" in str(error):  # Pillow's limits of a PNG's text, by their names in its source
+            raise RowError(
+                "image_too_large", f"{path} has more text in its PNG chunks than is read; save it without the text"
+            ) from error
+        # Refused by the system, not by the decoder; EINVAL is a seek to where a broken header points.
+        refused = isinstance(error, OSError) and error.errno not in (None, EINVAL)
         kind = "image_unreadable" if refused else "image_broken"
         raise RowError(kind, f"{path} cannot be decoded: {error}") from error
 
 
-def _check_file(path: Path, max_bytes: int) -> None:
-    """Refuse files that must not be opened: opening a pipe would wait for a writer forever."""
-    try:
-        status = path.stat()
-    except FileNotFoundError as error:
-        raise RowError("image_missing", f"{path} does not exist") from error
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        raise RowError("image_unreadable", f"{path} cannot be read: {error}") from error
-    if not stat.S_ISREG(status.st_mode):
-        what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-        raise RowError("image_unreadable", f"{path} is {what}, not an image")
-    if status.st_size == 0:
-        raise RowError("image_broken", f"{path} is empty")
-    if status.st_size > max_bytes:
-        raise RowError("image_too_large", f"{path} has {status.st_size:,} bytes; at most {max_bytes:,} are read")
+def _unidentified(path: Path, file: BinaryIO) -> RowError:
+    """What is wrong with a file that Pillow takes for no image."""
+    if samples := describe_tiff(file):
+        return RowError(
+            "image_unsupported",
+            f"{path} is a TIFF with {samples} samples, in a layout that is not supported; save it as an 8-bit PNG",
+        )
+    return RowError("image_broken", f"{path} is not an image in any of the formats {', '.join(FORMATS)}")

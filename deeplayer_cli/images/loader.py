@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import time
 from collections import OrderedDict, deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
 from deeplayer_cli.errors import RowError
+from deeplayer_cli.images.files import reading_image
+from deeplayer_cli.images.workers import Job, JobTimeoutError, Workers
 from deeplayer_cli.schema import BadRequest, Request, check_gold, check_resolution
 
 if TYPE_CHECKING:
@@ -22,7 +24,12 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
+    AnyRequest = Request | BadRequest
     Tile = Callable[[Image.Image], tuple[np.ndarray, tuple[int, int]]]
+
+
+IMAGE_TIMEOUT = 60.0
+"""Seconds that an image may take, unless somebody says otherwise."""
 
 
 class ImageId(NamedTuple):
@@ -40,8 +47,13 @@ class ImageId(NamedTuple):
 
     @classmethod
     def from_file(cls, path: Path) -> ImageId:
-        """Return the identity of an existing file."""
-        status = path.stat()
+        """Return the identity of a file.
+
+        Raises:
+            RowError: ``image_missing`` or ``image_unreadable``.
+        """
+        with reading_image(path):
+            status = path.stat()
         return cls(os.path.realpath(path), status.st_size, status.st_mtime_ns)
 
 
@@ -107,22 +119,26 @@ class ImageLoader:
         """Load the image.
 
         Raises:
-            RowError: the image cannot be decoded.
+            RowError: the image cannot be decoded, or there is no memory to cut it.
         """
         with self.times.timing("read and decode"):
             image = self.decode(path)
-        with self.times.timing("tile"):
-            tiles, grid = self.tile(image)
+        try:
+            with self.times.timing("tile"):
+                tiles, grid = self.tile(image)
+        except MemoryError as error:
+            raise RowError("image_too_large", f"{path} is too large to cut into tiles: out of memory") from error
         return LoadedImage(ImageId.from_file(path), tiles, image.size, grid)
 
 
 def read_ahead(
-    rows: Iterable[Request | BadRequest],
+    rows: Iterable[AnyRequest],
     load: Callable[[Path], LoadedImage],
     *,
     workers: int,
     window: int,
     ready: Callable[[], bool] = lambda: True,
+    timeout: float = IMAGE_TIMEOUT,
 ) -> Iterator[list[LoadedRequest]]:
     """Yield one loaded request for each row, in order, a window at a time, while threads prepare the next window.
 
@@ -134,56 +150,60 @@ def read_ahead(
         workers: number of threads.
         window: the most requests to yield at once; fewer when ``rows`` end, or no further row is ready.
         ready: whether the next row can be taken without waiting; a row that has come never waits for a later one.
+        timeout: seconds that an image may take; a row whose image takes longer gets the error ``image_timeout``.
     """
     rows = iter(rows)
     ahead = window + workers
-    images: OrderedDict[Path, Future[LoadedImage]] = OrderedDict()
-    waiting: deque[tuple[Request | BadRequest, Future[LoadedImage] | None]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="deeplayer-image") as pool:
+    pool: Workers[LoadedImage] = Workers(workers, timeout)
+    images: OrderedDict[Path, Job[LoadedImage]] = OrderedDict()
+    waiting: deque[tuple[AnyRequest, Job[LoadedImage] | None]] = deque()
 
-        def start(row: Request | BadRequest) -> Future[LoadedImage] | None:
-            if isinstance(row, BadRequest):
-                return None
-            if row.path not in images:
-                images[row.path] = pool.submit(load, row.path)
-            images.move_to_end(row.path)
-            while len(images) > ahead:
-                images.popitem(last=False)
-            return images[row.path]
+    def start(row: AnyRequest) -> Job[LoadedImage] | None:
+        if isinstance(row, BadRequest):
+            return None
+        if row.path not in images:
+            images[row.path] = pool.submit(partial(load, row.path))
+        images.move_to_end(row.path)
+        while len(images) > ahead:
+            images.popitem(last=False)
+        return images[row.path]
 
-        def take(most: int) -> None:
-            waiting.extend((row, start(row)) for row in islice(rows, most))
+    def take(most: int) -> None:
+        waiting.extend((row, start(row)) for row in islice(rows, most))
 
-        def take_ready() -> None:
-            while len(waiting) < ahead and ready():
-                held = len(waiting)
+    def take_ready() -> None:
+        while len(waiting) < ahead and ready():
+            held = len(waiting)
+            take(1)
+            if len(waiting) == held:
+                return
+
+    try:
+        while True:
+            take_ready()
+            if not waiting:
                 take(1)
-                if len(waiting) == held:
-                    return
-
-        try:
-            while True:
-                take_ready()
-                if not waiting:
-                    take(1)
-                if not waiting:
-                    return
-                now = [waiting.popleft() for _ in range(min(window, len(waiting)))]
-                take_ready()
-                yield [_loaded(*one) for one in now]
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            if not waiting:
+                return
+            now = [waiting.popleft() for _ in range(min(window, len(waiting)))]
+            take_ready()
+            yield [_loaded(row, partial(pool.result, job) if job else None, timeout) for row, job in now]
+    finally:
+        pool.close()
 
 
-def _loaded(row: Request | BadRequest, future: Future[LoadedImage] | None) -> LoadedRequest:
+def _loaded(row: AnyRequest, result: Callable[[], LoadedImage] | None, timeout: float) -> LoadedRequest:
     if isinstance(row, BadRequest):
         return LoadedRequest(row, None, row.error)
-    assert future is not None  # noqa: S101 - only a bad request has no image
+    assert result is not None  # noqa: S101 - only a bad request has no image
     try:
-        image = future.result()
+        image = result()
         check_resolution(row.resolution_wh, image.resolution_wh)
         if row.gold is not None:
             check_gold(row.gold, image.resolution_wh)
+    except JobTimeoutError:
+        message = f"{row.path} takes longer than {timeout:g} seconds to decode; --image-timeout sets the limit"
+        return LoadedRequest(row, None, RowError("image_timeout", f"{row.where}: {message}"))
     except RowError as error:
         return LoadedRequest(row, None, RowError(error.kind, f"{row.where}: {error.message}"))
     return LoadedRequest(row, image, None)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from threading import TIMEOUT_MAX
 from typing import TYPE_CHECKING, Literal
 
 from deeplayer_cli import pruning
 from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.images.loader import IMAGE_TIMEOUT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
 
 Share = Literal["each", "union", "off"]
 
-_SPEED = frozenset({"attention", "batch_size", "batch_tokens", "compiled", "profile", "share", "workers"})
+_SPEED = frozenset(
+    {"attention", "batch_size", "batch_tokens", "compiled", "image_timeout", "profile", "share", "workers"}
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Settings:
         compiled: run the selection path through ``torch.compile``; None for yes on CUDA.
         attention: the attention kernel to prefer, see `deeplayer_cli.device.attention_kernels`.
         workers: threads that read and tile images; None for one a core, at most 8.
+        image_timeout: seconds that an image may take to decode; one that takes longer becomes an error row.
         profile: wait for the device at every change of phase, so that a GPU's phases can be told apart.
 
     Raises:
@@ -67,6 +72,7 @@ class Settings:
     compiled: bool | None = None
     attention: str = "auto"
     workers: int | None = None
+    image_timeout: float = IMAGE_TIMEOUT
     profile: bool = False
 
     def __post_init__(self) -> None:
@@ -74,6 +80,10 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise DeeplayerError(f"--{name.replace('_', '-')} must be at least 1; it was {value}")
+        if not 0 < self.image_timeout <= TIMEOUT_MAX:
+            raise DeeplayerError(
+                f"--image-timeout must be above 0 and at most {TIMEOUT_MAX:.0f} seconds; it was {self.image_timeout:g}"
+            )
         pruning.require_known(self.method)
         pruning.Budget(self.keep, self.keep_tokens)  # an impossible one is said before a model is loaded
         needs_prior = pruning.known_methods()[self.method].is_calibrated

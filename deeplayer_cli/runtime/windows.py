@@ -63,6 +63,7 @@ def loaded_windows(
         workers=settings.workers or min(8, os.cpu_count() or 1),
         window=window,
         ready=ready,
+        timeout=settings.image_timeout,
     )
     if settings.share == "union":
         return by_image(chain.from_iterable(windows), lambda loaded: loaded.request)

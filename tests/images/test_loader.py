@@ -78,11 +78,86 @@ def test_what_is_there_does_not_wait_for_what_is_not(rows):
     windows.close()
 
 
+def image_threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("deeplayer-image")]
+
+
 def test_closing_early_leaves_no_worker(rows):
     jobs = read_ahead(rows, loader(), workers=3, window=30)
     next(jobs)
+    threads = image_threads()
+    assert len(threads) == 3
     jobs.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("deeplayer-image")]
+    for thread in threads:
+        thread.join(30)
+    assert not image_threads()
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_images_that_never_end_are_error_rows_and_hold_up_no_other(rows, workers):
+    """Every decode of two of the six images blocks until the test is over."""
+    over = threading.Event()
+
+    def decode(path):
+        if path.stem in ("1", "4"):
+            over.wait()
+        return open_image(path)
+
+    try:
+        windows = read_ahead(rows[:20], loader(decode), workers=workers, window=4, timeout=1)
+        jobs = [job for window in windows for job in window]
+        assert [job.request.id for job in jobs] == list(range(20))
+        for job in jobs:
+            if job.request.path.stem in ("1", "4"):
+                assert job.error.kind == "image_timeout"
+                assert job.error.message.startswith(f"row {job.request.id}: {job.request.path} takes longer than 1 s")
+                assert "--image-timeout" in job.error.message
+            elif job.request.path.stem != "missing":
+                assert job.image.tiles[0, 0, 0, 0] == int(job.request.path.stem)
+        assert all(thread.daemon for thread in image_threads()), "a thread that never returns would hold up the exit"
+    finally:
+        over.set()
+    for thread in image_threads():
+        thread.join(30)
+    assert not image_threads(), "a thread that has been replaced goes on working"
+
+
+def test_rows_that_name_a_stuck_image_wait_for_it_once(rows):
+    over, calls = threading.Event(), []
+    try:
+        windows = read_ahead(
+            rows[:3], loader(lambda path: calls.append(path) or over.wait()), workers=1, window=1, timeout=0.05
+        )
+        assert [job.error.kind for window in windows for job in window] == ["image_timeout"] * 3
+        assert len(calls) == 1
+    finally:
+        over.set()
+
+
+def test_a_call_that_fails_by_mistake_is_not_hidden(rows):
+    def decode(path):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        next(read_ahead(rows, loader(decode), workers=2, window=2))
+
+
+def test_an_image_that_vanishes_after_it_was_decoded_is_an_error_row(rows):
+    def decode(path):
+        image = open_image(path)
+        path.unlink()
+        return image
+
+    (window,) = read_ahead(rows[:1], loader(decode), workers=1, window=1)
+    assert window[0].error.kind == "image_missing"
+
+
+def test_memory_that_runs_short_while_tiling_is_an_error_row(rows):
+    def tile(image):
+        raise MemoryError
+
+    (window,) = read_ahead(rows[:1], ImageLoader(open_image, tile, WorkerTimes()), workers=1, window=1)
+    assert window[0].error.kind == "image_too_large"
 
 
 def test_an_image_is_known_by_its_file(rows, tmp_path):

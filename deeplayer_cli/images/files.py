@@ -1,0 +1,55 @@
+"""The one door through which image files are opened."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, BinaryIO
+
+from deeplayer_cli.errors import RowError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@contextmanager
+def opened_file(path: Path, max_bytes: int) -> Iterator[BinaryIO]:
+    """Open a regular file for reading, links followed; the file that is checked is the file that is read.
+
+    Raises:
+        RowError: ``image_missing``; ``image_unreadable`` (not a regular file, or no permission); ``image_broken``
+            (empty); or ``image_too_large`` (more than ``max_bytes`` bytes).
+    """
+    with reading_image(path):
+        _check(path, path.stat(), max_bytes)  # first: to open a pipe or a device may wait, or have an effect
+        file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115 - the block below closes it
+    with file:
+        _check(path, os.fstat(file.fileno()), max_bytes)  # another file may have taken the path meanwhile
+        yield file
+
+
+@contextmanager
+def reading_image(path: Path) -> Iterator[None]:
+    """Turn what the system says against the file ``path`` into a `RowError`."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise RowError("image_missing", f"{path} does not exist") from error
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        raise RowError("image_unreadable", f"{path} cannot be read: {error}") from error
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+
+
+def _check(path: Path, status: os.stat_result, max_bytes: int) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+        raise RowError("image_unreadable", f"{path} is {what}, not an image")
+    if status.st_size == 0:
+        raise RowError("image_broken", f"{path} is empty")
+    if status.st_size > max_bytes:
+        raise RowError("image_too_large", f"{path} has {status.st_size:,} bytes; at most {max_bytes:,} are read")
