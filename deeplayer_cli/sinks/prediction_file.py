@@ -252,7 +252,7 @@ class _WholeRows:
                     continue
                 if torn:
                     raise DeeplayerError(
-                        f"{self._path}:{torn} is not a prediction, but predictions follow it: delete that line to resume"
+                        f"{self._path}:{torn} is no prediction, but predictions follow it: delete that line to resume"
                     )
                 self.end += len(line)
                 yield row
