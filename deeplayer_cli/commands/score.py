@@ -101,6 +101,11 @@ def _rate(rate: Rate | None) -> str:
 def _notes(report: Report) -> list[str]:
     overall: Summary = report.overall
     notes = [f"95% intervals, clustered by image ({overall.n_images} images); a row without a box counts as wrong."]
+    if report.rule == AnswerRule.INTERNVL:
+        notes.append(
+            "Rule internvl reads the whole answer, as the official evaluation does; stored boxes are read behind the "
+            "repeated expression."
+        )
     if overall.n_without_gold:
         notes.append(f"{overall.n_without_gold} rows have no gold box and do not count.")
     if report.n_unanswered:

@@ -34,7 +34,9 @@ def disagreements(path: Path) -> list[str]:
     if record.counts is None:
         found.append(f"{path} is not finished: its run was stopped; continue it with --resume")
     elif record.counts != counts:
-        found.append(f"{path} was changed after its run: {name} says {_show(record.counts)}; the file has {_show(counts)}")
+        found.append(
+            f"{path} was changed after its run: {name} says {_show(record.counts)}; the file has {_show(counts)}"
+        )
     wanted = record.settings.get("method")
     if other := sorted(str(method) for method in methods if method != wanted):
         found.append(f"{path} has rows of method {', '.join(other)}, but {name} names method {wanted}")
