@@ -36,6 +36,8 @@ _CHANGES = {"layer": "layer", "max-tiles": "max_tiles"}
 _WITHOUT_A_RUN = {"from_", "reference", "csv", "plot", "json"}
 """The options that work with ``--from``, which reads results and runs nothing."""
 
+FINISHED_WITH_ERRORS = 1
+
 logger = logging.getLogger("deeplayer")
 
 
@@ -146,7 +148,10 @@ def compare(
             except Stopped:
                 logger.info("stopped%s", f": the same command continues with the rows in {results}" if results else "")
                 raise typer.Exit(stop.exit_code) from None
-    lines = evaluation.compare(runs, runs[evaluation.line_called(reference, [run.label for run in runs])])
+    compared_with = runs[evaluation.line_called(reference, [run.label for run in runs])]
+    lines = evaluation.compare(runs, compared_with)
+    for warning in compared_with.warnings:
+        logger.warning(warning)
     if csv:
         from deeplayer_cli.report.lines import write_csv
 
@@ -162,6 +167,9 @@ def compare(
         from deeplayer_cli.report import comparison_table
 
         comparison_table.show(lines, unreachable, reference)
+    if failed := [run.label for run in runs if run.failed]:
+        logger.warning("every row is an error row under %s", ", ".join(failed))
+        raise typer.Exit(FINISHED_WITH_ERRORS)
 
 
 def _runner(

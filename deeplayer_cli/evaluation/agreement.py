@@ -25,7 +25,7 @@ def disagreements(path: Path) -> list[str]:
         return []
     statuses: Counter[str] = Counter()
     methods: Counter[str | None] = Counter()
-    for row in read_predictions(path):
+    for row in read_predictions(path, quiet=True):
         statuses[row.status] += 1
         methods[row.method] += 1
     name = record_path(path).name
