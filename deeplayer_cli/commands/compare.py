@@ -131,11 +131,14 @@ def compare(
         _refuse_options_of_a_run(context)
         runs = _recorded(from_)
     else:
+        from deeplayer_cli.evaluation.matching import prunes
         from deeplayer_cli.evaluation.running import ComparisonPlan, Stopped
         from deeplayer_cli.runtime.settings import Settings
 
         base = Settings(method="none", max_tiles=max_tiles, seed=seed, batch_size=batch_size)
         wanted = [one for text in methods.split(",") if (one := _wanted(text, base, layer, prior)) != base]
+        if (idle := options.given(context, "keep", "layer")) and not any(map(prunes, wanted)):
+            logger.warning("no method of --methods %s prunes, so they ignore %s", methods, ", ".join(idle))
         plan = ComparisonPlan(base, wanted, _shares(keep), match.value, reference)
         plan.refuse_impossible()
         source = source or []

@@ -56,6 +56,7 @@ def scenes(
 
 @app.command()
 def evaluate(
+    context: typer.Context,
     count: Annotated[int, option("--count", min=1, help="Number of scenes, with about four requests each.")] = 500,
     seed: FirstScene = 0,
     split: SceneSplit = Split.STANDARD,
@@ -73,6 +74,7 @@ def evaluate(
     from deeplayer_cli.commands.progress import ProgressBar
     from deeplayer_cli.commands.score import show
     from deeplayer_cli.demo.evaluate import HeldOutEvaluation
+    from deeplayer_cli.pruning import require_known
     from deeplayer_cli.runtime.grounder import Grounder
     from deeplayer_cli.runtime.run import RunProgress
     from deeplayer_cli.runtime.totals import Totals
@@ -80,6 +82,8 @@ def evaluate(
     from deeplayer_cli.sinks.stream import Stream
 
     held_out = HeldOutEvaluation(split, seed, count)
+    require_known(method)
+    options.warn_of_idle_options(context)
     grounder = Grounder.load(model, device=device, method=method, keep=keep, layer=layer, query=query.value)
     totals = Totals(grounder.mean_keep)
     begun = time.perf_counter()
