@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import traceback
 import warnings
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from deeplayer_cli import __version__
-from deeplayer_cli.commands import bench, calibrate, compare, data, demo, ground, methods, score, verify
+from deeplayer_cli.commands import bench, calibrate, compare, data, demo, ground, methods, score, streams, verify
 from deeplayer_cli.errors import DeeplayerError, printable
 
 if TYPE_CHECKING:
@@ -64,25 +63,35 @@ def main(prepare: Prepare | None = None) -> None:
     Args:
         prepare: replaces `deeplayer_cli.runtime.prepare.prepare`, so that ``ground`` can run without a model.
     """
+    streams.prepare()
     handler = logging.StreamHandler()
     handler.setFormatter(_OneLine("deeplayer: %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("deeplayer").setLevel(logging.INFO)
     warnings.filterwarnings("ignore", module="PIL")  # the row of a broken image reports the problem
     try:
-        app(obj=prepare)
+        try:
+            app(obj=prepare)
+        finally:
+            streams.finish()
     except DeeplayerError as error:
-        print(f"deeplayer: error: {printable(str(error))}", file=sys.stderr)  # noqa: T201
-        sys.exit(USAGE_OR_IO)
-    except BrokenPipeError:
-        # The reader closed the pipe (`| head -1`). Python flushes stdout at exit and would fail again without this.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _refuse(str(error))
+    except BrokenPipeError:  # the reader closed the pipe (`| head -1`)
+        streams.abandon_stdout()
         sys.exit(1)
+    except OSError as error:  # of a place that names no file of its own, such as stdout or the working directory
+        name = f"{error.filename}: " if error.filename else ""
+        _refuse(f"{name}{error.strerror or error}")
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError":  # torch's, by name: an import of torch would slow every start
-            print("deeplayer: error: out of memory: use a smaller --batch-size or --max-tiles", file=sys.stderr)  # noqa: T201
-            sys.exit(USAGE_OR_IO)
+            _refuse("out of memory: use a smaller --batch-size or --max-tiles")
         traceback.print_exc()
         sys.exit(DEFECT)  # a defect of deeplayer must not look like a run that finished with some bad rows
+
+
+def _refuse(reason: str) -> NoReturn:
+    print(f"deeplayer: error: {printable(reason)}", file=sys.stderr)  # noqa: T201
+    streams.abandon_stdout()
+    sys.exit(USAGE_OR_IO)

@@ -94,9 +94,10 @@ def bench(
 
     from rich.console import Console
 
-    console = Console()
-    console.print(_table(results))
-    console.print(", ".join(f"{name} {value}" for name, value in circumstances.items()))
+    from deeplayer_cli.report.tables import show_table
+
+    show_table(_table(results))
+    Console().print(", ".join(f"{name} {value}" for name, value in circumstances.items()))
 
 
 def _roofline(
@@ -113,20 +114,19 @@ def _roofline(
         typer.echo(orjson.dumps([asdict(limit) for limit in limits], option=orjson.OPT_INDENT_2))
         return
 
-    from rich.box import SIMPLE
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    from deeplayer_cli.report.tables import plain_table, show_table
+
+    table = plain_table()
     for heading in ("visual", "pruning", "vision", "prefill", "decode", "drafted", "KV MB"):
         table.add_column(heading, justify="right", no_wrap=True)
     for limit in limits:
         times = (limit.vision, limit.prefill, limit.decode, limit.drafted)
         milliseconds = [f"{1000 * seconds:.1f}" for seconds in times]
         table.add_row(str(limit.visual_tokens), limit.name, *milliseconds, f"{limit.kv_bytes / 1e6:.0f}")
-    console = Console()
-    console.print(table)
-    console.print(
+    show_table(table)
+    Console().print(
         f"Best possible milliseconds for one expression about one image, {plan.n_new} answer tokens: one per pass "
         "(decode), or all drafts right (drafted). visual: number of visual tokens."
     )
@@ -168,10 +168,9 @@ def _as_json(result: Result) -> dict[str, object]:
 
 
 def _table(results: list[Result]) -> Table:
-    from rich.box import SIMPLE
-    from rich.table import Table
+    from deeplayer_cli.report.tables import plain_table
 
-    table = Table(box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    table = plain_table()
     table.add_column("case")
     for heading in ("seconds", "least-most", "speed", "least-most", "FLOPs", "same"):
         table.add_column(heading, justify="right", no_wrap=True)

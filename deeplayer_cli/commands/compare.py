@@ -36,6 +36,8 @@ _CHANGES = {"layer": "layer", "max-tiles": "max_tiles"}
 _WITHOUT_A_RUN = {"from_", "reference", "csv", "plot", "json"}
 """The options that work with ``--from``, which reads results and runs nothing."""
 
+FINISHED_WITH_ERRORS = 1
+
 logger = logging.getLogger("deeplayer")
 
 
@@ -129,11 +131,14 @@ def compare(
         _refuse_options_of_a_run(context)
         runs = _recorded(from_)
     else:
+        from deeplayer_cli.evaluation.matching import prunes
         from deeplayer_cli.evaluation.running import ComparisonPlan, Stopped
         from deeplayer_cli.runtime.settings import Settings
 
         base = Settings(method="none", max_tiles=max_tiles, seed=seed, batch_size=batch_size)
         wanted = [one for text in methods.split(",") if (one := _wanted(text, base, layer, prior)) != base]
+        if (idle := options.given(context, "keep", "layer")) and not any(map(prunes, wanted)):
+            logger.warning("no method of --methods %s prunes, so they ignore %s", methods, ", ".join(idle))
         plan = ComparisonPlan(base, wanted, _shares(keep), match.value, reference)
         plan.refuse_impossible()
         source = source or []
@@ -146,7 +151,10 @@ def compare(
             except Stopped:
                 logger.info("stopped%s", f": the same command continues with the rows in {results}" if results else "")
                 raise typer.Exit(stop.exit_code) from None
-    lines = evaluation.compare(runs, runs[evaluation.line_called(reference, [run.label for run in runs])])
+    compared_with = runs[evaluation.line_called(reference, [run.label for run in runs])]
+    lines = evaluation.compare(runs, compared_with)
+    for warning in compared_with.warnings:
+        logger.warning(warning)
     if csv:
         from deeplayer_cli.report.lines import write_csv
 
@@ -162,6 +170,9 @@ def compare(
         from deeplayer_cli.report import comparison_table
 
         comparison_table.show(lines, unreachable, reference)
+    if failed := [run.label for run in runs if run.failed]:
+        logger.warning("every row is an error row under %s", ", ".join(failed))
+        raise typer.Exit(FINISHED_WITH_ERRORS)
 
 
 def _runner(

@@ -56,6 +56,7 @@ def scenes(
 
 @app.command()
 def evaluate(
+    context: typer.Context,
     count: Annotated[int, option("--count", min=1, help="Number of scenes, with about four requests each.")] = 500,
     seed: FirstScene = 0,
     split: SceneSplit = Split.STANDARD,
@@ -73,6 +74,7 @@ def evaluate(
     from deeplayer_cli.commands.progress import ProgressBar
     from deeplayer_cli.commands.score import show
     from deeplayer_cli.demo.evaluate import HeldOutEvaluation
+    from deeplayer_cli.pruning import require_known
     from deeplayer_cli.runtime.grounder import Grounder
     from deeplayer_cli.runtime.run import RunProgress
     from deeplayer_cli.runtime.totals import Totals
@@ -80,6 +82,8 @@ def evaluate(
     from deeplayer_cli.sinks.stream import Stream
 
     held_out = HeldOutEvaluation(split, seed, count)
+    require_known(method)
+    options.warn_of_idle_options(context)
     grounder = Grounder.load(model, device=device, method=method, keep=keep, layer=layer, query=query.value)
     totals = Totals(grounder.mean_keep)
     begun = time.perf_counter()
@@ -101,20 +105,17 @@ def evaluate(
 
 
 def _show_held(held: Mapping[str, Mapping[Holding, int]]) -> None:
-    from rich.box import SIMPLE
-    from rich.console import Console
-    from rich.table import Table
-
     from deeplayer_cli.demo.evaluate import HOLDINGS
+    from deeplayer_cli.report.tables import plain_table, show_table
 
-    table = Table(title="what the boxes contain", box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    table = plain_table(title="what the boxes contain")
     table.add_column("kind")
     for heading in HOLDINGS:
         table.add_column(heading, justify="right")
     for kind, counts in sorted(held.items()):
         rows = sum(counts.values())
         table.add_row(kind, *(f"{counts.get(heading, 0) / rows:.1%}" for heading in HOLDINGS))
-    Console().print(table)
+    show_table(table)
 
 
 @app.command()
@@ -133,6 +134,7 @@ def look(
     from deeplayer_cli import checkpoints
     from deeplayer_cli.demo.looking import looks
     from deeplayer_cli.demo.scenes import HELD_OUT_SEEDS, SPLITS, pick, scene
+    from deeplayer_cli.report.tables import show_table
 
     scenes = (scene(number, SPLITS[split]) for number in pick(HELD_OUT_SEEDS, seed, count))
     area, layers = looks(checkpoints.load(model, device=device), scenes)
@@ -143,9 +145,8 @@ def look(
     table = Table("layer", "last prompt token", "before the first number")
     for one in layers:
         table.add_row(str(one.layer), f"{one.last:.1%}", f"{one.drafted:.1%}")
-    console = Console()
-    console.print(table)
-    console.print(f"evenly spread attention would give {area:.1%}")
+    show_table(table)
+    Console().print(f"evenly spread attention would give {area:.1%}")
 
 
 @app.command()

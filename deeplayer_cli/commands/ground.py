@@ -172,6 +172,7 @@ def ground(
         "profile": profile,
     }
     prepared = (context.obj or prepare)(model, revision=revision, dtype=dtype, device=device, settings=settings)
+    options.warn_of_idle_options(context)
     record = RunRecord(
         settings=prepared.deciding,
         circumstances={"version": __version__, "source": source, "model": model, "revision": revision},

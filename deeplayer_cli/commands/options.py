@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+logger = logging.getLogger("deeplayer")
 
 
 class Query(StrEnum):
@@ -37,7 +41,35 @@ class Kernel(StrEnum):
 def option(flag: str, *more: str, **settings: Any) -> Any:
     """Make a Typer option ``flag`` that the environment variable ``DEEPLAYER_FLAG`` also sets."""
     name = flag.split("/")[0].lstrip("-").replace("-", "_").upper()
-    return typer.Option(flag, *more, envvar=f"DEEPLAYER_{name}", **settings)
+    return typer.Option(flag, *more, envvar=f"DEEPLAYER_{name}", **{"callback": _refuse_huge, **settings})
+
+
+def _refuse_huge(parameter: typer.CallbackParam, value: Any) -> Any:
+    """Refuse an integer that does not fit into 64 bits: torch, orjson and the system take no larger ones."""
+    if isinstance(value, int) and not -sys.maxsize <= value <= sys.maxsize:
+        raise typer.BadParameter(f"{parameter.opts[0]} must be between {-sys.maxsize} and {sys.maxsize}")
+    return value
+
+
+def given(context: typer.Context, *names: str) -> list[str]:
+    """The flags among the options ``names`` that the command line or the environment sets."""
+    sources = {name: context.get_parameter_source(name) for name in names}
+    named = [name for name, source in sources.items() if source and source.name in ("COMMANDLINE", "ENVIRONMENT")]
+    return [f"--{name.replace('_', '-')}" for name in named]
+
+
+def warn_of_idle_options(context: typer.Context) -> None:
+    """Log a warning about options that have no effect with the chosen ``--method``, or beside another option."""
+    idle = given(context, "keep", "keep_tokens", "layer", "query")
+    if not idle:
+        return
+    from deeplayer_cli.pruning import known_methods
+
+    method = context.params["method"]
+    if not known_methods()[method].prunes:
+        logger.warning("--method %s prunes nothing, so it ignores %s", method, ", ".join(idle))
+    elif {"--keep", "--keep-tokens"} <= set(idle):
+        logger.warning("--keep-tokens counts, so --keep is ignored")
 
 
 MODEL, PRUNING, INPUT, OUTPUT, SPEED = "Model", "Pruning", "Input", "Output", "Speed"

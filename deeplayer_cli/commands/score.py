@@ -59,6 +59,8 @@ def score(
     )
     for disagreement in evaluation.disagreements(predictions):
         logger.warning(disagreement)
+    for warning in report.warnings:
+        logger.warning(warning)
     if json:
         typer.echo(orjson.dumps(report.to_dict(), option=orjson.OPT_INDENT_2))
         return
@@ -69,23 +71,25 @@ def show(report: Report) -> None:
     """Print a report as a table with its notes."""
     from rich.console import Console
 
+    from deeplayer_cli.report.tables import show_table
+
     console = Console()
-    console.print(_table(report))
+    show_table(_table(report))
     for note in _notes(report):
         console.print(note)
 
 
 def _table(report: Report) -> Table:
-    from rich.box import SIMPLE
     from rich.markup import escape
-    from rich.table import Table
+
+    from deeplayer_cli.report.tables import plain_table
 
     names = ("acc@0.5", "acc@0.25", "acc@0.75", "centre_acc")
     title = f"answers read by rule {report.rule}" if report.rule else None
-    table = Table(title=title, box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)  # fits 80 columns
+    table = plain_table(title=title)  # fits 80 columns
     table.add_column(escape(report.by or ""))
     for heading in ("rows", "no box", "errors", *names[:3], "centre", "mean IoU"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for label, summary in [*report.groups.items(), ("all", report.overall)]:
         rates = [_rate(summary.rates.get(name)) for name in names]
         mean_iou = "-" if summary.mean_iou is None else f"{summary.mean_iou:.3f}"
@@ -101,6 +105,13 @@ def _rate(rate: Rate | None) -> str:
 def _notes(report: Report) -> list[str]:
     overall: Summary = report.overall
     notes = [f"95% intervals, clustered by image ({overall.n_images} images); a row without a box counts as wrong."]
+    if report.rule == AnswerRule.INTERNVL:
+        notes.append(
+            "Rule internvl reads the whole answer, as the official evaluation does; stored boxes are read behind the "
+            "repeated expression."
+        )
+    if report.n_joined is not None:
+        notes.append(f"{report.n_joined} of {overall.n} predictions have a gold box in --gold, joined by id.")
     if overall.n_without_gold:
         notes.append(f"{overall.n_without_gold} rows have no gold box and do not count.")
     if report.n_unanswered:

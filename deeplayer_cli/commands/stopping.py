@@ -38,16 +38,20 @@ class Stop:
 
 @contextmanager
 def stoppable() -> Iterator[Stop]:
-    """Yield a `Stop` that records the first signal; a second one ends the process. At the end, restore the handlers."""
+    """Yield a `Stop` that records the first signal; a second one ends the process. At the end, restore the handlers.
+
+    A signal that the process ignores, as a background job or one under ``nohup`` does, stays ignored.
+    """
     stop = Stop()
+    watched = [one for one in _SIGNALS if signal.getsignal(one) != signal.SIG_IGN]
 
     def note(number: int, _frame: FrameType | None) -> None:
         stop.signal = number
-        for one in _SIGNALS:
+        for one in watched:
             signal.signal(one, signal.SIG_DFL)  # ends the process even in the middle of a forward pass
         print("deeplayer: finishing the batch; a second signal stops at once", file=sys.stderr)  # noqa: T201
 
-    before = {one: signal.signal(one, note) for one in _SIGNALS}
+    before = {one: signal.signal(one, note) for one in watched}
     try:
         yield stop
     finally:

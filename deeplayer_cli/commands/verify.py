@@ -32,6 +32,7 @@ def verify(
 
     from deeplayer_cli import sources
     from deeplayer_cli.reference import verify as verification
+    from deeplayer_cli.report.tables import show_table
 
     rows = sources.open_source([data]) if data else None
     table = Table("check", "result", "detail")
@@ -45,6 +46,6 @@ def verify(
                 failed |= check.passed is False
     finally:
         if table.row_count:
-            console.print(table)
+            show_table(table)
     if failed:
         raise typer.Exit(FAILED)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch._dynamo.exc import TorchDynamoException
 
+from deeplayer_cli.device.failures import is_device_lost, is_out_of_memory
 from deeplayer_cli.engine.decoder import unrotate
 from deeplayer_cli.engine.stopwatch import Stopwatch, phase
 from deeplayer_cli.errors import DeeplayerError
@@ -60,12 +61,23 @@ class StageSelector:
         """Select ``n_keep`` tokens.
 
         Raises:
-            DeeplayerError: scorer or selector returned something invalid; the message names the method.
+            DeeplayerError: scorer or selector raised an exception, or returned something invalid; the message names
+                the method.
         """
-        scores, selection = self._select(inputs, n_keep)
-        if not self._checked:
-            self._check(scores, selection, inputs, n_keep)
-            self._checked = True
+        try:
+            scores, selection = self._select(inputs, n_keep)
+            if not self._checked:
+                self._check(scores, selection, inputs, n_keep)
+                self._checked = True
+        except DeeplayerError:
+            raise
+        except Exception as error:  # a method of another package may raise anything
+            if is_out_of_memory(error) or is_device_lost(error):
+                raise
+            reason = (str(error).strip().splitlines() or ["no reason given"])[0]
+            raise DeeplayerError(
+                f"method {self._method} is broken: its scorer or selector raised {type(error).__name__}: {reason}"
+            ) from error
         return selection
 
     def _check(self, scores: Tensor, selection: Selection, inputs: ScorerInputs, n_keep: int) -> None:

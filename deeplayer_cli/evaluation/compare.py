@@ -10,6 +10,7 @@ import numpy as np
 
 from deeplayer_cli.boxes import CORRECT_IOU
 from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.evaluation.conventions import GoldCheck
 from deeplayer_cli.evaluation.score import Rate, clustered_interval
 
 if TYPE_CHECKING:
@@ -42,11 +43,13 @@ class MethodRun:
         ids: ids of the rows with a gold box.
         images: the image of each of these rows.
         right: for each of these rows, whether its IoU is at least 0.5.
+        n_rows: number of all rows, with or without a gold box.
         n_no_box: number of rows without a box, among all rows.
         n_error: number of error rows, among all rows.
         kept: share of the visual tokens that was kept; None if no row was answered.
         cost: cost of all rows; None if unknown.
         seconds: time of all rows in seconds; None if not all rows were timed.
+        warnings: what looks wrong about the gold boxes, one sentence each.
     """
 
     label: str
@@ -55,11 +58,18 @@ class MethodRun:
     ids: tuple[Id, ...]
     images: tuple[Hashable, ...]
     right: tuple[bool, ...]
+    n_rows: int
     n_no_box: int
     n_error: int
     kept: float | None
     cost: Cost | None = None
     seconds: float | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def failed(self) -> bool:
+        """Whether every row is an error row."""
+        return self.n_error == self.n_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +130,11 @@ def gather(predictions: Iterable[Prediction], *, label: str, keep: float | None)
     ids: list[Id] = []
     images: list[Hashable] = []
     right: list[bool] = []
-    n_no_box = n_error = visual = kept = 0
-    layer = None
+    n_rows = n_no_box = n_error = visual = kept = 0
+    layer, check = None, GoldCheck()
     for row in predictions:
+        n_rows += 1
+        check.add(row, row.gold, row.box)
         layer = row.layer
         n_no_box += row.status == "no_box"
         n_error += row.status == "error"
@@ -134,8 +146,12 @@ def gather(predictions: Iterable[Prediction], *, label: str, keep: float | None)
             visual += row.visual_tokens
             kept += row.kept_tokens
     return MethodRun(
-        *(label, 1.0 if layer is None else keep, layer, tuple(ids), tuple(images), tuple(right), n_no_box, n_error),
+        *(label, 1.0 if layer is None else keep, layer, tuple(ids), tuple(images), tuple(right)),
+        n_rows=n_rows,
+        n_no_box=n_no_box,
+        n_error=n_error,
         kept=kept / visual if visual else None,
+        warnings=tuple(check.warnings()),
     )
 
 

@@ -12,6 +12,7 @@ import orjson
 
 from deeplayer_cli.boxes import centre_inside
 from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.evaluation.conventions import GoldCheck, unlike_ids
 from deeplayer_cli.schema import Prediction, overlap
 from deeplayer_cli.schema.answer_rules import ANSWER_RULES, parse_answer
 
@@ -97,6 +98,8 @@ class Report:
         by: the field that rows are grouped by, if any.
         groups: the figures of each group, sorted by the field's value.
         n_unanswered: number of gold boxes without a prediction; no figure includes them.
+        n_joined: number of predictions that have a gold box in the given ``gold``; None without it.
+        warnings: what looks wrong about the gold boxes and their ids, one sentence each.
     """
 
     overall: Summary
@@ -104,6 +107,8 @@ class Report:
     by: str | None = None
     groups: Mapping[str, Summary] = field(default_factory=dict)
     n_unanswered: int = 0
+    n_joined: int | None = None
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
         """The report as JSON values: the overall figures, then the figures of the groups."""
@@ -145,12 +150,14 @@ def score(
     if rule is not None and rule not in ANSWER_RULES:
         raise DeeplayerError(f"unknown answer rule {rule!r}: choose from {', '.join(ANSWER_RULES)}")
     seen: set[Id] = set()
+    check = GoldCheck()
     groups: defaultdict[str, list[_Outcome]] = defaultdict(list)
     for prediction in predictions:
         if prediction.id in seen:
             raise DeeplayerError(f"id {prediction.id!r} comes twice: each id can be scored only once")
         seen.add(prediction.id)
         box = prediction.gold if gold is None else gold.get(prediction.id)
+        check.add(prediction, box, prediction.box)
         groups[_group(prediction, by)].append(_judge(prediction, box, rule))
     if by is not None and seen and set(groups) == {NO_VALUE}:
         raise DeeplayerError(f"no row has a value for {by!r}: it is neither a field of the row nor one in meta")
@@ -160,6 +167,8 @@ def score(
         by=by,
         groups={} if by is None else {name: _summarise(groups[name]) for name in sorted(groups)},
         n_unanswered=0 if gold is None else len(gold.keys() - seen),
+        n_joined=None if gold is None else len(gold.keys() & seen),
+        warnings=(*check.warnings(), *([] if gold is None else unlike_ids(seen - gold.keys(), gold.keys() - seen))),
     )
 
 

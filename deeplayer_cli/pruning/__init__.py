@@ -11,7 +11,16 @@ from deeplayer_cli.pruning.inputs import Need, QueryRowKind, ScorerInputs
 from deeplayer_cli.pruning.method import Budget, Method, Scorer, Selection, Selector, Stage, StageShare
 from deeplayer_cli.pruning.places import Grid, token_places
 from deeplayer_cli.pruning.prior import Prior
-from deeplayer_cli.pruning.registry import Drop, Entry, Options, build, check_layer, known_methods, require_known
+from deeplayer_cli.pruning.registry import (
+    Drop,
+    Entry,
+    Options,
+    broken_methods,
+    build,
+    check_layer,
+    known_methods,
+    require_known,
+)
 from deeplayer_cli.pruning.topk import TopK, topk
 
 __all__ = [
@@ -32,6 +41,7 @@ __all__ = [
     "Stage",
     "StageShare",
     "TopK",
+    "broken_methods",
     "build",
     "check_layer",
     "known_methods",

@@ -15,7 +15,8 @@ from deeplayer_cli.pruning.method import Budget, Method, Scorer, Selector, Stage
 from deeplayer_cli.pruning.topk import TopK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence, Set
+    from importlib.metadata import EntryPoint
 
     from deeplayer_cli.pruning.inputs import QueryRowKind
     from deeplayer_cli.pruning.method import ScoreFrom
@@ -153,7 +154,7 @@ class Entry:
         stages = tuple(
             Stage(
                 layer,
-                drop.scorer(options),
+                _make_scorer(name, drop, options),
                 drop.selector,
                 StageShare(options.budget, drop.power, drop.share),
                 drop.score_from,
@@ -163,6 +164,22 @@ class Entry:
         for stage in stages:
             _check_stage(name, stage, may_adapt=stage is stages[-1] and not self.renumbers)
         return Method(name, stages, self.renumbers)
+
+
+def _make_scorer(name: str, drop: Drop, options: Options) -> Scorer:
+    """Make the scorer of a drop.
+
+    Raises:
+        DeeplayerError: the method's own code raised an exception; the message names the method.
+    """
+    try:
+        return drop.scorer(options)
+    except DeeplayerError:
+        raise
+    except Exception as error:  # foreign code may raise anything
+        raise DeeplayerError(
+            f"method {name} is broken: making its scorer raised {type(error).__name__}: {error}"
+        ) from error
 
 
 def _check_stage(name: str, stage: Stage, *, may_adapt: bool) -> None:
@@ -188,22 +205,38 @@ def _check_stage(name: str, stage: Stage, *, may_adapt: bool) -> None:
 
 @cache
 def known_methods() -> Mapping[str, Entry]:
-    """All methods by name: deeplayer's own methods, then those of installed packages.
+    """All methods by name: deeplayer's own methods, then those of installed packages that can be used."""
+    own = dict(sorted(_own().items(), key=lambda one: (one[1].prunes, one[0])))  # `none` first
+    foreign = {point.name: entry for point, entry in _foreign() if isinstance(entry, Entry)}
+    return own | foreign
 
-    Raises:
-        DeeplayerError: an entry point cannot be loaded, is no `Entry`, or has a name that is taken.
-    """
-    found = dict(sorted(_own().items(), key=lambda one: (one[1].prunes, one[0])))  # `none` first
+
+@cache
+def broken_methods() -> Mapping[str, str]:
+    """The methods of installed packages that cannot be used: the reason by name, one sentence each."""
+    return {point.name: reason for point, reason in _foreign() if isinstance(reason, str)}
+
+
+@cache
+def _foreign() -> Sequence[tuple[EntryPoint, Entry | str]]:
+    """The entry points of installed packages, each with its method, or with the reason why it cannot be used."""
+    taken = set(_own())
+    found: list[tuple[EntryPoint, Entry | str]] = []
     for point in entry_points(group=ENTRY_POINTS):
-        try:
-            entry = point.load()
-        except Exception as error:  # a foreign package may raise anything
-            raise DeeplayerError(f"method {point.name!r} cannot be loaded from {point.value}: {error}") from error
-        if not isinstance(entry, Entry) or point.name in found:
-            reason = "its name is taken" if point.name in found else "it is not a deeplayer_cli.pruning.Entry"
-            raise DeeplayerError(f"method {point.name!r} from {point.value} cannot be used: {reason}")
-        found[point.name] = entry
+        found.append((point, _load(point, taken)))
+        taken.add(point.name)
     return found
+
+
+def _load(point: EntryPoint, taken: Set[str]) -> Entry | str:
+    cannot = f"method {point.name!r} from {point.value} cannot be used"
+    if point.name in taken:
+        return f"{cannot}: its name is taken"
+    try:
+        entry = point.load()
+    except (Exception, SystemExit) as error:  # a foreign package may raise anything, or exit
+        return f"{cannot}: loading it raised {type(error).__name__}: {error}"
+    return entry if isinstance(entry, Entry) else f"{cannot}: it is not a deeplayer_cli.pruning.Entry"
 
 
 def _own() -> dict[str, Entry]:
@@ -212,13 +245,16 @@ def _own() -> dict[str, Entry]:
 
 
 def require_known(name: str) -> None:
-    """Refuse an unknown method name.
+    """Refuse a method name that is unknown, or whose method cannot be used.
 
     Raises:
-        DeeplayerError: no method has this name; the message lists all methods.
+        DeeplayerError: no method has this name, and the message lists all methods; or the method's package is broken.
     """
-    if name not in known_methods():
-        raise DeeplayerError(f"unknown pruning method {name!r}; known methods: {', '.join(known_methods())}")
+    if name in known_methods():
+        return
+    if name in broken_methods():
+        raise DeeplayerError(broken_methods()[name])
+    raise DeeplayerError(f"unknown pruning method {name!r}; known methods: {', '.join(known_methods())}")
 
 
 def build(name: str, options: Options, n_layers: int) -> Method:

@@ -1,1 +1,1 @@
-"""Shows a comparison as a table, as CSV and as a picture."""
+"""Shows results as tables, as CSV and as pictures."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from deeplayer_cli.errors import printable
+from deeplayer_cli.report.tables import plain_table, show_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +36,7 @@ def show(lines: Sequence[ComparedRun], unreachable: Sequence[Unreachable], refer
     from rich.markup import escape
 
     console = Console()
-    console.print(_table(lines, unreachable))
+    show_table(_table(lines, unreachable))
     for one in unreachable:
         unit, shown = ("GFLOPs", _short) if one.match == "flops" else ("mean keep", _percent)
         console.print(
@@ -44,15 +45,15 @@ def show(lines: Sequence[ComparedRun], unreachable: Sequence[Unreachable], refer
         )
     run = lines[0].run
     explanation = _EXPLANATION.format(reference=escape(reference))
-    console.print(f"{len(run.right)} rows with gold, {len(set(run.images))} images; {explanation}")
+    n_without_gold = run.n_rows - len(run.right)
+    skipped = f" {n_without_gold} rows without gold do not count." if n_without_gold else ""
+    console.print(f"{len(run.right)} rows with gold, {len(set(run.images))} images;{skipped} {explanation}")
 
 
 def _table(lines: Sequence[ComparedRun], unreachable: Sequence[Unreachable]) -> Table:
-    from rich.box import SIMPLE
     from rich.markup import escape
-    from rich.table import Table
 
-    table = Table(box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)  # fits 80 columns
+    table = plain_table()  # fits 80 columns
     table.add_column("method\nlayer", overflow="fold")
     for heading in _HEADINGS:
         table.add_column(heading, justify="right", no_wrap=True)

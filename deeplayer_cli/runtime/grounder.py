@@ -73,6 +73,7 @@ class Grounder:
         self.settings = settings = settings or Settings()
         self.tiling = settings.tiling(checkpoint.tiling)
         model, decoder = checkpoint.model, checkpoint.model.config.text_config
+        settings.require_positions(decoder.max_position_embeddings)
         if settings.prior is not None and prior is None:
             prior = load_prior(settings.prior, checkpoint)
         options = settings.pruning_options(checkpoint.grounding_layer, prior)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from deeplayer_cli.schema import Prediction
-from deeplayer_cli.schema.answer_rules import coordinate_spans
+from deeplayer_cli.schema.answer_rules import coordinate_spans, echo_end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,7 +35,7 @@ def to_prediction(task: Task, answer: Answer, decode: Decode, method: Method, se
         task.request,
         text.strip(),
         task.image.resolution_wh,
-        score=coordinate_score(answer, text, decode),
+        score=coordinate_score(answer, text, task.request.expression, decode),
         visual_tokens=task.n_visual,
         kept_tokens=len(answer.kept),
         method=method.name,
@@ -51,10 +51,13 @@ def failed_prediction(method: Method, request: Request | BadRequest, error: RowE
     return Prediction.failed(request, error, method=method.name, layer=method.layer)
 
 
-def coordinate_score(answer: Answer, text: str, decode: Decode) -> float | None:
-    """Mean probability of the tokens that write the first box's coordinates in ``text``; None without a box."""
+def coordinate_score(answer: Answer, text: str, expression: str, decode: Decode) -> float | None:
+    """Mean probability of the tokens that write the first box's coordinates in ``text``; None without a box.
+
+    The box is the one that `Prediction.answered` reads: the first behind the repeated ``expression``.
+    """
     ends = [len(decode(answer.token_ids[: n + 1])) for n in range(len(answer.token_ids))]
-    spans = coordinate_spans(text)
+    spans = coordinate_spans(text, echo_end(text, expression))
     coordinates = [
         probability
         for start, end, probability in zip([0, *ends], ends, answer.probabilities, strict=False)

@@ -46,11 +46,14 @@ class Prepare(Protocol):
 
 def prepare(model: str, *, revision: str | None, dtype: str, device: str, settings: Mapping[str, Any]) -> PreparedRun:
     """As `Prepare`."""
+    from deeplayer_cli.checkpoints import read_layout
     from deeplayer_cli.runtime.grounder import Grounder
     from deeplayer_cli.runtime.identity import ModelIdentity, deciding
     from deeplayer_cli.runtime.settings import Settings
 
     wanted = Settings(**settings)
+    if wanted.max_new_tokens > Settings.max_new_tokens:  # every model has room for the default
+        wanted.require_positions(read_layout(model, revision).config.text_config.max_position_embeddings)
     identity = ModelIdentity.from_name(model, revision=revision, dtype=dtype, device=device)
 
     def load() -> Grounder:

@@ -91,6 +91,18 @@ class Settings:
             said = "needs --prior FILE, which `deeplayer calibrate` makes" if needs_prior else "takes no --prior"
             raise DeeplayerError(f"method {self.method} {said}")
 
+    def require_positions(self, n_positions: int) -> None:
+        """Check that a model of ``n_positions`` positions has room for an answer.
+
+        Raises:
+            DeeplayerError: the longest answer alone fills them.
+        """
+        if self.max_new_tokens >= n_positions:
+            raise DeeplayerError(
+                f"--max-new-tokens {self.max_new_tokens} leaves no room for a prompt: this model has {n_positions} "
+                "positions for both"
+            )
+
     def deciding(self) -> dict[str, object]:
         """Those that an answer depends on; the others change only how long it takes."""
         settings = {name: value for name, value in asdict(self).items() if name not in _SPEED}

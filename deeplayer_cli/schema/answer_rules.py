@@ -42,13 +42,28 @@ def parse_answer(answer: str, resolution_wh: Resolution, rule: str = OFFICIAL_RU
     return tuple(ANSWER_RULES[rule](answer, resolution_wh))
 
 
-def coordinate_spans(answer: str) -> list[tuple[int, int]]:
-    """Return the spans (start, end) of the numbers of the first box by the official rule; an empty list without one."""
-    match = _OFFICIAL_BOX.search(answer)
+def echo_end(answer: str, expression: str) -> int:
+    """Return where the text behind the echo starts: the length of the repeated expression, or 0 without an echo.
+
+    A model repeats the expression before the box. A bracket in the expression must not be read as the box. Runs of
+    white space count as one space, and white space before the echo belongs to it.
+    """
+    echo = re.match(r"\s*" + r"\s+".join(map(re.escape, expression.split())), answer)
+    return echo.end() if echo else 0
+
+
+def coordinate_spans(answer: str, start: int = 0) -> list[tuple[int, int]]:
+    """Return the spans (start, end) of the numbers of the first box by the official rule; an empty list without one.
+
+    Args:
+        answer: the decoded text.
+        start: where to begin reading, see `echo_end`.
+    """
+    match = _OFFICIAL_BOX.search(answer, start)
     if match is None or _read_official_box(match.groups(), (1, 1)) is None:
         return []
     numbers = [(match.start(group), match[group]) for group in range(1, 5)]
-    return [(start + len(text) - len(text.lstrip()), start + len(text.rstrip())) for start, text in numbers]
+    return [(place + len(text) - len(text.lstrip()), place + len(text.rstrip())) for place, text in numbers]
 
 
 def _read_internvl(answer: str, resolution_wh: Resolution) -> list[Box]:

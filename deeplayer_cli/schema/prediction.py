@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import orjson
 
 from deeplayer_cli.boxes import box_iou
-from deeplayer_cli.schema.answer_rules import parse_answer
+from deeplayer_cli.schema.answer_rules import echo_end, parse_answer
 from deeplayer_cli.schema.values import Id, find_non_finite, four_numbers, is_id, show
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Prediction:
         image: the image as the request writes it.
         expression: the request's expression.
         status: ``"ok"``, ``"no_box"`` (answered, but without a box) or ``"error"``.
-        box: the first box of the answer by the official rule, unclipped, in pixels.
+        box: the first box by the official rule behind the repeated expression, unclipped, in pixels.
         boxes: all boxes of the answer.
         score: mean probability of the answer's coordinate tokens.
         gold: the gold box of the request, in pixels.
@@ -107,7 +107,9 @@ class Prediction:
         fallback: bool | None = None,
         share: str | None = None,
     ) -> Prediction:
-        """Make the prediction of an answer: read its boxes by the official rule, and compare the first with gold.
+        """Make the prediction of an answer: read its boxes, and compare the first with gold.
+
+        The official rule reads what follows the repeated expression; without an echo, it reads the whole answer.
 
         Args:
             request: the answered request.
@@ -122,7 +124,7 @@ class Prediction:
             fallback: true if the last prompt token had to score instead of the drafted answer.
             share: ``"union"`` if all rows of the image kept the union of their kept tokens.
         """
-        boxes = parse_answer(answer, resolution_wh)
+        boxes = parse_answer(answer[echo_end(answer, request.expression) :], resolution_wh)
         box = boxes[0] if boxes else None
         return cls(
             id=request.id,

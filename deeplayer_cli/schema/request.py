@@ -99,9 +99,9 @@ def parse_request(
     if row is None:
         return BadRequest(default_id, None, None, None, {}, where, problems[0])
     row_id = attempt(lambda: _read_id(row.get("id")))
+    gold = attempt(lambda: _read_gold(_first(row, "box", "bbox")))
     image = attempt(lambda: _read_image(row.get("image")))
     expression = attempt(lambda: _read_expression(_first(row, "expression", "sent")))
-    gold = attempt(lambda: _read_gold(_first(row, "box", "bbox")))
     resolution_wh = attempt(lambda: _read_resolution(row))
     meta = _read_meta(row)
     path = attempt(lambda: _locate(image, image_root, confined=confined)) if image is not None else None

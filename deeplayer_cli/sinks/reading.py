@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
+import logging
 from typing import TYPE_CHECKING
+
+import orjson
 
 from deeplayer_cli.errors import DeeplayerError, reading
 from deeplayer_cli.schema import Prediction
@@ -11,18 +15,40 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+logger = logging.getLogger("deeplayer")
 
-def read_predictions(path: Path) -> Iterator[Prediction]:
-    """Stream the rows of a prediction file.
+
+def read_predictions(path: Path, *, quiet: bool = False) -> Iterator[Prediction]:
+    """Stream the rows of a prediction file; a byte order mark at its start is skipped.
+
+    A last line that was cut off in the middle, as a killed run leaves it, is left out.
+
+    Args:
+        path: the file.
+        quiet: do not log a warning about a line that is left out.
 
     Raises:
         DeeplayerError: the file cannot be read, or a line is not a prediction; the message names file and line.
     """
     with reading(str(path)), path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
-            if not line.strip():
+            content = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+            if not content.strip():
                 continue
             try:
-                yield Prediction.from_json(line)
+                yield Prediction.from_json(content)
             except ValueError as error:
+                if not line.endswith(b"\n") and _is_torn(content):
+                    if not quiet:
+                        logger.warning("%s:%d is a torn line, as a killed run leaves it; it is left out", path, number)
+                    return
                 raise DeeplayerError(f"{path}:{number} is not a prediction: {error}") from error
+
+
+def _is_torn(line: bytes) -> bool:
+    """Whether a line is the beginning of an object, but no JSON: a whole row of another kind is not torn."""
+    try:
+        orjson.loads(line)
+    except ValueError:
+        return line.lstrip().startswith(b"{")
+    return False

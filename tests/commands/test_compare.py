@@ -158,3 +158,27 @@ def test_what_is_refused(arguments, reason, tmp_path, monkeypatch):
     with pytest.raises(DeeplayerError) as refusal:
         run(*arguments)
     assert reason in str(refusal.value)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_method_that_failed_on_every_row_is_no_success(again, tmp_path, caplog):
+    row = {"image": "absent.png", "expression": "the dog", "box": [1, 2, 30, 40]}
+    (tmp_path / "rows.jsonl").write_bytes(orjson.dumps(row))
+    results = tmp_path / "results"
+    arguments = ["compare", tmp_path / "rows.jsonl", "--model", "demo", "--methods", "random", "--results", results]
+    finished = CliRunner().invoke(app, [*map(str, arguments)])
+    if again:
+        finished = CliRunner().invoke(app, ["compare", "--from", str(results)])
+    assert finished.exit_code == 1 and "1 rows with gold" in finished.stdout
+    assert caplog.messages[-1] == "every row is an error row under none, random"
+
+
+def test_what_does_not_count_is_said(tmp_path, caplog):
+    rows = [orjson.loads(line) for line in Path(SAMPLES).read_bytes().splitlines()[:3]]
+    rows = [row | {"image": str(Path(SAMPLES).parent / row["image"])} for row in rows]
+    del rows[0]["box"]
+    rows[1]["box"], rows[2]["box"] = [0, 0, 0.5, 0.5], [0.1, 0.1, 0.5, 1]
+    (tmp_path / "rows.jsonl").write_bytes(b"\n".join(map(orjson.dumps, rows)))
+    shown = run("compare", tmp_path / "rows.jsonl", "--model", "demo", "--methods", "random")
+    assert "1 rows without gold do not count" in " ".join(shown.split())
+    assert [said for said in caplog.messages if "2 of 2 gold boxes lie between 0 and 1" in said]

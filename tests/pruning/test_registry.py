@@ -55,19 +55,64 @@ def test_a_package_brings_a_method(package: Path) -> None:
     assert [(row["method"], row["layer"], row["kept_tokens"]) for row in rows] == [("key-norm", 6, 14)] * 3
 
 
+ASKED = ("ground", "sample_data/requests.jsonl", "--model", "demo", "--limit", 1, "--method")
+BROKEN = [
+    ("entry_points.txt", "key-norm", "random", "its name is taken"),
+    ("entry_points.txt", ":key_norm", ":KeyNorm", "not a deeplayer_cli.pruning.Entry"),
+    ("entry_points.txt", ":key_norm", ":nothing", "raised AttributeError"),
+    ("entry_points.txt", "my_package:", "absent:", "raised ModuleNotFoundError"),
+    ("../my_package.py", "class KeyNorm", "raise SystemExit(3)\nclass KeyNorm", "raised SystemExit"),
+]
+
+
+@pytest.mark.parametrize(("file", "old", "new", "reason"), BROKEN)
+def test_a_package_that_brings_something_else_stops_no_other_method(
+    package: Path, file: str, old: str, new: str, reason: str
+) -> None:
+    path = package / "my_package-1.dist-info" / file
+    path.write_text(path.read_text().replace(old, new, 1))
+    listed = run(package, "methods", "--json")
+    methods = orjson.loads(listed.stdout)
+    assert listed.returncode == 0 and reason in methods[-1]["error"]
+    assert [method["name"] for method in methods].count("random") == 1 + ("taken" in reason)
+    asked = run(package, *ASKED, "random" if "taken" in reason else "key-norm")
+    if "taken" in reason:
+        assert asked.returncode == 0
+    else:
+        said = asked.stderr.decode()
+        assert asked.returncode == 2 and reason in said and len(said.splitlines()) == 1
+
+
+def test_a_package_that_cannot_be_imported_is_listed_and_stops_nothing(package: Path) -> None:
+    (package / "my_package.py").write_text("import absent")
+    shown = run(package, "methods")
+    assert shown.returncode == 0 and "raised ModuleNotFoundError" in " ".join(shown.stdout.decode().split())
+    assert run(package, *ASKED, "none").returncode == 0
+
+
 @pytest.mark.parametrize(
-    ("old", "new", "reason"),
+    ("command", "old", "new", "reason"),
     [
-        ("key-norm", "random", "its name is taken"),
-        (":key_norm", ":KeyNorm", "not a deeplayer_cli.pruning.Entry"),
-        (":key_norm", ":nothing", "cannot be loaded"),
+        (["ground", "--method"], "return -", "return inputs.queries[5] + -", "its scorer or selector raised TypeError"),
+        (
+            ["compare", "--methods"],
+            "return -",
+            "raise ValueError('mine')\n        return -",
+            "its scorer or selector raised ValueError: mine",
+        ),
+        (["ground", "--method"], "return -", "return None and -", "its scorer or selector raised TypeError"),
     ],
 )
-def test_a_package_that_brings_something_else(package: Path, old: str, new: str, reason: str) -> None:
-    entry_points = package / "my_package-1.dist-info" / "entry_points.txt"
-    entry_points.write_text(entry_points.read_text().replace(old, new))
-    finished = run(package, "methods")
-    assert finished.returncode == 2 and reason in finished.stderr.decode()
+def test_a_method_that_raises_gets_one_sentence(
+    package: Path, command: list[str], old: str, new: str, reason: str
+) -> None:
+    module = package / "my_package.py"
+    assert old in module.read_text()
+    module.write_text(module.read_text().replace(old, new))
+    finished = run(package, command[0], "sample_data/requests.jsonl", "--model", "demo", command[1], "key-norm")
+    said = finished.stderr.decode()
+    assert finished.returncode == 2 and "Traceback" not in said and len(said.splitlines()) == 1
+    assert f"method key-norm is broken: {reason}" in said
 
 
 def test_a_package_of_an_older_form_gets_one_sentence(package: Path) -> None:

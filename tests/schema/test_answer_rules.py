@@ -6,17 +6,16 @@ import json
 import math
 import re
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from deeplayer_cli.boxes import Box, box_iou
-from deeplayer_cli.schema.answer_rules import ANSWER_RULES, coordinate_spans, parse_answer
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from deeplayer_cli.schema import Prediction, Request, parse_request
+from deeplayer_cli.schema.answer_rules import ANSWER_RULES, coordinate_spans, echo_end, parse_answer
 
 OFFICIAL_PATTERN = re.compile(r"\[*\[(.*?),(.*?),(.*?),(.*?)\]\]*")
 WH = (640, 480)
@@ -126,3 +125,45 @@ def test_coordinate_spans() -> None:
     answer = "dog[[ 10, 200,30 ,4]] [[1, 2, 3, 4]]"
     assert [answer[start:end] for start, end in coordinate_spans(answer)] == ["10", "200", "30", "4"]
     assert coordinate_spans("dog[[a, b, c, d]]") == coordinate_spans("dog") == []
+
+
+BOX = "[[100, 200, 500, 800]]"
+
+
+@pytest.mark.parametrize(
+    ("expression", "answer"),
+    [
+        (expression, f"{echo}{BOX}")
+        for expression, echo in [
+            ("the sign", "the sign"),
+            ("the sign [EXIT]", "the sign [EXIT]"),
+            ("key [ on the left", "key [ on the left"),
+            ("key ] on the left", "key ] on the left"),
+            ("a, b, c, d", "a, b, c, d"),
+            ("[a, b, c, d]", "[a, b, c, d]"),
+            ("box at [10, 20, 30, 40]", "box at [10, 20, 30, 40]"),
+            ("[[1, 2, 3, 4]]", "[[1, 2, 3, 4]]"),
+            ("the  sign\t[EXIT] ", " the sign [EXIT] "),
+            ("dog dog", "dog dog"),
+            ("dog", "dog dog"),
+            ("dog.*[", "dog.*["),
+            ("another", "the sign"),
+            ("[", ""),
+        ]
+    ],
+)
+def test_the_box_behind_the_repeated_expression(expression: str, answer: str) -> None:
+    request = parse_request(
+        json.dumps({"image": "a.png", "expression": expression}).encode(), "here", "1", Path(), confined=False
+    )
+    assert isinstance(request, Request)
+    read = Prediction.answered(request, answer.strip(), WH)
+    assert (read.status, read.boxes) == ("ok", parse_answer(BOX, WH))
+    spans = coordinate_spans(answer, echo_end(answer, expression))
+    assert [answer[start:end] for start, end in spans] == ["100", "200", "500", "800"]
+
+
+def test_an_echo_without_a_box_has_no_box() -> None:
+    answer = "box at [10, 20, 30, 40]"
+    assert parse_answer(answer[echo_end(answer, answer) :], WH) == ()
+    assert len(parse_answer(answer, WH)) == 1, "the official rule reads the whole answer"

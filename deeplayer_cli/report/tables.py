@@ -1,0 +1,42 @@
+"""Tables for a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+_FOLDED = 16  # characters
+
+
+def plain_table(*headings: str, title: str | None = None) -> Table:
+    """Make a table without vertical lines, with a column for each of ``headings``."""
+    from rich.box import SIMPLE
+    from rich.table import Table
+
+    return Table(*headings, title=title, box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+
+
+def show_table(table: Table) -> None:
+    """Print a table to stdout.
+
+    On a small terminal, text folds to columns of 16 characters. Numbers and headings are never cut: if they do not fit,
+    the terminal wraps the lines.
+    """
+    from rich.console import Console
+
+    console = Console()
+    for column in table.columns:
+        column.overflow = "fold"
+    if _least_width(table, console) > console.width:
+        for column in table.columns:
+            column.max_width = None if column.no_wrap else _FOLDED
+    Console(width=max(console.width, _least_width(table, console))).print(table)
+
+
+def _least_width(table: Table, console: Console) -> int:
+    from rich.measure import Measurement
+
+    return Measurement.get(console, console.options.update(max_width=10_000), table).minimum

@@ -1,0 +1,118 @@
+"""Gold files that follow another convention than the predictions: said, and never silent."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from typer.testing import CliRunner
+
+from deeplayer_cli.app import app
+from deeplayer_cli.evaluation.conventions import GoldCheck
+from deeplayer_cli.schema import Prediction
+from deeplayer_cli.sinks import read_predictions
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from click.testing import Result
+
+    from deeplayer_cli.boxes import Box
+
+BOXES: list[Box] = [(10, 20, 60, 70), (5, 5, 30, 90), (50, 40, 95, 60)]
+
+
+def prediction(row_id: int | str, box: Box, gold: Box | None = None) -> Prediction:
+    return Prediction(row_id, "a.jpg", "dog", "ok", box, (box,), gold=gold, width=100, height=100)
+
+
+@pytest.fixture
+def predictions(tmp_path: Path) -> Path:
+    path = tmp_path / "p.jsonl"
+    path.write_bytes(b"".join(prediction(n, box).to_json() for n, box in enumerate(BOXES)))
+    return path
+
+
+def score(predictions: Path, rows: list[object]) -> Result:
+    gold = predictions.with_name("gold.jsonl")
+    gold.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return CliRunner().invoke(app, ["score", str(predictions), "--gold", str(gold)])
+
+
+@pytest.mark.parametrize(
+    ("convert", "said"),
+    [
+        (lambda x1, y1, x2, y2: [x1, y1, x2, y2], []),
+        (lambda *box: [number / 100 for number in box], ["3 of 3 gold boxes lie between 0 and 1"]),
+    ],
+)
+def test_boxes_as_fractions(predictions: Path, caplog: pytest.LogCaptureFixture, convert, said: list[str]) -> None:
+    finished = score(predictions, [{"id": n, "box": convert(*box)} for n, box in enumerate(BOXES)])
+    assert finished.exit_code == 0 and "3 of 3 predictions have a gold box" in finished.stdout
+    assert len(caplog.messages) == len(said)
+    assert all(part in message for part, message in zip(said, caplog.messages, strict=True))
+
+
+def test_boxes_with_width_and_height() -> None:
+    small: list[Box] = [(40, 40, 90, 90), (10, 10, 25, 30), (30, 20, 70, 45)]
+    check = GoldCheck()
+    for x1, y1, x2, y2 in small:
+        gold = (x1, y1, x2 - x1, y2 - y1)
+        check.add(prediction(1, (x1, y1, x2, y2)), gold, (x1, y1, x2, y2))
+    (said,) = check.warnings()
+    assert said.startswith("3 of 3 gold boxes fit the predictions better as [x, y, width, height]")
+
+
+def test_a_poor_model_is_no_wrong_convention() -> None:
+    """Read with width and height, a box is larger, so poor boxes meet it more often; but it leaves the image."""
+    check = GoldCheck()
+    for gold in BOXES:
+        check.add(prediction(1, (0, 0, 100, 100)), gold, (0, 0, 100, 100))
+    assert check.warnings() == []
+
+
+@pytest.mark.parametrize("change", [str, lambda n: f"{n}.0", lambda n: f"0{n}"])
+def test_ids_of_another_type_are_counted(predictions: Path, caplog: pytest.LogCaptureFixture, change) -> None:
+    rows = [{"id": change(n) if n else n, "box": box} for n, box in enumerate(BOXES)]
+    finished = score(predictions, rows)
+    assert finished.exit_code == 0 and "1 of 3 predictions have a gold box" in finished.stdout
+    (said,) = caplog.messages
+    assert "2 predictions have no gold box only because their ids are written otherwise" in said
+
+
+def test_other_ids_are_no_other_type(predictions: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert score(predictions, [{"id": "a", "box": BOXES[0]}, {"id": 0, "box": BOXES[0]}]).exit_code == 0
+    assert caplog.messages == []
+
+
+def test_gold_rows_without_a_box_are_counted(predictions: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [{"id": 0, "box": BOXES[0]}, {"id": 1, "box": None}, {"id": 2}]
+    finished = score(predictions, rows)
+    assert finished.exit_code == 0 and "1 of 3 predictions have a gold box" in finished.stdout
+    assert caplog.messages == [f"{predictions.with_name('gold.jsonl')}: 2 of 3 rows have no box and are left out"]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"id": 0.0, "box": [0, 0, 10, 10]}, "gold.jsonl:1: id must be a string or a 64-bit integer, not 0.0"),
+        ({"id": 0, "box": [50, 50, 10, 10]}, "gold.jsonl:1: box must be"),
+        ({"id": 0, "image": 5, "expression": 7, "box": [0, 0, 10]}, "gold.jsonl:1: box must be"),
+        ({"id": 0}, "none of its 1 rows has a box"),
+    ],
+)
+def test_gold_that_cannot_be_used_is_refused(predictions: Path, row: object, reason: str) -> None:
+    assert reason in str(score(predictions, [row]).exception)
+
+
+def test_a_byte_order_mark_and_a_torn_last_line(predictions: Path, caplog: pytest.LogCaptureFixture) -> None:
+    whole = predictions.read_bytes()
+    predictions.write_bytes(b"\xef\xbb\xbf" + whole)
+    assert len(list(read_predictions(predictions))) == 3 and caplog.messages == []
+    predictions.write_bytes(whole[:-20])
+    shown = CliRunner().invoke(app, ["score", str(predictions)])
+    assert shown.exit_code == 0
+    assert caplog.messages == [f"{predictions}:3 is a torn line, as a killed run leaves it; it is left out"]
+    predictions.write_bytes(whole[:-1])
+    assert len(list(read_predictions(predictions))) == 3, "a whole last line needs no newline"

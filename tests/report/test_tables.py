@@ -1,0 +1,52 @@
+"""Tables on small terminals, and under encodings that lack a character."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deeplayer_cli.schema import Prediction
+
+ROOT = Path(__file__).parents[2]
+HEADINGS = {"score": ["errors", "acc@0.5", "acc@0.25", "centre"], "methods": ["method", "keeps", "source"]}
+
+
+def run(*arguments: object, **variables: str) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "deeplayer_cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, timeout=200, cwd=ROOT, env={**os.environ, **variables})
+
+
+@pytest.fixture
+def predictions(tmp_path: Path) -> Path:
+    path = tmp_path / "p.jsonl"
+    box = (0.0, 0.0, 10.0, 10.0)
+    row = Prediction("ä", "a.jpg", "Straße", "ok", box, (box,), gold=box, meta={"kind": "größe_中" * 20})
+    path.write_bytes(row.to_json())
+    return path
+
+
+@pytest.mark.parametrize("columns", ["20", "40", "70", "80"])
+@pytest.mark.parametrize("command", HEADINGS)
+def test_headings_are_whole_on_small_terminals(command: str, columns: str, predictions: Path) -> None:
+    arguments = ["score", predictions, "--by", "kind"] if command == "score" else [command]
+    shown = run(*arguments, COLUMNS=columns).stdout.decode()
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= 90
+    for heading in HEADINGS[command]:
+        assert heading in shown
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("command", [*HEADINGS, "--help", "ground --help", "refusal"])
+def test_encodings_that_lack_a_character(command: str, encoding: str, predictions: Path) -> None:
+    arguments = {"score": ["score", predictions, "--by", "kind"], "refusal": ["score", "no-中.jsonl"]}
+    finished = run(*arguments.get(command, command.split()), PYTHONIOENCODING=encoding, COLUMNS="40")
+    assert finished.returncode == (2 if command == "refusal" else 0), finished.stderr.decode()
+    assert b"Traceback" not in finished.stderr
+    (finished.stdout + finished.stderr).decode(encoding)
+    if command == "score":
+        assert rb"\u4e2d" in finished.stdout
