@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import sys
 import traceback
 import warnings
@@ -80,6 +82,8 @@ def main(prepare: Prepare | None = None) -> None:
         streams.abandon_stdout()
         sys.exit(1)
     except OSError as error:  # of a place that names no file of its own, such as stdout or the working directory
+        if error.filename is None and error.strerror == os.strerror(errno.ENOENT):
+            _refuse("the working folder no longer exists: change to another")
         name = f"{error.filename}: " if error.filename else ""
         _refuse(f"{name}{error.strerror or error}")
     except KeyboardInterrupt:

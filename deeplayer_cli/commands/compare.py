@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from contextlib import contextmanager
 from dataclasses import replace
@@ -224,7 +225,8 @@ def _folder(results: Path | None, source: Sequence[str]) -> Iterator[Path]:
         with TemporaryDirectory() as folder:
             yield Path(folder)
         return
-    if any(results.resolve() in (Path(one).resolve(), Path(one).resolve().parent) for one in source):
+    target = Path(os.path.realpath(results))  # unlike Path.resolve, it raises nothing where links form a circle
+    if any(target in (real := Path(os.path.realpath(one)), real.parent) for one in source):
         raise DeeplayerError(f"--results {results} contains the requests: name another folder")
     with writing(str(results)):
         results.mkdir(exist_ok=True)

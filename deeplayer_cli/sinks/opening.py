@@ -47,7 +47,11 @@ def refuse_same_file(output: Path | None, sources: Iterable[str]) -> None:
         read = _status(sys.__stdin__ if source == "-" else Path(source))
         if written and read and stat.S_ISREG(read.st_mode) and os.path.samestat(written, read):
             raise DeeplayerError(f"{output or 'stdout'} is also an input: write to another file")
-        if output is not None and output.suffix == ".jsonl" and output.resolve().parent == Path(source).resolve():
+        if (
+            output is not None
+            and output.suffix == ".jsonl"
+            and Path(os.path.realpath(output)).parent == Path(os.path.realpath(source))
+        ):
             raise DeeplayerError(f"{output} would be an input of the next run on {source}: write to another folder")
 
 

@@ -1,0 +1,143 @@
+"""Every command in odd environments: it works, or refuses with one sentence, and never ends in a traceback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+from deeplayer_cli.app import app
+from deeplayer_cli.schema import Prediction
+
+ROOT = Path(__file__).parents[2]
+SAMPLES = str(ROOT / "sample_data" / "requests.jsonl")
+HUGE = "9" * 80
+DEMO = ["--model", "demo"]
+
+
+def commands(predictions: Path) -> dict[str, list[str]]:
+    """A call of every command, small enough for a test."""
+    return {
+        "ground": ["ground", SAMPLES, *DEMO, "--limit", "1"],
+        "score": ["score", str(predictions)],
+        "compare": ["compare", SAMPLES, *DEMO, "--methods", "random", "--limit", "1"],
+        "methods": ["methods"],
+        "verify": ["verify", "random:none"],
+        "bench": ["bench", "roofline", "--tflops", "1", "--bandwidth", "1"],
+        "calibrate": ["calibrate", "absent", "-o", "prior", *DEMO],
+        "scenes": ["demo", "scenes", str(predictions.parent / "scenes"), "--count", "1"],
+        "evaluate": ["demo", "evaluate", "--count", "1"],
+        "look": ["demo", "look", "--count", "1"],
+        "train": ["demo", "train", "--help"],
+    }
+
+
+NAMES = list(commands(Path()))
+
+
+@pytest.fixture
+def predictions(tmp_path: Path) -> Path:
+    path = tmp_path / "p.jsonl"
+    box = (0.0, 0.0, 10.0, 10.0)
+    path.write_bytes(Prediction(1, "a.jpg", "dog", "ok", box, (box,), gold=box).to_json())
+    return path
+
+
+def shell(line: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), **variables}
+    command = ["/bin/sh", "-c", f"{line}", sys.executable, "-m", "deeplayer_cli", *arguments]
+    return subprocess.run(command, capture_output=True, timeout=300, env=environment)
+
+
+def assert_in_good_order(finished: subprocess.CompletedProcess[bytes], *, silent: bool = False) -> None:
+    said = finished.stderr.decode(errors="replace")
+    assert finished.returncode in (0, 1, 2), said
+    assert "Traceback" not in said
+    assert silent or finished.returncode != 2 or said.strip()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("line", "variables"),
+    [
+        ('mkdir gone; cd gone; rmdir ../gone; exec "$0" "$@"', {}),
+        ('exec "$0" "$@"', {"TMPDIR": "/absent", "TEMP": "/absent", "TMP": "/absent"}),
+        ('exec "$0" "$@" 2>&-', {}),
+        ('exec "$0" "$@"', {"PYTHONIOENCODING": "ascii", "LC_ALL": "C", "COLUMNS": "40"}),
+    ],
+    ids=["deleted folder", "no TMPDIR", "closed stderr", "ascii"],
+)
+def test_every_command(name: str, line: str, variables: dict[str, str], predictions: Path) -> None:
+    line = f"cd {predictions.parent} && {{ {line}; }}"
+    finished = shell(line, *commands(predictions)[name], **variables)
+    assert_in_good_order(finished, silent="2>&-" in line)
+    if name not in ("verify", "calibrate") and "gone" not in line and "TMPDIR" not in variables:
+        assert finished.returncode == 0, finished.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["ground", "LOOP", *DEMO],
+        ["ground", SAMPLES, *DEMO, "--limit", "1", "--image-root", "LOOP"],
+        ["ground", SAMPLES, *DEMO, "--limit", "1", "-o", "LOOP"],
+        ["ground", SAMPLES, *DEMO, "--limit", "1", "-o", "LOOP/out.jsonl"],
+        ["ground", SAMPLES, "--model", "LOOP"],
+        ["ground", SAMPLES, *DEMO, "--method", "d2pruner", "--prior", "LOOP"],
+        ["score", "LOOP"],
+        ["score", "PREDICTIONS", "--gold", "LOOP"],
+        ["compare", "LOOP", *DEMO],
+        ["compare", SAMPLES, *DEMO, "--limit", "1", "--results", "LOOP"],
+        ["compare", "--from", "LOOP"],
+        ["compare", SAMPLES, *DEMO, "--limit", "1", "--csv", "LOOP"],
+        ["verify", "LOOP"],
+        ["verify", "demo", "--data", "LOOP"],
+        ["calibrate", "LOOP", *DEMO, "-o", "prior"],
+        ["demo", "scenes", "LOOP"],
+        ["demo", "train", "-o", "LOOP", "--steps", "0", "--vision-steps", "0"],
+    ],
+    ids=" ".join,
+)
+def test_symlinks_in_a_circle(arguments: list[str], predictions: Path) -> None:
+    loop = predictions.parent / "loop"
+    loop.symlink_to(loop)
+    names = {"LOOP": str(loop), "LOOP/out.jsonl": str(loop / "out.jsonl"), "PREDICTIONS": str(predictions)}
+    finished = shell(f'cd {predictions.parent} && exec "$0" "$@"', *(names.get(one, one) for one in arguments))
+    assert_in_good_order(finished)
+    assert finished.returncode != 0 and loop.is_symlink()
+
+
+def is_integer(parameter: Any) -> bool:
+    """Whether an option takes an integer, in typer's words or, in older versions, in click's."""
+    described = getattr(parameter, "type_descriptor", None)
+    return described.annotation is int if described else parameter.type.name.startswith("integer")
+
+
+def integers() -> list[tuple[str, str]]:
+    """Every integer option of every command."""
+    root = get_command(app)
+    groups = {"": root.commands, "demo ": root.commands["demo"].commands}  # type: ignore[attr-defined]
+    return [
+        (f"{group}{name}", parameter.opts[0])
+        for group, found in groups.items()
+        for name, command in found.items()
+        for parameter in command.params
+        if is_integer(parameter)
+    ]
+
+
+@pytest.mark.parametrize("number", [HUGE, f"-{HUGE}"], ids=["large", "small"])
+def test_integers_of_80_digits(number: str, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    assert len(integers()) > 20
+    needs = {"bench": ["roofline"], "ground": [SAMPLES], "calibrate": ["a", "-o", "b"], "compare": [SAMPLES]}
+    needs |= {"demo train": ["-o", str(tmp_path)], "demo scenes": [str(tmp_path / "s")]}
+    for command, flag in integers():
+        finished = CliRunner().invoke(app, [*command.split(), *needs.get(command, []), f"{flag}={number}"])
+        assert finished.exit_code == 2 and flag in finished.output, (command, flag, finished.exception)
