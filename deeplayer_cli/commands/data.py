@@ -1,4 +1,4 @@
-"""``deeplayer data``: from and to the formats of other tools."""
+"""``deeplayer data``: import requests from other formats, and export predictions to other tools."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from deeplayer_cli.errors import DeeplayerError, writing
 
 logger = logging.getLogger("deeplayer")
 
-app = typer.Typer(help="Convert data: requests from other forms, predictions to labelling tools.", no_args_is_help=True)
+app = typer.Typer(
+    help="Convert requests from other formats, and predictions for labelling tools.", no_args_is_help=True
+)
 
 
 class Target(StrEnum):
@@ -31,7 +33,7 @@ class Target(StrEnum):
 
 
 class BoxFormatName(StrEnum):
-    """How four numbers are a box."""
+    """Meanings of the four numbers of a box."""
 
     XYXY = "xyxy"
     XYWH = "xywh"
@@ -53,17 +55,17 @@ def import_(
     output: Annotated[Path, option("--output", "-o", help="Write the requests here, as JSON lines.")],
     images: Annotated[
         Path | None,
-        option("--images", help="Folder to search the images in, by the longest tail of their path that exists there."),
+        option("--images", help="Folder of the images, which are found by the longest tail of their path that exists."),
     ] = None,
     box_format: Annotated[
         BoxFormatName | None,
-        option("--box-format", help="How the boxes are written; needed where the format does not fix it."),
+        option("--box-format", help="How the boxes are written; needed if the data format does not define it."),
     ] = None,
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Read data of another form as requests for `ground`.
+    """Convert data of another format into requests for `ground`.
 
-    The form is recognised by content. Images inside a file are written to OUTPUT.images. Counts of the eight RefCOCO
+    The format is recognised by content. Images inside a file are written to OUTPUT.images. Counts of the eight RefCOCO
     splits are compared with the standard ones.
 
     Example: `deeplayer data import refcoco_val.jsonl --images coco -o requests.jsonl`
@@ -90,7 +92,7 @@ def export(
         str | None,
         option(
             "--label-field",
-            help="Field of a row or of its meta that holds the class; by default meta.label, or else the expression.",
+            help="Field of a row or of its meta with the class; by default meta.label, or else the expression.",
         ),
     ] = None,
     all_boxes: Annotated[
@@ -125,7 +127,7 @@ def export(
 
 
 def _refuse_existing(output: Path, *, overwrite: bool) -> None:
-    """Refuse an output that exists, or that could not be made, before any work."""
+    """Refuse an output that exists or cannot be created, before any work."""
     if output.exists() and not overwrite:
         raise DeeplayerError(f"{output} exists: --overwrite replaces it")
     if not output.parent.is_dir():

@@ -172,7 +172,6 @@ def ground(
         "profile": profile,
     }
     prepared = (context.obj or prepare)(model, revision=revision, dtype=dtype, device=device, settings=settings)
-    options.warn_of_idle_options(context)
     record = RunRecord(
         settings=prepared.deciding,
         circumstances={"version": __version__, "source": source, "model": model, "revision": revision},
@@ -181,6 +180,7 @@ def ground(
         deque(sources.by_image(requests, lambda row: row), maxlen=0)  # checks the order of the images before any work
     with stoppable() as stop:
         sink = open_sink(output, record, mode)
+        options.warn_of_idle_options(context)  # imports torch, so after every refusal that needs none
         outcome = _run(requests, prepared.load, sink, failures, stop, profile=profile)
     _report(outcome, output if sink.path else None)
     if stop.requested:

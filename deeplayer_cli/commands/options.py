@@ -52,7 +52,7 @@ def _refuse_huge(parameter: typer.CallbackParam, value: Any) -> Any:
 
 
 def given(context: typer.Context, *names: str) -> list[str]:
-    """The flags among the options ``names`` that the command line or the environment sets."""
+    """Return the flags of those options ``names`` that the command line or the environment sets."""
     sources = {name: context.get_parameter_source(name) for name in names}
     named = [name for name, source in sources.items() if source and source.name in ("COMMANDLINE", "ENVIRONMENT")]
     return [f"--{name.replace('_', '-')}" for name in named]
@@ -69,7 +69,7 @@ def warn_of_idle_options(context: typer.Context) -> None:
     if not known_methods()[method].prunes:
         logger.warning("--method %s prunes nothing, so it ignores %s", method, ", ".join(idle))
     elif {"--keep", "--keep-tokens"} <= set(idle):
-        logger.warning("--keep-tokens counts, so --keep is ignored")
+        logger.warning("--keep-tokens replaces --keep, so --keep is ignored")
 
 
 MODEL, PRUNING, INPUT, OUTPUT, SPEED = "Model", "Pruning", "Input", "Output", "Speed"

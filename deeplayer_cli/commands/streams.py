@@ -29,16 +29,16 @@ def prepare() -> None:
 
 
 def finish() -> None:
-    """Write what stdout still holds.
+    """Flush stdout.
 
     Raises:
         DeeplayerError: stdout is closed, or its disk is full.
-        BrokenPipeError: its reader has left.
+        BrokenPipeError: the reader has closed the pipe.
     """
     with writing("stdout"):
         sys.stdout.flush()
 
 
 def abandon_stdout() -> None:
-    """Drop what stdout still holds. Python flushes stdout at exit, and would fail again."""
+    """Drop the unwritten rest of stdout; otherwise Python flushes it at exit, and fails again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

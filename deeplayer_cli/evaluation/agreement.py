@@ -35,6 +35,9 @@ def disagreements(path: Path) -> list[str]:
         found.append(f"{path} is not finished: its run was stopped; continue it with --resume")
     elif record.counts != counts:
         found.append(f"{path} changed after its run: {name} says {_show(record.counts)}; the file has {_show(counts)}")
+    elif record.part:
+        options = " and ".join(f"--{name} {value}" for name, value in record.part.items())
+        found.append(f"{path} answers only a part of its input: its last run had {options}")
     wanted = record.settings.get("method")
     if other := sorted(str(method) for method in methods if method != wanted):
         found.append(f"{path} has rows of method {', '.join(other)}, but {name} names method {wanted}")

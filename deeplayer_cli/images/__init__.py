@@ -1,7 +1,7 @@
 """Images: decoding within limits, and threads that load images ahead of the model.
 
-files.py     the one door through which image files are opened
-headers.py   what a header claims, checked before Pillow believes it
+files.py     opens image files; the only place that does
+headers.py   checks what a header claims before Pillow uses it
 decode.py    a file to RGB pixels, in the stored or the turned frame; pixels.py: the rule for every mode
 loader.py    the images of requests, ahead of the model and in order; workers.py: threads that may get stuck
 """

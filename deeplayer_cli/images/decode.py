@@ -27,7 +27,7 @@ MAX_PIXELS = 178_956_970
 """Largest image to decode, in pixels: Pillow itself refuses larger images as decompression bombs."""
 
 MAX_SIDE = 65_535
-"""Longest side of an image to decode, in pixels: what a resize costs grows with the longest side."""
+"""Longest side of an image to decode, in pixels: the memory of a resize grows with it."""
 
 MAX_BYTES = 512 * 2**20
 """Largest image file to read, in bytes."""
@@ -73,7 +73,7 @@ _PHOTOMETRIC = ExifTags.Base.PhotometricInterpretation
 
 
 def _stored_size(image: Image.Image) -> tuple[int, int]:
-    """An image's size before any turning: of a TIFF, Pillow states the size after it."""
+    """Return an image's size before any turning; for a TIFF, Pillow reports the size after it."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return image.tag_v2[ExifTags.Base.ImageWidth], image.tag_v2[ExifTags.Base.ImageLength]
     return image.size
@@ -142,7 +142,7 @@ def _refusing(path: Path, file: BinaryIO) -> Iterator[None]:
 
 
 def _unidentified(path: Path, file: BinaryIO) -> RowError:
-    """What is wrong with a file that Pillow takes for no image."""
+    """Return the error of a file that Pillow does not recognise as an image."""
     if samples := describe_tiff(file):
         return RowError(
             "image_unsupported",

@@ -1,4 +1,4 @@
-"""The one door through which image files are opened."""
+"""Opening image files; the only place that does."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def opened_file(path: Path, max_bytes: int) -> Iterator[BinaryIO]:
             (empty); or ``image_too_large`` (more than ``max_bytes`` bytes).
     """
     with reading_image(path):
-        _check(path, path.stat(), max_bytes)  # first: to open a pipe or a device may wait, or have an effect
+        _check(path, path.stat(), max_bytes)  # before opening: opening a pipe or a device may wait or have an effect
         file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115 - the block below closes it
     with file:
         _check(path, os.fstat(file.fileno()), max_bytes)  # another file may have taken the path meanwhile
@@ -32,7 +32,7 @@ def opened_file(path: Path, max_bytes: int) -> Iterator[BinaryIO]:
 
 @contextmanager
 def reading_image(path: Path) -> Iterator[None]:
-    """Turn what the system says against the file ``path`` into a `RowError`."""
+    """Turn an error of the system about the file ``path`` into a `RowError`."""
     try:
         yield
     except FileNotFoundError as error:

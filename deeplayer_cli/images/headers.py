@@ -1,7 +1,7 @@
-"""What an image file's header claims, looked at before Pillow believes it.
+"""Checks of what an image file's header claims, before Pillow uses it.
 
-Pillow makes a Python object of every value of a tag, before it knows the size of the image. libtiff makes room for a
-whole tile, and libwebp for a whole canvas, before they are compared with a limit. So the header is read here first.
+Pillow makes a Python object of every value of a tag, before it knows the size of the image. libtiff allocates a
+whole tile, and libwebp a whole canvas, before their sizes are compared with a limit. So the header is read here first.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def check_exif(exif: bytes) -> None:
     """Refuse an EXIF block that is too long.
 
     Raises:
-        ExcessiveHeaderError: it is longer than `MAX_EXIF_BYTES`.
+        ExcessiveHeaderError: the block is longer than `MAX_EXIF_BYTES`.
     """
     if len(exif) > MAX_EXIF_BYTES:
         raise ExcessiveHeaderError(_TOO_MUCH_EXIF)
@@ -127,7 +127,7 @@ def _check_jpeg(file: BinaryIO) -> None:
 
 
 def _webp_size(start: bytes) -> tuple[int, int]:
-    """The size of the canvas by the first chunk; (0, 0) for a file that is no WebP."""
+    """The size of the canvas by the first chunk; (0, 0) for a file that is not WebP."""
     if start[8:15] != b"WEBPVP8" or len(start) < 30:
         return 0, 0
     if start[15:16] == b"X":
@@ -186,7 +186,7 @@ def _check_pieces(file: BinaryIO, numbers: _TiffNumbers, place: int, max_pixels:
 
 
 def _tags(file: BinaryIO, numbers: _TiffNumbers, place: int) -> Iterator[_Tag]:
-    """The tags of a directory, as far as the file holds them."""
+    """Yield the tags of a directory, up to the end of the file."""
     count = _unpacked(file, numbers.length, place)
     if count and count[0] > MAX_TAGS:
         raise ExcessiveHeaderError(f"one of its directories claims {count[0]:,} tags; at most {MAX_TAGS:,} are read")
@@ -198,7 +198,7 @@ def _tags(file: BinaryIO, numbers: _TiffNumbers, place: int) -> Iterator[_Tag]:
 
 
 def _first_value(file: BinaryIO, numbers: _TiffNumbers, tag: _Tag) -> int:
-    """A tag's first value; 0 where it has none, or one that is not an integer."""
+    """Return a tag's first value; 0 without a value, or if it is not an integer."""
     if tag.type not in _INTEGERS:
         return 0
     number = Struct(numbers.order + _INTEGERS[tag.type])
@@ -208,7 +208,7 @@ def _first_value(file: BinaryIO, numbers: _TiffNumbers, tag: _Tag) -> int:
 
 
 def _unpacked(file: BinaryIO, struct: Struct, place: int) -> tuple[Any, ...]:
-    """What the file holds at a place, or nothing where it ends before."""
+    """Unpack the bytes at a place of the file; an empty tuple if the file ends before."""
     if not 0 <= place < 2**63:
         return ()
     file.seek(place)

@@ -1,4 +1,4 @@
-"""Pixels of every mode to 8-bit RGB."""
+"""Conversion of the pixels of every mode to 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def to_rgb(image: Image.Image, *, bits: int = 16, white_is_zero: bool = False) -
 
     Args:
         image: in any mode.
-        bits: that a pixel of 16-bit grey really has.
+        bits: number of bits that a pixel of 16-bit grey uses.
         white_is_zero: whether the values of grey with more than 8 bits count from white to black.
 
     Raises:
@@ -52,7 +52,7 @@ def _grey(image: Image.Image, bits: int) -> npt.NDArray[np.uint8]:
 
 
 def _white(mode: str, lowest: np.number, highest: np.number) -> int:
-    """The value that stands for white in an ``I`` or ``F`` image with these extremes; NaN is the extreme of any NaN."""
+    """Return the value of white in an ``I`` or ``F`` image with these extremes; with a NaN, both extremes are NaN."""
     for white in (1, 255, 65535) if mode == "F" else (255, 65535):
         if lowest >= 0 and highest <= white:
             return white

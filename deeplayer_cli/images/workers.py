@@ -29,12 +29,12 @@ class Job(Generic[T]):
         self._result: T | None = None
 
     def run(self) -> bool:
-        """Make the call; return whether somebody may still want the result."""
+        """Make the call; return false if the job was given up before it ended."""
         self._began = time.monotonic()
         self._begun.set()
         try:
             self._result = self._call()
-        except BaseException as error:  # whoever waits for the job gets it
+        except BaseException as error:  # raised by `result`
             self._error = error
         with self._lock:
             self._ended.set()
@@ -53,10 +53,11 @@ class Job(Generic[T]):
             return first
 
     def result(self) -> T:
-        """What the call returned, once the job has ended or was given up.
+        """Return the result of the call, after the job has ended or was given up.
 
         Raises:
-            JobTimeoutError: it was given up.
+            JobTimeoutError: the job was given up.
+            BaseException: what the call raised.
         """
         if self._given_up:
             raise JobTimeoutError
@@ -101,7 +102,7 @@ class Workers(Generic[T]):
         return job.result()
 
     def close(self) -> None:
-        """Let the threads end after the jobs that they are at."""
+        """Let the threads end after their current jobs."""
         self._closed = True
         for _ in range(self._n_hired):
             self._jobs.put(None)

@@ -1,4 +1,4 @@
-"""How much goes through the model at once."""
+"""The size of a batch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from deeplayer_cli.models.internvl.model import ModelConfig
 
 _SHARE = 0.5  # of the free memory: allocators and kernels need the rest
-_ENOUGH = {"cpu": 8192, "cuda": 131_072, "mps": 16_384}  # tokens; more would keep the device no busier
+_ENOUGH = {"cpu": 8192, "cuda": 131_072, "mps": 16_384}  # tokens; larger batches would not be faster
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class Batching:
     tokens: int
 
     def count(self, prompt_tokens: int) -> int:
-        """How many prompts of this length go at once."""
+        """Return the number of prompts of this length that fit into a batch."""
         return max(1, min(self.rows, self.tokens // prompt_tokens))
 
     def fitting(self, lengths: Iterable[int]) -> int:
-        """How many of these prompts, from the first on, go at once: each is padded to the longest of them."""
+        """Return how many of these prompts, from the first on, fit into a batch; all are padded to the longest."""
         longest = n = 0
         for length in lengths:
             longest = max(longest, length)
@@ -45,15 +45,15 @@ class Batching:
         return n
 
     def halved(self, prompt_tokens: int) -> Batching:
-        """The limits after prompts of this length have turned out to be too many."""
+        """Return smaller limits: half as many prompts of this length fit into a batch."""
         return replace(self, tokens=prompt_tokens * (self.count(prompt_tokens) // 2))
 
 
 def affordable_tokens(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> int:
-    """Prompt tokens for which there is room beside a model that has been loaded, as far as they make it faster.
+    """Return the most prompt tokens of a batch that fit into free memory beside a loaded model, up to a useful limit.
 
-    Counted for each: keys and values of all layers, twice (an image's, and a copy for each of its prompts), and what is
-    alive at once within a layer: four states and the three of its MLP.
+    Each token needs keys and values of all layers, twice (the image's prefix, and a copy for each of its prompts), and
+    the activations that exist at once within a layer: four hidden states and three of its MLP.
     """
     text, enough = config.text_config, _ENOUGH[device.type]
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads

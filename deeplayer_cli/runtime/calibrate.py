@@ -1,4 +1,4 @@
-"""Making a prior: a layer's attention by place, averaged over images (D2Pruner, arXiv:2512.19443)."""
+"""Make a prior: a layer's attention at each position, averaged over images (D2Pruner, arXiv:2512.19443)."""
 
 from __future__ import annotations
 
@@ -38,34 +38,34 @@ class _Mean:
 
 
 class RecordScores(Selector):
-    """A selector that records the scores that it is given, and keeps the first tokens."""
+    """A selector that records the scores, and keeps the first tokens."""
 
     def __init__(self) -> None:
         self.scores: Tensor | None = None
 
     def __call__(self, scores: Tensor, inputs: ScorerInputs, n_keep: int) -> Tensor:
-        """Return (B, n_keep) indices."""
+        """Record ``scores``, (B, n_visual), and return the indices of the first tokens, (B, n_keep)."""
         self.scores = scores
         return torch.arange(n_keep, device=scores.device).expand(len(scores), -1)
 
 
 def calibrate(checkpoint: Checkpoint, images: Iterable[Image.Image], layer: int, question: str = QUESTION) -> Prior:
-    """Average a layer's attention over images, all asked the same.
+    """Average a layer's attention over images, with the same question about each.
 
     Args:
         checkpoint: the model.
         images: at least one, RGB.
-        layer: 1-based.
-        question: asks for nothing in particular.
+        layer: decoder layer, counted from 1; not the last one.
+        question: a neutral question, which is about no part of the image.
 
     Raises:
-        DeeplayerError: there is no image, or the model has no such layer, or it is the last.
+        DeeplayerError: no image was given, the model has no such layer, or the layer is the last.
     """
     record = RecordScores()
     stage = Stage(layer, AttentionScorer(), record, StageShare(Budget(tokens=1)))
     pruning.check_layer(stage, checkpoint.model.config.text_config.num_hidden_layers)
-    asked = replace(checkpoint, prompt=checkpoint.prompt.with_question(question))
-    engine = Engine(asked, Method("calibrate", (stage,)))
+    with_question = replace(checkpoint, prompt=checkpoint.prompt.with_question(question))
+    engine = Engine(with_question, Method("calibrate", (stage,)))
     tile, whole = (_Mean(torch.zeros(checkpoint.tokens_per_tile)) for _ in range(2))
     for image in images:
         tiles = torch.from_numpy(tile_image(image, checkpoint.tiling))[None]
@@ -78,6 +78,6 @@ def calibrate(checkpoint: Checkpoint, images: Iterable[Image.Image], layer: int,
             tile.add(by_tile[: columns * rows])
         whole.add(by_tile[-1:])
     if not whole.count:
-        raise DeeplayerError("no image could be read: there is nothing to calibrate with")
+        raise DeeplayerError("no image could be read: give at least one readable image")
     mean = whole.total / whole.count
     return Prior(tile.total / tile.count if tile.count else mean.clone(), mean, layer)

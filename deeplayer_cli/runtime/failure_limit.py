@@ -1,4 +1,4 @@
-"""``--max-failures``: when a run has gone so wrong that it should stop."""
+"""``--max-failures``: the limit of error rows at which a run stops."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class FailureLimit:
     """The most error rows that a run may have.
 
     Attributes:
-        rows: as a number.
-        share: as a share of the rows so far, from 0 to 1; judged from row 50 on.
+        rows: the limit as a number of rows.
+        share: the limit as a share of the rows so far, from 0 to 1; checked from row 50 on.
     """
 
     rows: int | None = None
@@ -27,7 +27,7 @@ class FailureLimit:
         """Read ``20`` or ``5%``; None is no limit.
 
         Raises:
-            DeeplayerError: it is neither.
+            DeeplayerError: the text is neither.
         """
         if text is None:
             return cls()
@@ -36,13 +36,17 @@ class FailureLimit:
             return cls(share=float(found[1]) / 100)
         if found and not found[2] and "." not in found[1]:
             return cls(rows=int(found[1]))
-        raise DeeplayerError(f"--max-failures is a number of rows or a percentage, such as 20 or 5%, not {text!r}")
+        raise DeeplayerError(f"--max-failures must be a number of rows or a percentage, such as 20 or 5%, not {text!r}")
 
     def refuse(self, rows: int, errors: int) -> None:
-        """Stop a run with too many errors.
+        """Refuse to go on with too many error rows.
+
+        Args:
+            rows: number of rows answered so far.
+            errors: number of error rows among them.
 
         Raises:
-            DeeplayerError: it has.
+            DeeplayerError: ``errors`` is above the limit.
         """
         too_many = self.rows is not None and errors > self.rows
         if self.share is not None and rows >= _ROWS_BEFORE_A_SHARE_COUNTS:

@@ -1,4 +1,4 @@
-"""Requests in, predictions out: a loaded model that answers requests."""
+"""The grounder: a loaded model that answers requests."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("deeplayer")
 
-_WINDOW = 4  # batches of the largest images, among whose rows those that fit together are looked for
+_WINDOW = 4  # batches of the largest images in a window, from whose rows the scheduler makes batches
 
 
 class Grounder:
@@ -44,14 +44,14 @@ class Grounder:
 
     Attributes:
         watch: seconds by phase, so far.
-        worker_times: what the threads that prepare images took meanwhile.
+        worker_times: seconds of the threads that prepare images.
         savings: what the same rows would have cost unpruned.
 
     Args:
         checkpoint: the model.
         settings: how to answer.
-        prior: what the settings' prior file holds, if somebody has read it; it is read otherwise.
-        prefixes: of methods that take turns with this one, see `answer_window`.
+        prior: the content of the settings' prior file, if it has been read; otherwise the file is read.
+        prefixes: the prefix cache shared with grounders that take turns with this one, see `answer_window`.
         identity: of the model, if it is known from its files.
 
     Example:
@@ -80,7 +80,7 @@ class Grounder:
         self.method = pruning.build(settings.method, options, decoder.num_hidden_layers)
         if self.answers_whole_images and not self.method.drops_once:
             raise DeeplayerError(
-                f"method {settings.method} drops in several steps, merges or adapts: it cannot --share a union"
+                f"method {settings.method} drops in several steps, merges or adapts: it cannot run with --share union"
             )
         self._identity = identity
         self._prefixes = prefixes or PrefixCache()
@@ -122,11 +122,11 @@ class Grounder:
             dtype: of the weights.
             device: to run on.
             settings: how to ground.
-            identity: of the model, if somebody has looked it up.
-            options: fields of ``Settings``, instead of ``settings`` or in place of its own.
+            identity: of the model, if it is already known.
+            options: fields of ``Settings``; they replace those of ``settings``.
 
         Raises:
-            DeeplayerError: the model or a setting will not do; the message says why.
+            DeeplayerError: the model cannot be loaded, or a setting is invalid; the message gives the reason.
         """
         wanted = replace(settings or Settings(), **options)
         identity = identity or ModelIdentity.from_name(model, revision=revision, dtype=dtype, device=device)
@@ -139,53 +139,53 @@ class Grounder:
 
     @property
     def seconds_saved(self) -> float:
-        """Seconds that others have spent on its prefixes, so far."""
+        """Seconds that other grounders have spent on prefixes that this one used, so far."""
         return self._runner.seconds_saved
 
     @property
     def n_layers(self) -> int:
-        """Decoder layers of the model."""
+        """Number of decoder layers of the model."""
         return self._engine.n_layers
 
     def deciding(self) -> dict[str, object]:
-        """What an answer depends on besides its row and image."""
+        """Return everything that an answer depends on, besides its row and image."""
         return deciding(self._identity or ModelIdentity.from_checkpoint(self.checkpoint), self.settings)
 
     def mean_keep(self, n_visual: int, n_kept: int) -> float:
-        """Share of an image's ``n_visual`` tokens that is seen, averaged over layers, where ``n_kept`` stayed."""
+        """Return the share of ``n_visual`` visual tokens that a layer sees on average, if ``n_kept`` of them stay."""
         if self.answers_whole_images and self.method.layer is not None:
             early = self.method.layer / self.n_layers
             return early + (1 - early) * n_kept / n_visual
         return self.method.mean_keep(n_visual, self.n_layers, n_kept if self.method.is_adaptive else None)
 
     def advice(self) -> str | None:
-        """A sentence where another method would have been cheaper for the rows so far."""
+        """Return a sentence if another method would have been cheaper for the rows so far; None otherwise."""
         return self.savings.advice if self.settings.share == "each" else None
 
     def profile(self, rows: int, seconds: float) -> Profile:
-        """Where the time of a run went that answered ``rows`` in some seconds."""
+        """Return where the time of a run went that answered ``rows`` rows in ``seconds``."""
         return Profile.from_run(
             self.watch.seconds, self.worker_times.seconds, self._runner.n_tokens, rows, seconds, self._engine.device
         )
 
     def release(self) -> None:
-        """Free what has been computed about images."""
+        """Free the cached prefixes."""
         self._prefixes.clear()
 
     def ground(self, rows: Iterable[AnyRow], *, stopped: Callable[[], bool] = lambda: False) -> Iterator[Prediction]:
-        """Answer every row, in order, one prediction each; rows and images are streamed.
+        """Yield one prediction for every row, in order; rows and images are streamed.
 
-        A mapping is read like a row of a JSONL file, its relative paths from the working directory. A row's answer
+        A mapping is read like a row of a JSONL file; relative paths start from the working directory. A row's answer
         depends on the row, its image and the settings, and on nothing else; with ``share="union"``, also on the other
         rows about its image.
 
         Args:
             rows: requests, or mappings with the fields of one. Rows of an `ArrivingRows` are answered when they come.
-            stopped: called after every batch, and while there is no row; once it is true, finished answers are yielded
+            stopped: called after every batch, and while no row has come; once it is true, finished answers are yielded
                 and no more rows are read.
 
         Raises:
-            DeeplayerError: with ``share="union"``, an image comes again after others.
+            DeeplayerError: with ``share="union"``, an image occurs again after other images.
         """
         for window in self.windows(rows, stopped=stopped):
             for predictions in self.answer_window(window, stopped):
@@ -194,7 +194,7 @@ class Grounder:
     def windows(
         self, rows: Iterable[AnyRow], *, stopped: Callable[[], bool] = lambda: False
     ) -> Iterator[Sequence[LoadedRequest]]:
-        """Rows with their images, as many at a time as are worth looking at together; arguments as for `ground`."""
+        """Yield rows with their images, a window at a time, from which batches are made; arguments as for `ground`."""
         windows = loaded_windows(
             rows, self.settings, self.tiling, window=self._window(), times=self.worker_times, stopped=stopped
         )
@@ -211,9 +211,9 @@ class Grounder:
     def answer_window(
         self, window: Sequence[LoadedRequest], stopped: Callable[[], bool] = lambda: False
     ) -> Iterator[list[Prediction]]:
-        """Answer rows with their images: after every batch the predictions that are next in order, if any.
+        """Answer a window; after every batch, yield the predictions that are next in the order of rows, if any.
 
-        Grounders that differ in their method alone, and were given one `PrefixCache`, may do so in turn, a batch each.
+        Grounders that differ only in their method, and share one `PrefixCache`, may take turns, a batch each.
         """
         predictions: dict[int, Prediction] = {}
         tasks = []
@@ -234,7 +234,7 @@ class Grounder:
             yield [predictions.pop(index) for index in now]
 
     def _window(self) -> int:
-        """Rows to look at together: their images wait in the host's memory, so fewer where a batch holds few."""
+        """Return the rows of a window; few if batches are small, because the images wait in the host's memory."""
         most_tiles = self.tiling.max_tiles + self.tiling.thumbnail
         largest = self._engine.n_prompt_text + most_tiles * self.checkpoint.tokens_per_tile
         return max(self.settings.batch_size, _WINDOW * self._runner.scheduler.batching.count(largest))
@@ -247,10 +247,10 @@ class Grounder:
             self.savings.add(group[0].n_visual, [len(task.expression_ids) for task in group])
 
     def _task(self, index: int, loaded: LoadedRequest) -> Task:
-        """A request as the model will read it.
+        """Make the task of a request.
 
         Raises:
-            RowError: the model cannot read it, or its image could not be loaded.
+            RowError: the model cannot read the request, or its image could not be loaded.
         """
         request, image = loaded.request, loaded.image
         if loaded.error is not None:
@@ -264,7 +264,7 @@ class Grounder:
         if self.checkpoint.tokenizer.unknown_id in ids and not self._warned_of_words:
             self._warned_of_words = True
             logger.warning(
-                "%s: %r has words that this model does not know and cannot tell apart; said once for all rows",
+                "%s: %r has words that this model does not know and cannot distinguish; reported once for all rows",
                 *(request.where, request.expression),
             )
         n_visual = len(image.tiles) * self.checkpoint.tokens_per_tile
@@ -274,10 +274,11 @@ class Grounder:
             raise RowError(
                 "prompt_too_long",
                 f"{request.where}: the prompt and its answer need {needed} positions ({len(ids)} of expression, "
-                f"{n_visual} for the image), and this model has {self._max_positions}",
+                f"{n_visual} for the image), but this model has {self._max_positions}: use a smaller --max-tiles or "
+                "--max-new-tokens",
             )
         return Task(index, request, image, ids, self._prefix_key(image), n_visual, prompt_tokens)
 
     def _prefix_key(self, image: LoadedImage) -> Hashable:
-        """Equal for rows that share a prefix: those about one image, or none."""
+        """Return the same key for rows that share a prefix: rows about one image, or no rows."""
         return next(self._tasks_made) if self.settings.share == "off" else image.id

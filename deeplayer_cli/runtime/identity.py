@@ -1,4 +1,4 @@
-"""What an answer depends on besides its row and image: the record of a run, and what `--resume` compares."""
+"""Everything that an answer depends on, besides its row and image: a run records it, and `--resume` compares it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """Which weights run in which number format.
+    """The weights and the dtype of a model.
 
     Attributes:
-        weights: a digest.
-        dtype: its name.
+        weights: a digest of the weights.
+        dtype: the name of the dtype, such as ``"bfloat16"``.
     """
 
     weights: str
@@ -31,22 +31,22 @@ class ModelIdentity:
 
     @classmethod
     def from_name(cls, model: str, *, revision: str | None, dtype: str, device: str) -> ModelIdentity:
-        """Of a model that has not been loaded; arguments as `checkpoints.load`'s.
+        """Identify a model without loading it; arguments as for `checkpoints.load`.
 
         Raises:
-            DeeplayerError: there is no such model, dtype or device.
+            DeeplayerError: the model, dtype or device does not exist.
         """
         chosen = Placement.choose(device, dtype).dtype
         return cls(checkpoints.identify(model, revision), _name(chosen))
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint) -> ModelIdentity:
-        """Of a model that has been loaded, by its weights alone."""
+        """Identify a loaded model by its weights alone."""
         return cls(fingerprint(checkpoint.model), _name(checkpoint.model.dtype))
 
 
 def deciding(identity: ModelIdentity, settings: Settings) -> dict[str, object]:
-    """What an answer depends on besides its row and image, as a run's record holds it.
+    """Return everything that an answer depends on, besides its row and image, for the record of a run.
 
     Raises:
         DeeplayerError: the prior cannot be read.

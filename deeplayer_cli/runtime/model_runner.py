@@ -1,4 +1,4 @@
-"""The model runner: carries out what the scheduler decides, and retreats where memory runs short."""
+"""The model runner: runs the scheduler's batches, with smaller ones after running out of memory."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class ModelRunner:
 
     Attributes:
         scheduler: makes the batches.
-        n_tokens: tokens of all answers so far.
-        seconds_saved: seconds that others have spent on its prefixes.
+        n_tokens: number of tokens of all answers so far.
+        seconds_saved: seconds that other engines have spent on prefixes that this one used.
 
     Args:
         engine: the model with its method.
         scheduler: see the attribute.
-        prefixes: what has been computed about images.
-        decode: token ids to text.
+        prefixes: the prefix cache.
+        decode: turns token ids into text.
         settings: of the run.
     """
 
@@ -52,9 +52,9 @@ class ModelRunner:
         self.n_tokens, self.seconds_saved = 0, 0.0
 
     def answer(self, tasks: Sequence[Task]) -> Iterator[dict[int, Prediction]]:
-        """Answer tasks, a batch at a time.
+        """Answer tasks; after every batch, yield its predictions by the index of their task.
 
-        Where memory runs short, this and every later batch is smaller; a task that does not fit alone has failed.
+        If memory runs out, this and every later batch is smaller; a task that does not fit alone fails.
         """
         while tasks:
             output = self.scheduler.next_batch(tasks, self._prefixes.keys(self._engine))
@@ -72,11 +72,11 @@ class ModelRunner:
         except Exception as error:
             if is_device_lost(error):
                 raise DeeplayerError(
-                    f"the device has failed ({_first_line(error)}): rows until here are safe"
+                    f"the device has failed ({_first_line(error)}): the rows written so far are safe"
                 ) from error
             if not is_out_of_memory(error):
                 raise
-        return None  # only here, behind the error, have the failed batch's tensors been let go
+        return None  # outside of the handler, where the error no longer keeps the failed batch's tensors
 
     def _answer_batch(self, output: SchedulerOutput) -> dict[int, Prediction]:
         cached = self._prefixes.get(self._engine, output.images)
@@ -100,7 +100,7 @@ class ModelRunner:
         return predictions
 
     def _retreat(self, output: SchedulerOutput) -> dict[int, Prediction]:
-        """After a batch failed for lack of memory: free what can be freed, and make the next one smaller."""
+        """After a batch ran out of memory: free memory, make the next batch smaller, and return the failed rows."""
         self._prefixes.clear()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -117,7 +117,7 @@ class ModelRunner:
         }
 
     def _row_seed(self, request: Request) -> int:
-        """A number that depends on ``--seed`` and the row's id alone."""
+        """Return a seed that depends only on ``--seed`` and the row's id."""
         digest = hashlib.blake2b(f"{self._settings.seed}\0{request.id!r}".encode(), digest_size=4).digest()
         return int.from_bytes(digest, "little")
 

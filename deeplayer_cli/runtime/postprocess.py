@@ -1,4 +1,4 @@
-"""Answers to predictions."""
+"""Turn the answers of the model into predictions."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 
 def to_prediction(task: Task, answer: Answer, decode: Decode, method: Method, settings: Settings) -> Prediction:
-    """The prediction that an answer makes.
+    """Make the prediction of an answer.
 
     Args:
-        task: what was asked.
+        task: the answered task.
         answer: of the model.
-        decode: token ids to text.
-        method: that pruned.
+        decode: turns token ids into text.
+        method: the pruning method.
         settings: of the run.
     """
     text = decode(answer.token_ids)
@@ -47,14 +47,14 @@ def to_prediction(task: Task, answer: Answer, decode: Decode, method: Method, se
 
 
 def failed_prediction(method: Method, request: Request | BadRequest, error: RowError) -> Prediction:
-    """The error row of a request under a method."""
+    """Make the error row of a request, with the name and the layer of its method."""
     return Prediction.failed(request, error, method=method.name, layer=method.layer)
 
 
 def coordinate_score(answer: Answer, text: str, expression: str, decode: Decode) -> float | None:
-    """Mean probability of the tokens that write the first box's coordinates in ``text``; None without a box.
+    """Return the mean probability of the tokens that write the first box's coordinates in ``text``; None without a box.
 
-    The box is the one that `Prediction.answered` reads: the first behind the repeated ``expression``.
+    The box is the first one behind the repeated ``expression``, as in `Prediction.answered`.
     """
     ends = [len(decode(answer.token_ids[: n + 1])) for n in range(len(answer.token_ids))]
     spans = coordinate_spans(text, echo_end(text, expression))

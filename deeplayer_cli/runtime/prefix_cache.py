@@ -1,7 +1,7 @@
-"""The prefix cache: what has been computed about the images at hand. It is the one owner of prefixes.
+"""The prefix cache: the visual tokens and the prefixes of the current images. It is the only owner of prefixes.
 
-Methods that take turns at the same images share one cache: what the vision tower makes of the images and, where methods
-drop after the same layer, the images' way through the layers until then.
+Methods that take turns on the same images share one cache. They share the output of the vision tower and, if they drop
+after the same layer, also the images' prefix, which is their state after the layers until then.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CachedPrefix:
-    """A prefix, borrowed until the cache holds another.
+    """A prefix from the cache; valid until the cache computes another one.
 
     Attributes:
         prefix: of some images.
-        index: where in it an image is, by the image's key.
-        seconds_saved: what the engine that borrows it would have spent on it alone, less what it did spend.
+        index: the index of each image in the prefix, by the image's key.
+        seconds_saved: seconds that the engine would have spent on the prefix alone, minus the seconds that it spent.
     """
 
     prefix: Prefix
@@ -40,12 +40,12 @@ class CachedPrefix:
 
 @dataclass
 class _Group:
-    """Images of equal tile count, by key, and what the vision tower makes of them.
+    """Images of equal tile count, and the output of the vision tower for them.
 
     Attributes:
-        images: in order.
-        encoded: by whether the class token's attention is there, with the seconds that it took.
-        served: engines that had a prefix of these images.
+        images: by key, in order.
+        encoded: the output, and the seconds that it took; by whether it includes the class token's attention.
+        served: ids of the engines that had a prefix of these images.
     """
 
     images: dict[Hashable, LoadedImage] = field(default_factory=dict)
@@ -54,9 +54,9 @@ class _Group:
 
 
 class PrefixCache:
-    """One group of images of equal tile count, and the last prefix that was computed for some of them.
+    """A cache of one group of images of equal tile count, and of the last prefix that was computed for some of them.
 
-    Images are told apart by keys: their ``ImageId``, where rows about one image share its prefix.
+    A key identifies an image: its ``ImageId`` if rows about one image share its prefix, otherwise a key of its row.
     """
 
     def __init__(self) -> None:
@@ -67,13 +67,13 @@ class PrefixCache:
         self._seconds = 0.0
 
     def keys(self, engine: Engine) -> Mapping[Hashable, int]:
-        """The images of the prefix at hand, if it is one that ``engine`` can use."""
+        """Return the index of each image in the cached prefix, by key; empty if ``engine`` cannot use that prefix."""
         if self._prefix is None or self._kind != _kind(engine, self._prefix.n_visual):
             return {}
         return self._index
 
     def get(self, engine: Engine, images: Mapping[Hashable, LoadedImage]) -> CachedPrefix:
-        """A prefix that holds ``images``: the one at hand, or else one of just these.
+        """Return a prefix that contains ``images``: the cached one, or else a new one of just these images.
 
         Args:
             engine: computes what is missing.
@@ -83,14 +83,14 @@ class PrefixCache:
             saved = 0.0 if id(engine) in self._group.served else self._encoding_seconds(engine) + self._seconds
         else:
             reused = self._compute(engine, images)
-            # Alone, the engine would still have the prefix that it had of these images before.
+            # Alone, the engine would still have its earlier prefix of these images.
             saved = -self._seconds if id(engine) in self._group.served else reused
         self._group.served.add(id(engine))
-        assert self._prefix is not None  # noqa: S101 - it is at hand, or was just computed
+        assert self._prefix is not None  # noqa: S101 - it was cached, or was just computed
         return CachedPrefix(self._prefix, self._index, saved)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Free the images and the prefix."""
         self._group = _Group()
         self._clear_prefix()
 
@@ -98,8 +98,8 @@ class PrefixCache:
         self._kind, self._index, self._prefix, self._seconds = None, {}, None, 0.0
 
     def _compute(self, engine: Engine, images: Mapping[Hashable, LoadedImage]) -> float:
-        """Compute a prefix; returns the seconds of an encoding that was there already."""
-        self._clear_prefix()  # the old one makes space first
+        """Compute a prefix; return the seconds of its encoding if that was cached, otherwise 0.0."""
+        self._clear_prefix()  # frees the old prefix first
         if not images.keys() <= self._group.images.keys():
             self._group = _Group(dict(images))
         encoded, reused = self._encode(engine)
@@ -116,7 +116,7 @@ class PrefixCache:
         return reused
 
     def _encode(self, engine: Engine) -> tuple[Encoded, float]:
-        """What the vision tower makes of the group, and the seconds that took if it was there already."""
+        """Return the encoding of the group, and the seconds that it took if it was cached, otherwise 0.0."""
         kind = engine.method.reads_class_attention
         if kind in self._group.encoded:
             return self._group.encoded[kind]

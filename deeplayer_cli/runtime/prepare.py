@@ -1,4 +1,4 @@
-"""From what a user asks for to a run: what its answers depend on, and how to load who answers."""
+"""Prepare a run: check the model and the settings before the model is loaded."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """A run that has been checked as far as that goes without loading the model.
+    """A run after all checks that need no loaded model.
 
     Attributes:
-        deciding: what an answer depends on besides its row and image.
+        deciding: everything that an answer depends on, besides its row and image.
         load: loads the model.
     """
 
@@ -25,7 +25,7 @@ class PreparedRun:
 
 
 class Prepare(Protocol):
-    """Checks a model and settings, and says how to load them; `prepare` is the real one."""
+    """The interface of `prepare`: check a model and settings, and return a function that loads them."""
 
     def __call__(
         self, model: str, *, revision: str | None, dtype: str, device: str, settings: Mapping[str, Any]
@@ -40,19 +40,19 @@ class Prepare(Protocol):
             settings: fields of `Settings`.
 
         Raises:
-            DeeplayerError: there is no such model, or a setting will not do.
+            DeeplayerError: the model does not exist, or a setting is invalid.
         """
 
 
 def prepare(model: str, *, revision: str | None, dtype: str, device: str, settings: Mapping[str, Any]) -> PreparedRun:
-    """As `Prepare`."""
+    """Check a model and settings without loading the model; arguments and errors as for `Prepare`."""
     from deeplayer_cli.checkpoints import read_layout
     from deeplayer_cli.runtime.grounder import Grounder
     from deeplayer_cli.runtime.identity import ModelIdentity, deciding
     from deeplayer_cli.runtime.settings import Settings
 
     wanted = Settings(**settings)
-    if wanted.max_new_tokens > Settings.max_new_tokens:  # every model has room for the default
+    if wanted.max_new_tokens > Settings.max_new_tokens:  # the default fits every model
         wanted.require_positions(read_layout(model, revision).config.text_config.max_position_embeddings)
     identity = ModelIdentity.from_name(model, revision=revision, dtype=dtype, device=device)
 

@@ -1,4 +1,4 @@
-"""Priors on disk: written with all that they depend on, and read for the model that they were made with only."""
+"""Priors on disk: a file records what its prior depends on, and is read only for the model that it was made with."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FORMAT = "deeplayer prior 1"
 
 
 def prior_digest(path: Path) -> str:
-    """A short name for a prior's content.
+    """Return a short hash of a prior file.
 
     Raises:
         DeeplayerError: the file cannot be read.
@@ -33,10 +33,10 @@ def prior_digest(path: Path) -> str:
 
 
 def save_prior(prior: Prior, path: Path, checkpoint: Checkpoint, n_images: int, question: str) -> None:
-    """Write a prior with all that it depends on.
+    """Write a prior with a record of everything that it depends on.
 
     Raises:
-        DeeplayerError: the system refuses.
+        DeeplayerError: the file cannot be written.
     """
     metadata = {
         "format": _FORMAT,
@@ -57,19 +57,19 @@ def load_prior(path: Path, checkpoint: Checkpoint) -> Prior:
     """Read a prior for a model.
 
     Raises:
-        DeeplayerError: the file cannot be read, is no prior, or was made with another model.
+        DeeplayerError: the file cannot be read, is not a prior, or was made with another model.
     """
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != _FORMAT:
-                raise DeeplayerError(f"{path} is no prior: make one with `deeplayer calibrate`")
+                raise DeeplayerError(f"{path} is not a prior: make one with `deeplayer calibrate`")
             prior = Prior(file.get_tensor("tile"), file.get_tensor("whole"), int(metadata["layer"]))
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise DeeplayerError(f"{path} cannot be read: {error}") from error
     if metadata["fingerprint"] != fingerprint(checkpoint.model):
         raise DeeplayerError(
-            f"{path} was made with {metadata['model']}, whose weights are not those of {checkpoint.name}: attention by "
-            "place is a model's own; run `deeplayer calibrate` with this one"
+            f"{path} was made with {metadata['model']}, whose weights are not those of {checkpoint.name}: a prior fits "
+            "one model only; run `deeplayer calibrate` with this model"
         )
     return prior

@@ -1,4 +1,4 @@
-"""Where the time of a run went: what ``ground --profile`` tells."""
+"""Where the time of a run went, as ``ground --profile`` reports it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Profile:
     """Where a run's time went.
 
     Attributes:
-        seconds: by phase, one after the other; what belongs to none, such as writing rows, is the rest.
-        worker_seconds: what the threads that prepare images took meanwhile, all together.
-        device_idle: share of the time in which the device had nothing to do.
-        rows_per_second: rows that were asked.
-        tokens_per_second: tokens of answers.
-        peak_bytes: the most memory in use, of the GPU where the model is on one, otherwise of the process.
+        seconds: by phase; phases do not overlap, and ``rest`` is outside of all phases, such as writing rows.
+        worker_seconds: seconds of the threads that prepare images, by step, summed over threads.
+        device_idle: share of the time in which the device had no work.
+        rows_per_second: answered rows per second.
+        tokens_per_second: answer tokens per second.
+        peak_bytes: peak memory use, of the GPU if the model is on one, otherwise of the process.
     """
 
     seconds: dict[str, float]
@@ -45,28 +45,28 @@ class Profile:
         seconds: float,
         device: torch.device,
     ) -> Profile:
-        """Of a run.
+        """Make the profile of a run.
 
         Args:
-            phases: seconds by phase, one after the other.
-            worker_seconds: of the threads that prepare images, by step.
-            n_tokens: tokens of answers.
-            rows: that were answered.
+            phases: seconds by phase; phases do not overlap.
+            worker_seconds: seconds of the threads that prepare images, by step.
+            n_tokens: number of answer tokens.
+            rows: number of answered rows.
             seconds: of the whole run.
             device: of the model.
         """
-        told = {**phases, "rest": seconds - sum(phases.values())}
+        by_phase = {**phases, "rest": seconds - sum(phases.values())}
         return cls(
-            seconds=told,
+            seconds=by_phase,
             worker_seconds=dict(worker_seconds),
-            device_idle=sum(told.get(name, 0.0) for name in _IDLE) / seconds,
+            device_idle=sum(by_phase.get(name, 0.0) for name in _IDLE) / seconds,
             rows_per_second=rows / seconds,
             tokens_per_second=n_tokens / seconds,
             peak_bytes=peak_bytes(device),
         )
 
     def __str__(self) -> str:
-        """One line, phases by their share."""
+        """Return one line; phases come in the order of their share."""
         total = sum(self.seconds.values())
         shares = [f"{name} {spent / total:.1%}" for name, spent in sorted(self.seconds.items(), key=lambda it: -it[1])]
         workers = " and ".join(f"{spent:.1f} s to {name}" for name, spent in self.worker_seconds.items())

@@ -1,10 +1,11 @@
 """The run loop: rows from a source, through a grounder, into a sink, until all are answered or the run must end.
 
-The command, Python and every worker run this loop. It needs no torch: what answers is an `Answerer`.
+The command line and Python programs run this loop. It does not import torch: an `Answerer` gives the answers.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import asdict, dataclass
 from itertools import chain, zip_longest
@@ -27,9 +28,11 @@ if TYPE_CHECKING:
 
     Rows = Iterable[Request | BadRequest]
 
+logger = logging.getLogger("deeplayer")
+
 
 class Answerer(Protocol):
-    """What a run needs of whoever answers; a `Grounder` is one."""
+    """The interface that the run loop needs to get answers; a `Grounder` has it."""
 
     @property
     def answers_whole_images(self) -> bool:
@@ -37,41 +40,41 @@ class Answerer(Protocol):
 
     @property
     def seconds_saved(self) -> float:
-        """Seconds that others have spent for it, so far."""
+        """Seconds of shared work that other answerers have done for this one, so far."""
 
     def windows(self, rows: Rows, *, stopped: Callable[[], bool]) -> Iterator[Sequence[LoadedRequest]]:
-        """Rows with their images, as many at a time as are worth looking at together."""
+        """Yield rows with their images, a window at a time, from which batches are made."""
 
     def answer_window(
         self, window: Sequence[LoadedRequest], stopped: Callable[[], bool]
     ) -> Iterator[Sequence[Prediction]]:
-        """Answer rows with their images, a batch at a time, in order."""
+        """Answer a window; after every batch, yield the predictions that are next in the order of rows, if any."""
 
     def mean_keep(self, n_visual: int, n_kept: int) -> float:
-        """Share of an image's visual tokens that is seen, averaged over layers."""
+        """Return the share of ``n_visual`` visual tokens that a layer sees on average, if ``n_kept`` of them stay."""
 
     def advice(self) -> str | None:
-        """A sentence about what would have been better for these rows."""
+        """Return a sentence if another method would have been cheaper for these rows; None otherwise."""
 
     def profile(self, rows: int, seconds: float) -> Profile:
-        """Where the time of a run went."""
+        """Return where the time of a run went that answered ``rows`` rows in ``seconds``."""
 
 
 class RecordedAnswerer(Answerer, Protocol):
     """An answerer that knows what its answers depend on."""
 
     def deciding(self) -> Mapping[str, object]:
-        """What an answer depends on besides its row and image."""
+        """Return everything that an answer depends on, besides its row and image."""
 
 
 @dataclass(frozen=True)
 class RunProgress:
-    """How far a run is.
+    """The progress of a run.
 
     Attributes:
         totals: of this run, so far.
-        n_left: rows that were to be answered when the run began; None if that is not known.
-        prediction: the newest; None at the start.
+        n_left: number of rows without an answer when the run began; None if it is not known.
+        prediction: the newest prediction; None at the start.
     """
 
     totals: Totals
@@ -81,16 +84,17 @@ class RunProgress:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to.
+    """The result of a run.
 
     Attributes:
-        totals: over all rows of the sink, those of earlier runs included, where it can be read again.
-        n_rows: rows of the source; None if it can be read only once.
-        n_answered: rows that this run answered.
+        totals: over all rows of the sink, including those of earlier runs; over this run's rows if the sink is a
+            stream.
+        n_rows: number of rows of the source; None if it can be read only once.
+        n_answered: number of rows that this run answered.
         seconds: that this run took, without loading the model.
-        stopped: it was asked to end before the last row.
+        stopped: whether the run was stopped before the last row.
         advice: see `Answerer.advice`.
-        profile: where the time went, if that was asked for.
+        profile: where the time went, if it was requested.
     """
 
     totals: Totals
@@ -109,13 +113,13 @@ class Outcome:
 
 @dataclass
 class RunLine:
-    """One answerer with its sink; several of them take turns at the same rows.
+    """One answerer with its sink; several lines take turns on the same rows.
 
     Attributes:
-        answerer: answers.
-        sink: where the answers go.
-        rows: how many have been answered.
-        seconds: what that would have taken without the others.
+        answerer: gives the answers.
+        sink: the output of the answers.
+        rows: number of rows answered so far.
+        seconds: the time that this would have taken without the other lines.
     """
 
     answerer: Answerer
@@ -124,7 +128,7 @@ class RunLine:
     seconds: float = 0.0
 
     def batches(self, window: Sequence[LoadedRequest], stopped: Callable[[], bool]) -> Iterator[Sequence[Prediction]]:
-        """Answer a window, a batch at a time."""
+        """Answer a window, a batch at a time, and add its time to ``seconds``."""
         batches = self.answerer.answer_window(window, stopped)
         while True:
             begun, saved = time.perf_counter(), self.answerer.seconds_saved
@@ -138,7 +142,7 @@ class RunLine:
 def take_turns(
     lines: Sequence[RunLine], rows: Rows, stopped: Callable[[], bool]
 ) -> Iterator[tuple[RunLine, Prediction]]:
-    """Answer rows with every line in turn, a batch each; what is yielded has been written.
+    """Answer rows with every line in turn, a batch each; yield each prediction after it has been written.
 
     Args:
         lines: at least one; the first loads the images of all.
@@ -150,7 +154,7 @@ def take_turns(
         for batches in zip_longest(*turns, fillvalue=()):
             for line, batch in zip(lines, batches, strict=True):
                 for prediction in batch:
-                    if line.sink.lacks(prediction.id):  # others were answered for the sake of their image's rows
+                    if line.sink.lacks(prediction.id):  # a union answers all rows of an image again
                         line.sink.write(prediction)
                         line.rows += 1
                         yield line, prediction
@@ -172,22 +176,22 @@ def run_rows(
         requests: all rows.
         load: makes the answerer; not called if no row is left.
         sink: open; it is closed at the end.
-        failures: how many error rows are too many.
+        failures: the limit of error rows.
         progress: called at the start and after every row.
-        stopped: called between batches and while no row comes; once it is true, the run ends in good order.
+        stopped: called between batches and while no row has come; once it is true, the run ends in good order.
         profile: report where the time went.
 
     Raises:
-        DeeplayerError: the run cannot go on; what was written is safe.
+        DeeplayerError: the run cannot go on; the rows written so far are safe.
     """
     n_rows = n_left = None
     with sink:
         if requests.repeatable:
-            n_rows, n_left = count_rows(requests, sink.unanswered)
-        held = sink.predictions()
-        if held is not None and n_rows and not n_left:
-            totals = Totals.from_predictions(held, lambda *_: 1.0)
-            sink.finish(totals.counts)
+            n_rows, n_left = _survey(requests, sink)
+        written = sink.predictions()
+        if written is not None and n_rows and not n_left:
+            totals = Totals.from_predictions(written, lambda *_: 1.0)
+            sink.finish(totals.counts, part=requests.part)
             return Outcome(totals, n_rows, n_answered=0, seconds=0.0)
         line = RunLine(load(), sink)
         totals = Totals(line.answerer.mean_keep)
@@ -199,13 +203,13 @@ def run_rows(
             if failures is not None:
                 failures.refuse(totals.rows, totals.errors)
         seconds = time.perf_counter() - begun
-    told = line.answerer.profile(line.rows, seconds) if profile else None
-    held = sink.predictions()  # only now that it is closed, retried rows are in their places
-    if held is not None:
-        totals = Totals.from_predictions(held, line.answerer.mean_keep)
+    spent = line.answerer.profile(line.rows, seconds) if profile else None
+    written = sink.predictions()  # retried rows are in their places only after the sink is closed
+    if written is not None:
+        totals = Totals.from_predictions(written, line.answerer.mean_keep)
     if not stopped():
-        sink.finish(totals.counts, asdict(told) if told else None)
-    return Outcome(totals, n_rows, line.rows, seconds, stopped(), line.answerer.advice(), told)
+        sink.finish(totals.counts, asdict(spent) if spent else None, requests.part)
+    return Outcome(totals, n_rows, line.rows, seconds, stopped(), line.answerer.advice(), spent)
 
 
 def run(
@@ -218,26 +222,26 @@ def run(
     progress: Callable[[RunProgress], None] = lambda _: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Outcome:
-    """Ground a source into a prediction file: what ``deeplayer ground SOURCE -o OUTPUT`` does, from Python.
+    """Ground a source into a prediction file, as ``deeplayer ground SOURCE -o OUTPUT`` does.
 
     Args:
         source: a JSONL file, a folder, or several; or requests from `open_source`.
-        grounder: answers.
-        output: the file.
+        grounder: gives the answers.
+        output: the prediction file.
         mode: ``"new"``, ``"resume"``, ``"retry"`` (resume, and answer error rows again) or ``"overwrite"``.
         max_failures: error rows that are allowed: a number, or a percentage such as ``"5%"``.
         progress: called at the start and after every row.
         stopped: called between batches; once it is true, the run ends in good order, and ``"resume"`` continues it.
 
     Returns:
-        Counts over the whole file, and what this run did.
+        The counts over the whole file, and the result of this run.
 
     Raises:
-        DeeplayerError: the run cannot go on; what was written is safe.
+        DeeplayerError: the run cannot go on; the rows written so far are safe.
     """
     if mode.upper() not in ResumeMode.__members__:
         names = ", ".join(name.lower() for name in ResumeMode.__members__)
-        raise DeeplayerError(f"there is no mode {mode!r}: choose from {names}")
+        raise DeeplayerError(f"unknown mode {mode!r}: choose from {names}")
     named = [] if isinstance(source, Requests) else [source] if isinstance(source, (str, Path)) else list(source)
     sources = [str(one) for one in named]
     requests = source if isinstance(source, Requests) else open_source(sources)
@@ -248,18 +252,38 @@ def run(
     return run_rows(requests, lambda: grounder, sink, failures=failures, progress=progress, stopped=stopped)
 
 
+def _survey(requests: Requests, sink: Sink) -> tuple[int, int]:
+    """Count all rows and those without an answer; warn of answered rows whose gold box or other fields have changed."""
+    n_changed, first = 0, ""
+
+    def is_unanswered(row: Request | BadRequest) -> bool:
+        nonlocal n_changed, first
+        if sink.outdated(row):
+            n_changed, first = n_changed + 1, first or row.where
+        return sink.unanswered(row)
+
+    counts = count_rows(requests, is_unanswered)
+    if n_changed:
+        logger.warning(
+            "%d answered rows have another gold box or other fields now, the first at %s: %s keeps the old ones; use "
+            "score --gold, or --overwrite",
+            *(n_changed, first, sink.path),
+        )
+    return counts
+
+
 def _own_rows(line: RunLine, window: Sequence[LoadedRequest], *, alone: bool) -> Sequence[LoadedRequest]:
-    """The rows of a window that a line is to answer: of several lines, some may have answered some rows before."""
+    """Return the rows of a window that a line must answer; another line may lack answers that this one has."""
     return window if alone else [loaded for loaded in window if line.sink.unanswered(loaded.request)]
 
 
 def _rows_to_answer(requests: Requests, line: RunLine) -> Rows:
-    """The rows without an answer, or all rows of their images; those of a pipe as they come."""
+    """Return the rows without an answer, or all rows of their images; the rows of a pipe as they come."""
     rows: Rows = requests if requests.repeatable else fail_repeated(requests)
     unanswered = line.sink.unanswered
     if line.answerer.answers_whole_images:
         images = by_image(rows, lambda row: row)
-        # All of an image's rows are looked at, although one would do: looking checks a row.
+        # A list, so that `unanswered` checks every row of the image, not only the rows up to the first unanswered one.
         rows = chain.from_iterable(image for image in images if any([unanswered(row) for row in image]))  # noqa: C419
     else:
         rows = (row for row in rows if unanswered(row))

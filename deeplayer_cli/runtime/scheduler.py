@@ -1,4 +1,4 @@
-"""The scheduler: which rows go through the model together. It makes plain data; the grounder carries it out."""
+"""The scheduler: decides which rows go through the model together. `ModelRunner` runs its batches."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Task:
     """A request that is ready for the model.
 
     Attributes:
-        index: its place in the window.
-        request: what to find.
-        image: where.
+        index: its position in the window.
+        request: the request.
+        image: its image.
         expression_ids: token ids of the expression.
         prefix_key: rows with the same key share a prefix.
-        n_visual: visual tokens of the image.
-        prompt_tokens: tokens of the whole prompt.
+        n_visual: number of visual tokens of the image.
+        prompt_tokens: number of tokens of the whole prompt.
     """
 
     index: int
@@ -41,11 +41,11 @@ class Task:
 
 @dataclass(frozen=True)
 class SchedulerOutput:
-    """What to run next.
+    """The next batch to run.
 
     Attributes:
-        tasks: the batch.
-        images: whose prefix must be at hand, by key; of equal tile count.
+        tasks: the tasks of the batch.
+        images: the images whose prefixes must be in the cache, by prefix key; all have the same number of tiles.
     """
 
     tasks: Sequence[Task]
@@ -54,11 +54,11 @@ class SchedulerOutput:
 
 @dataclass(frozen=True)
 class Failure:
-    """Tasks that are given up.
+    """Tasks that do not fit into memory.
 
     Attributes:
-        tasks: which.
-        reason: why, as the end of a sentence.
+        tasks: the failed tasks.
+        reason: the end of the error message.
     """
 
     tasks: Sequence[Task]
@@ -66,7 +66,7 @@ class Failure:
 
 
 class Scheduler:
-    """Makes batches of tasks that share prefixes, and smaller ones where memory runs short.
+    """Makes batches of tasks that share prefixes, and smaller batches after running out of memory.
 
     Args:
         batching: the limits of a batch.
@@ -78,11 +78,11 @@ class Scheduler:
         self._whole_images = whole_images
 
     def next_batch(self, tasks: Sequence[Task], cached: Container[Hashable]) -> SchedulerOutput:
-        """The next of some tasks: those whose prefix is at hand first, else the first one and those that fit to it.
+        """Choose the next batch: tasks with a cached prefix, or else the first task and others of its tile count.
 
         Args:
-            tasks: at least one.
-            cached: keys of the prefix at hand.
+            tasks: the tasks without an answer; at least one.
+            cached: keys of the images in the cached prefix.
         """
         images = {task.prefix_key: task.image for task in tasks if task.prefix_key in cached}
         images = images or self._next_images(tasks)
@@ -92,18 +92,18 @@ class Scheduler:
         return SchedulerOutput(batch, images)
 
     def retreat(self, batch: Sequence[Task]) -> Failure | None:
-        """After a batch failed for lack of memory: make the next ones smaller, or give tasks up."""
+        """After a batch ran out of memory: make the next batches smaller, or return the tasks that fail."""
         if self._whole_images and len(batch) > 1:
             return Failure(batch, "with all expressions about its image: use --share each")
         most = 1 if self._whole_images else self.batching.count(batch[0].prompt_tokens)
         if most == 1:
             return Failure(batch[:1], "even alone: use a smaller --max-tiles or --max-new-tokens")
-        logger.warning("out of memory with %d prompts at once: going on with %d", most, most // 2)
+        logger.warning("out of memory with %d prompts at once: continuing with %d", most, most // 2)
         self.batching = self.batching.halved(batch[0].prompt_tokens)
         return None
 
     def _next_images(self, tasks: Sequence[Task]) -> dict[Hashable, LoadedImage]:
-        """Images of the first task's tile count, as many as prompts fit into a batch."""
+        """Return images of the first task's tile count, as many as prompts fit into a batch."""
         first = tasks[0]
         alike = {task.prefix_key: task.image for task in tasks if len(task.image.tiles) == len(first.image.tiles)}
         return dict(list(alike.items())[: self.batching.count(first.prompt_tokens)])

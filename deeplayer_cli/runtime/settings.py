@@ -1,4 +1,4 @@
-"""How to ground: the settings of a run, without any I/O."""
+"""The settings of a run, without any I/O."""
 
 from __future__ import annotations
 
@@ -25,33 +25,34 @@ _SPEED = frozenset(
 
 @dataclass(frozen=True)
 class Settings:
-    """How to ground.
+    """The settings of a run: how to ground.
 
     Attributes:
         method: a name from ``deeplayer_cli.pruning.known_methods()``.
-        keep: share of the visual tokens that stay, over all tiles and the thumbnail together.
-        keep_tokens: an absolute number instead.
-        layer: 1-based decoder layer to drop after; None for the method's own.
-        query: prompt rows whose attention scores, for methods that read attention.
-        prior: file of attention by place, for methods that are calibrated; see `deeplayer_cli.runtime.calibrate`.
-        max_tiles: tiles an image may be cut into, the thumbnail not counted; None for the checkpoint's own.
-        max_pixels: the largest image that is decoded; None for `deeplayer_cli.images.decode.MAX_PIXELS`.
-        exif_transpose: turn images as their EXIF orientation says; boxes are then in the turned frame.
+        keep: share of the visual tokens to keep, over all tiles and the thumbnail together.
+        keep_tokens: number of visual tokens to keep, instead of ``keep``.
+        layer: decoder layer, counted from 1, after which tokens are dropped; None for the method's own.
+        query: query rows whose attention scores the visual tokens, for methods that read attention.
+        prior: file of the prior of a calibrated method; see `deeplayer_cli.runtime.calibrate`.
+        max_tiles: the most tiles of an image, without the thumbnail; None for the checkpoint's own number.
+        max_pixels: the largest image to decode; None for `deeplayer_cli.images.decode.MAX_PIXELS`.
+        exif_transpose: turn images by their EXIF orientation; boxes are then in the turned frame.
         max_new_tokens: the longest answer.
-        seed: for methods that draw at random.
+        seed: for methods that choose at random.
         with_kept: put the indices of the kept visual tokens into each row.
-        share: what expressions about one image share: the image's way through layers 1..K (``"each"``), nothing
-            (``"off"``, which changes no answer), or from there on also the ``"union"`` of their kept visual tokens.
+        share: what the expressions about one image share: its prefix, which is its state after layers 1..K
+            (``"each"``); nothing (``"off"``, which changes no answer); or its prefix and, in the later layers, the
+            ``"union"`` of their kept visual tokens, which changes answers.
         batch_size: the most prompts, and images, in one forward pass.
-        batch_tokens: the most prompt tokens in one forward pass; None for what free memory allows.
-        compiled: run the selection path through ``torch.compile``; None for yes on CUDA.
+        batch_tokens: the most prompt tokens in one forward pass; None for as many as free memory allows.
+        compiled: run the selection path through ``torch.compile``; None for yes on CUDA, no elsewhere.
         attention: the attention kernel to prefer, see `deeplayer_cli.device.attention_kernels`.
-        workers: threads that read and tile images; None for one a core, at most 8.
+        workers: threads that read and tile images; None for one per core, at most 8.
         image_timeout: seconds that an image may take to decode; one that takes longer becomes an error row.
-        profile: wait for the device at every change of phase, so that a GPU's phases can be told apart.
+        profile: wait for the device after every phase, so that the phases on a GPU are timed correctly.
 
     Raises:
-        DeeplayerError: a value that no model could run with.
+        DeeplayerError: a value is invalid for every model.
     """
 
     method: str = "deep-layer"
@@ -85,39 +86,39 @@ class Settings:
                 f"--image-timeout must be above 0 and at most {TIMEOUT_MAX:.0f} seconds; it was {self.image_timeout:g}"
             )
         pruning.require_known(self.method)
-        pruning.Budget(self.keep, self.keep_tokens)  # an impossible one is said before a model is loaded
+        pruning.Budget(self.keep, self.keep_tokens)  # refuses an impossible budget before a model is loaded
         needs_prior = pruning.known_methods()[self.method].is_calibrated
         if needs_prior != (self.prior is not None):
-            said = "needs --prior FILE, which `deeplayer calibrate` makes" if needs_prior else "takes no --prior"
-            raise DeeplayerError(f"method {self.method} {said}")
+            rule = "needs --prior FILE, which `deeplayer calibrate` makes" if needs_prior else "takes no --prior"
+            raise DeeplayerError(f"method {self.method} {rule}")
 
     def require_positions(self, n_positions: int) -> None:
-        """Check that a model of ``n_positions`` positions has room for an answer.
+        """Check that a model of ``n_positions`` positions can hold a prompt besides the longest answer.
 
         Raises:
-            DeeplayerError: the longest answer alone fills them.
+            DeeplayerError: the longest answer alone needs all positions.
         """
         if self.max_new_tokens >= n_positions:
             raise DeeplayerError(
-                f"--max-new-tokens {self.max_new_tokens} leaves no room for a prompt: this model has {n_positions} "
+                f"--max-new-tokens {self.max_new_tokens} leaves no position for a prompt: this model has {n_positions} "
                 "positions for both"
             )
 
     def deciding(self) -> dict[str, object]:
-        """Those that an answer depends on; the others change only how long it takes."""
+        """Return the settings that an answer depends on; the others change only the speed."""
         settings = {name: value for name, value in asdict(self).items() if name not in _SPEED}
         return settings | {"union": self.share == "union"}
 
     def pruning_options(self, grounding_layer: int | None, prior: pruning.Prior | None) -> pruning.Options:
-        """What these settings say about the method.
+        """Return the options of the pruning method.
 
         Args:
-            grounding_layer: the model's own.
-            prior: what the file `prior` holds, for methods that are calibrated.
+            grounding_layer: the layer that the checkpoint names as its grounding layer, if it names one.
+            prior: the content of the file ``prior``, for calibrated methods.
         """
         budget = pruning.Budget(self.keep, self.keep_tokens)
         return pruning.Options(budget, self.layer, grounding_layer, self.query, prior)
 
     def tiling(self, model: Tiling) -> Tiling:
-        """How images are cut, where the model would cut them as ``model``."""
+        """Return how images are cut into tiles; ``model`` is the tiling of the checkpoint."""
         return replace(model, max_tiles=self.max_tiles or model.max_tiles)

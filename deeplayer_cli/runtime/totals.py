@@ -1,4 +1,4 @@
-"""What a run counts."""
+"""The counts of a run."""
 
 from __future__ import annotations
 
@@ -17,9 +17,17 @@ if TYPE_CHECKING:
 class Totals:
     """Counts over a run's predictions.
 
-    Args:
-        mean_keep: share of an image's visual tokens that is seen, averaged over layers, by their number and how many
-            of them were kept.
+    Attributes:
+        mean_keep: returns the share of an image's visual tokens that a layer sees on average, for the numbers of visual
+            and of kept tokens.
+        rows: number of rows.
+        no_box: number of rows answered without a box.
+        errors: number of error rows.
+        judged: number of rows with an IoU.
+        correct: number of rows whose IoU is at least 0.5.
+        visual: number of visual tokens, over all rows.
+        kept: number of kept visual tokens, over all rows.
+        seen: number of visual tokens that a layer sees on average, over all rows.
     """
 
     mean_keep: Callable[[int, int], float]
@@ -34,7 +42,7 @@ class Totals:
 
     @classmethod
     def from_predictions(cls, predictions: Iterable[Prediction], mean_keep: Callable[[int, int], float]) -> Totals:
-        """Count all of some predictions."""
+        """Count all given predictions."""
         totals = cls(mean_keep)
         for prediction in predictions:
             totals.add(prediction)
@@ -66,7 +74,7 @@ class Totals:
         return f"Acc@0.5 {self.correct / self.judged:.1%}" if self.judged else "no gold boxes"
 
     def summary(self, seconds: float) -> str:
-        """The one line that a run ends with."""
+        """Return the summary of a run of so many seconds, as one line."""
         ok = self.counts["ok"]
         parts = [f"{self.rows} rows in {seconds:.1f} s: {ok} with a box, {self.no_box} without, {self.errors} errors"]
         if self.visual:

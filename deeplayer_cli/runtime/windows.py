@@ -1,4 +1,4 @@
-"""Rows to windows: as many loaded requests at a time as are worth looking at together."""
+"""Windows of rows with their images, from which batches are made."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ def loaded_windows(
     times: WorkerTimes,
     stopped: Callable[[], bool],
 ) -> Iterator[Sequence[LoadedRequest]]:
-    """Rows with their images, a window at a time, or with ``share="union"`` an image at a time.
+    """Yield rows with their images, a window at a time, or with ``share="union"`` all rows of an image at a time.
 
     Args:
         rows: requests, or mappings with the fields of one. Rows of an `ArrivingRows` are taken when they come.
         settings: of the run.
         tiling: how images are cut.
         window: the most rows at a time.
-        times: where the threads that prepare images add their seconds.
-        stopped: called while there is no row; once it is true, no more rows are read.
+        times: collects the seconds of the threads that prepare images.
+        stopped: called while no row has come; once it is true, no more rows are read.
 
     Raises:
-        DeeplayerError: with ``share="union"``, an image comes again after others.
+        DeeplayerError: with ``share="union"``, an image occurs again after other images.
     """
     ready = rows.ready if isinstance(rows, ArrivingRows) else lambda: True
     requests = (_as_request(row, index) for index, row in enumerate(_until_stopped(rows, stopped, ready), start=1))
@@ -71,7 +71,7 @@ def loaded_windows(
 
 
 def _until_stopped(rows: Iterable[_Row], stopped: Callable[[], bool], ready: Callable[[], bool]) -> Iterator[_Row]:
-    """The rows, up to one that has not come before the run is stopped."""
+    """Yield the rows; end if the run is stopped while the next row has not come."""
     rows = iter(rows)
     while True:
         while not ready():

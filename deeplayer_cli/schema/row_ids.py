@@ -1,4 +1,4 @@
-"""Sets of known rows, in at most 16 bytes per row: a file may contain millions of rows."""
+"""Sets of known rows, in at most 24 bytes per row: a file may contain millions of rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from deeplayer_cli.schema import BadRequest, Id, Prediction, Request
 
-_FIELDS = np.dtype([("id", np.uint64), ("question", np.uint64)])
+_FIELDS = np.dtype([("id", np.uint64), ("question", np.uint64), ("details", np.uint64)])
 
 
 def id_hash(row_id: Id) -> int:
@@ -25,6 +25,11 @@ def id_hash(row_id: Id) -> int:
 def question_hash(row: Request | BadRequest | Prediction) -> int:
     """Return a 64-bit hash of a row's image and expression."""
     return _hash(orjson.dumps([row.image, row.expression]))
+
+
+def details_hash(row: Request | BadRequest | Prediction) -> int:
+    """Return a 64-bit hash of what a row carries along: its gold box and its other fields."""
+    return _hash(orjson.dumps([row.gold, row.meta], option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS))
 
 
 class Ids:
@@ -48,7 +53,7 @@ class Ids:
 
 
 class AnsweredIndex:
-    """An index of the rows of a file: the hashes of id and question, and which rows are ``error`` rows.
+    """An index of the rows of a file: hashes of id, question and details, and which rows are ``error`` rows.
 
     Args:
         rows: the rows of the file. Their ids should be unique; see `repeated`.
@@ -58,13 +63,15 @@ class AnsweredIndex:
         packed, self._errors = array("Q"), set[int]()
         for row in rows:
             key = id_hash(row.id)
-            packed.extend((key, question_hash(row)))
+            packed.extend((key, question_hash(row), details_hash(row)))
             if row.status == "error":
                 self._errors.add(key)
         table = np.array(packed, np.uint64).view(_FIELDS)
         del packed
         table.sort(order="id")
-        self._ids, self._questions = (np.ascontiguousarray(table[name]) for name in ("id", "question"))
+        self._ids, self._questions, self._details = (
+            np.ascontiguousarray(table[name]) for name in ("id", "question", "details")
+        )
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -76,8 +83,15 @@ class AnsweredIndex:
 
     def question(self, row_id: Id) -> int | None:
         """Return the `question_hash` of the row with this id, or None without such a row."""
+        return self._at(self._questions, row_id)
+
+    def details(self, row_id: Id) -> int | None:
+        """Return the `details_hash` of the row with this id, or None without such a row."""
+        return self._at(self._details, row_id)
+
+    def _at(self, values: np.ndarray, row_id: Id) -> int | None:
         found = _position(self._ids, id_hash(row_id))
-        return None if found is None else int(self._questions[found])
+        return None if found is None else int(values[found])
 
     def failed(self, row_id: Id) -> bool:
         """Whether the row with this id is an ``error`` row."""

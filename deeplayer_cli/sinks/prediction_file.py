@@ -5,21 +5,22 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import os
+import stat
 import time
 from contextlib import suppress
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deeplayer_cli.errors import DeeplayerError, writing
 from deeplayer_cli.schema import Prediction
-from deeplayer_cli.schema.row_ids import AnsweredIndex, id_hash, question_hash
+from deeplayer_cli.schema.row_ids import AnsweredIndex, details_hash, id_hash, question_hash
 from deeplayer_cli.sinks import disk
 from deeplayer_cli.sinks.reading import read_predictions
-from deeplayer_cli.sinks.run_record import load_record, record_path, refuse_other_settings
+from deeplayer_cli.sinks.run_record import load_record, put_record, record_path, refuse_other_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
     from types import TracebackType
 
     from deeplayer_cli.schema import BadRequest, Id, Request
@@ -61,6 +62,8 @@ class PredictionFile:
         self.answered = AnsweredIndex()
         self._again: _RetriedRows | None = None
         self._outdated = False  # the first new row replaces the rows in the file
+        self._before: RunRecord | None = None  # of the run that this one resumes
+        self._n_written = 0
         self._unsynced, self._synced_at = 0, time.monotonic()
         with writing(str(path)):
             self._descriptor = _open_locked(path)
@@ -84,9 +87,10 @@ class PredictionFile:
             if old is None:
                 raise DeeplayerError(
                     f"{self.path} cannot be resumed without {record_path(self.path).name}, which records its settings: "
-                    "--overwrite replaces it, or write elsewhere"
+                    "--overwrite starts the run again, or write elsewhere"
                 )
             refuse_other_settings(self.path, old, self.record)
+            self._before = old
             rows = _WholeRows(self.path)
             self.answered = AnsweredIndex(rows)
             _refuse_repeated(self.path, self.answered)
@@ -97,10 +101,12 @@ class PredictionFile:
         self.record.save(self.path)
 
     def _replace(self) -> None:
-        self._outdated = False
+        """Start the file anew; the old rows go only once the new record is on the disk."""
+        self.record.prepare(self.path)
         self._cut(0)
+        put_record(self.path)
+        self._outdated = False
         _RetriedRows.clear(self.path)
-        self.record.save(self.path)
 
     def __enter__(self) -> PredictionFile:
         return self
@@ -110,6 +116,8 @@ class PredictionFile:
     ) -> None:
         with writing(str(self.path)):
             try:
+                if kind is None:
+                    self._require_unchanged()
                 if self._outdated and kind is None:
                     self._replace()
                 disk.sync(self._descriptor)
@@ -145,8 +153,10 @@ class PredictionFile:
         """
         line = prediction.to_json()
         with writing(str(self.path)):
+            self._require_unchanged()
             if self._outdated:
                 self._replace()
+            self._n_written += 1
             if self._again is not None and self.answered.failed(prediction.id):
                 self._again.write(id_hash(prediction.id), line)
             else:
@@ -156,9 +166,43 @@ class PredictionFile:
         """Read all rows of the file."""
         return read_predictions(self.path)
 
-    def finish(self, counts: Mapping[str, int], profile: Mapping[str, object] | None = None) -> None:
-        """Record that the run has finished; without a new profile, the profile of an earlier run stays."""
-        dataclasses.replace(self.record, counts=counts, profile=profile or self.record.profile).save(self.path)
+    def finish(
+        self,
+        counts: Mapping[str, int],
+        profile: Mapping[str, object] | None = None,
+        part: Mapping[str, object] | None = None,
+    ) -> None:
+        """Record that the run has finished, for all rows of its input or for a part of them.
+
+        Without a new profile, the profile of an earlier run stays. If a run was asked for a part and had nothing to do,
+        a whole file stays whole.
+        """
+        was_whole = self._before is not None and self._before.counts is not None and not self._before.part
+        part = {} if was_whole and not self._n_written else part or {}
+        record = dataclasses.replace(self.record, counts=counts, profile=profile or self.record.profile, part=part)
+        record.save(self.path)
+
+    def outdated(self, row: Request | BadRequest) -> bool:
+        """Whether the file answers this row, but with another gold box or other fields than the row has now."""
+        known = self.answered.details(row.id)
+        return known is not None and known != details_hash(row)
+
+    def _require_unchanged(self) -> None:
+        """Stop if somebody else has cut, replaced or moved the file: rows would be lost without a word.
+
+        Raises:
+            DeeplayerError: somebody has.
+        """
+        mine = os.fstat(self._descriptor)
+        try:
+            is_here = os.path.samestat(mine, self.path.stat())
+        except FileNotFoundError:
+            is_here = False
+        if not is_here or mine.st_size != self._size:
+            what = "cut or written to" if is_here else "moved or replaced"
+            raise DeeplayerError(
+                f"{self.path} was {what} by somebody else during the run: rows since then are not in it"
+            )
 
     def _append(self, line: bytes) -> None:
         try:
@@ -198,7 +242,8 @@ class _RetriedRows:
     @staticmethod
     def _aside(path: Path) -> tuple[Path, Path]:
         """Return the paths of the rows answered again, and of the whole file with these rows in their places."""
-        return path.with_name(f"{path.name}.again"), path.with_name(f"{path.name}.partial")
+        target = Path(os.path.realpath(path))  # a link stays a link
+        return target.with_name(f"{target.name}.again"), target.with_name(f"{target.name}.partial")
 
     def write(self, key: int, line: bytes) -> None:
         write_all(self._descriptor, line)
@@ -220,8 +265,9 @@ class _RetriedRows:
                 for line in old:
                     place = self._places.get(id_hash(Prediction.from_json(line).id))
                     write_all(whole, line if place is None else os.pread(self._descriptor, place[1], place[0]))
+            os.fchmod(whole, stat.S_IMODE(self._path.stat().st_mode))
             disk.sync(whole)
-            disk.replace(self._whole, self._path)
+            disk.replace(self._whole, Path(os.path.realpath(self._path)))
         finally:
             os.close(whole)
 
@@ -252,7 +298,7 @@ class _WholeRows:
                     continue
                 if torn:
                     raise DeeplayerError(
-                        f"{self._path}:{torn} is no prediction, but predictions follow it: delete that line to resume"
+                        f"{self._path}:{torn} is not a prediction, but predictions follow it: delete it to resume"
                     )
                 self.end += len(line)
                 yield row

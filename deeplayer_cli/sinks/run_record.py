@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 import orjson
@@ -27,12 +27,14 @@ class RunRecord:
         circumstances: what an answer does not depend on, such as the name of the input and the version.
         counts: rows by status, once the run has finished.
         profile: where the time of the last run went, if it was requested.
+        part: the part of its input that the last run was asked for, such as ``{"limit": 5}``; empty for all of it.
     """
 
     settings: Mapping[str, object]
     circumstances: Mapping[str, object]
     counts: Mapping[str, int] | None = None
     profile: Mapping[str, object] | None = None
+    part: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:
@@ -46,19 +48,41 @@ class RunRecord:
         Raises:
             DeeplayerError: the file cannot be written.
         """
+        self.prepare(output)
+        put_record(output)
+
+    def prepare(self, output: Path) -> None:
+        """Write the record to the disk, without replacing the one that is there; `put_record` does that.
+
+        Raises:
+            DeeplayerError: the file cannot be written.
+        """
         target = record_path(output)
-        partial = target.with_name(f"{target.name}.partial")
         content = {"fingerprint": self.fingerprint, **asdict(self)}
         data = memoryview(orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
         with writing(str(target)):
-            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+            descriptor = os.open(_partial(target), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
             try:
                 while data:
                     data = data[disk.write(descriptor, data) :]
                 disk.sync(descriptor)
             finally:
                 os.close(descriptor)
-            disk.replace(partial, target)
+
+
+def put_record(output: Path) -> None:
+    """Replace the record of an output by the prepared one.
+
+    Raises:
+        DeeplayerError: the system refuses.
+    """
+    target = record_path(output)
+    with writing(str(target)):
+        disk.replace(_partial(target), target)
+
+
+def _partial(target: Path) -> Path:
+    return target.with_name(f"{target.name}.partial")
 
 
 def record_path(output: Path) -> Path:
@@ -76,7 +100,11 @@ def load_record(output: Path) -> RunRecord | None:
     try:
         content = orjson.loads(path.read_bytes())
         return RunRecord(
-            dict(content["settings"]), dict(content["circumstances"]), content["counts"], content.get("profile")
+            dict(content["settings"]),
+            dict(content["circumstances"]),
+            content["counts"],
+            content.get("profile"),
+            dict(content.get("part") or {}),
         )
     except FileNotFoundError:
         return None

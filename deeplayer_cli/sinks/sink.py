@@ -46,10 +46,19 @@ class Sink(Protocol):
     def predictions(self) -> Iterator[Prediction] | None:
         """Read all rows, including those of earlier runs; None for a stream, which cannot be read again."""
 
-    def finish(self, counts: Mapping[str, int], profile: Mapping[str, object] | None = None) -> None:
+    def outdated(self, row: Request | BadRequest) -> bool:
+        """Whether it has an answer to this row, but with another gold box or other fields than the row has now."""
+
+    def finish(
+        self,
+        counts: Mapping[str, int],
+        profile: Mapping[str, object] | None = None,
+        part: Mapping[str, object] | None = None,
+    ) -> None:
         """Record that the run has finished.
 
         Args:
             counts: all rows by status.
             profile: where the time of this run went, if it was requested.
+            part: the part of the input that the run was asked for; None or empty for all of it.
         """

@@ -53,7 +53,16 @@ class Stream:
         """Return None: a stream cannot be read again."""
         return
 
-    def finish(self, counts: Mapping[str, int], profile: Mapping[str, object] | None = None) -> None:
+    def outdated(self, row: Request | BadRequest) -> bool:
+        """False: nothing is known of what was written."""
+        return False
+
+    def finish(
+        self,
+        counts: Mapping[str, int],
+        profile: Mapping[str, object] | None = None,
+        part: Mapping[str, object] | None = None,
+    ) -> None:
         """Do nothing: a stream has no record."""
 
     def unanswered(self, row: Request | BadRequest) -> bool:

@@ -59,6 +59,13 @@ class Requests:
         return islice(every, index, stop, of)
 
     @property
+    def part(self) -> dict[str, object]:
+        """The part of the sources that these rows are, as options name it; empty for all rows."""
+        index, of = self.share
+        part: dict[str, object] = {} if self.limit is None else {"limit": self.limit}
+        return part if of == 1 else part | {"shard": f"{index}/{of}"}
+
+    @property
     def repeatable(self) -> bool:
         """Whether the rows can be read more than once."""
         return all(source.repeatable for source in self.sources)

@@ -25,7 +25,7 @@ COMMANDS = {
         ("ground", "--method none --keep 0.25", {}, "--method none prunes nothing, so it ignores --keep"),
         ("ground", "--method none", {"DEEPLAYER_KEEP": "0.25"}, "--method none prunes nothing, so it ignores --keep"),
         ("ground", "--method none --layer 3 --query text", {}, "prunes nothing, so it ignores --layer, --query"),
-        ("ground", "--keep 0.25 --keep-tokens 9", {}, "--keep-tokens counts, so --keep is ignored"),
+        ("ground", "--keep 0.25 --keep-tokens 9", {}, "--keep-tokens replaces --keep, so --keep is ignored"),
         ("ground", "--keep 0.25", {}, None),
         ("ground", "--method none", {}, None),
         ("compare", "--methods none --keep 0.25", {}, "no method of --methods none prunes, so they ignore --keep"),
@@ -47,7 +47,7 @@ def test_an_answer_longer_than_the_model_is_refused_before_the_run(tmp_path):
     output = tmp_path / "out.jsonl"
     arguments = [*COMMANDS["ground"], "-o", str(output), "--max-new-tokens", str(positions)]
     refused = CliRunner().invoke(app, arguments).exception
-    assert f"--max-new-tokens {positions} leaves no room for a prompt: this model has {positions}" in str(refused)
+    assert f"--max-new-tokens {positions} leaves no position for a prompt: this model has {positions}" in str(refused)
     assert not output.exists()
     with pytest.raises(DeeplayerError, match="--max-new-tokens"):
         Grounder.load("demo", max_new_tokens=positions)

@@ -110,7 +110,8 @@ def test_a_union_needs_all_rows_of_an_image_and_one_drop(checkpoint, requests):
     reason = r"rows.jsonl:2: the rows about square.png do not follow each other: .* sort the rows by image"
     with pytest.raises(DeeplayerError, match=reason):
         ground(checkpoint, shuffled, share="union")
-    with pytest.raises(DeeplayerError, match=r"method pyramiddrop drops in several steps, .* cannot --share a union"):
+    reason = r"method pyramiddrop drops in several steps, .* cannot run with --share union"
+    with pytest.raises(DeeplayerError, match=reason):
         ground(checkpoint, requests, share="union", method="pyramiddrop")
 
 
@@ -124,7 +125,7 @@ def test_a_union_without_the_memory_for_it_fails_whole(checkpoint, requests, cap
         answers = list(grounder.ground(requests[:n_rows]))
     assert [row.error["type"] for row in answers] == ["out_of_memory"] * n_rows
     assert said in answers[0].error["message"]
-    assert "going on with" not in caplog.text
+    assert "continuing with" not in caplog.text
 
 
 def test_batches_hold_as_many_tokens_as_allowed(checkpoint, requests, monkeypatch):

@@ -109,7 +109,7 @@ def test_too_many_failures_end_it(source, output):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"mode": "again"}, "no mode 'again': choose from new, resume, retry, overwrite"),
+        ({"mode": "again"}, "unknown mode 'again': choose from new, resume, retry, overwrite"),
         ({"mode": "new"}, "out.jsonl is not empty"),
         ({"mode": "resume", "grounder": Fake(name="other")}, 'method was "fake" and is now "other"'),
         ({"max_failures": "many"}, "'many'"),

@@ -1,0 +1,71 @@
+"""The door for every file that a command writes as a whole: tables, pictures, priors, records, converted data."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deeplayer_cli.errors import DeeplayerError, writing
+from deeplayer_cli.sinks import disk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+
+def refuse_output(path: Path, *, inputs: Iterable[str | Path] = (), overwrite: bool = False) -> None:
+    """Refuse an output before any work.
+
+    Args:
+        path: of the output, a file or a folder.
+        inputs: files and folders that the command reads.
+        overwrite: whether the output may replace what exists.
+
+    Raises:
+        DeeplayerError: the output is an input, exists already, or its folder does not exist.
+    """
+    for source in inputs:
+        with suppress(OSError):  # one of them does not exist
+            if path.samefile(source):
+                raise DeeplayerError(f"{path} is also an input: write to another file")
+    if os.path.lexists(path) and not overwrite:
+        raise DeeplayerError(f"{path} exists: --overwrite replaces it")
+    if not path.parent.is_dir():
+        raise DeeplayerError(f"{path} cannot be written: there is no folder {path.parent}")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Write a file as a whole or not at all.
+
+    The block writes to the path that it gets. When it ends well, that file is on the disk and takes the place of
+    ``path``. A link stays a link: the file that it points to is replaced. The mode of a replaced file stays.
+
+    Raises:
+        DeeplayerError: the system refuses; what was there before is still there.
+    """
+    if path.is_dir():
+        raise DeeplayerError(f"{path} is a folder: name a file in it")
+    target = Path(os.path.realpath(path))
+    partial = target.with_name(f".{target.stem}.partial{target.suffix}")  # writers look at the suffix
+    with writing(str(path)):
+        try:
+            yield partial
+            finish(partial, target)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+def finish(partial: Path, target: Path) -> None:
+    """Bring a written file to the disk, with the mode of the file that it is going to replace, and replace that."""
+    descriptor = os.open(partial, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with suppress(FileNotFoundError):
+            os.fchmod(descriptor, stat.S_IMODE(target.stat().st_mode))
+        disk.sync(descriptor)
+    finally:
+        os.close(descriptor)
+    disk.replace(partial, target)
