@@ -30,7 +30,7 @@ def commands(predictions: Path) -> dict[str, list[str]]:
         "verify": ["verify", "random:none"],
         "bench": ["bench", "roofline", "--tflops", "1", "--bandwidth", "1"],
         "calibrate": ["calibrate", "absent", "-o", "prior", *DEMO],
-        "scenes": ["demo", "scenes", str(predictions.parent / "scenes"), "--count", "1"],
+        "scenes": ["demo", "scenes", "-o", str(predictions.parent / "scenes"), "--count", "1"],
         "evaluate": ["demo", "evaluate", "--count", "1"],
         "look": ["demo", "look", "--count", "1"],
         "train": ["demo", "train", "--help"],
@@ -98,7 +98,7 @@ def test_every_command(name: str, line: str, variables: dict[str, str], predicti
         ["verify", "LOOP"],
         ["verify", "demo", "--data", "LOOP"],
         ["calibrate", "LOOP", *DEMO, "-o", "prior"],
-        ["demo", "scenes", "LOOP"],
+        ["demo", "scenes", "-o", "LOOP", "--count", "1"],
         ["demo", "train", "-o", "LOOP", "--steps", "0", "--vision-steps", "0"],
     ],
     ids=" ".join,
@@ -137,7 +137,7 @@ def test_integers_of_80_digits(number: str, tmp_path: Path) -> None:
 
     assert len(integers()) > 20
     needs = {"bench": ["roofline"], "ground": [SAMPLES], "calibrate": ["a", "-o", "b"], "compare": [SAMPLES]}
-    needs |= {"demo train": ["-o", str(tmp_path)], "demo scenes": [str(tmp_path / "s")]}
+    needs |= {name: ["-o", str(tmp_path / "s")] for name in ("demo train", "demo scenes")}
     for command, flag in integers():
         finished = CliRunner().invoke(app, [*command.split(), *needs.get(command, []), f"{flag}={number}"])
         assert finished.exit_code == 2 and flag in finished.output, (command, flag, finished.exception)
