@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 def read_gold(path: Path) -> dict[Id, Box]:
     """Read the gold boxes of a file of requests, by id; a row needs only an ``id`` and a ``box`` (or ``bbox``).
 
-    A row without an id gets the id ``FILE:LINE``, as in `ground`.
+    A row without an id gets the id ``FOLDER/FILE:LINE``, as in `ground`.
 
     Raises:
         DeeplayerError: the file cannot be read, a row has no valid box, or an id comes twice.
     """
     gold: dict[Id, Box] = {}
-    for row in JsonLines(path, path.name, path.parent).rows():
+    for row in JsonLines(path).rows():
         if row.gold is None:
             reason = row.error.message if isinstance(row, BadRequest) else f"{row.where}: the row has no box"
             raise DeeplayerError(f"{path} is not a gold file: {reason}")
