@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections import OrderedDict, deque
@@ -54,17 +55,19 @@ class LoadedImage:
         tiles: (T, 3, S, S) uint8, the thumbnail last.
         resolution_wh: the stored image's width and height in pixels.
         grid: columns and rows of tiles.
+        digest: of the file's content, 16 hexadecimal digits; equal for copies of a file.
     """
 
     id: ImageId
     tiles: np.ndarray
     resolution_wh: tuple[int, int]
     grid: tuple[int, int]
+    digest: str
 
 
 @dataclass(frozen=True)
 class LoadedRequest:
-    """A request with its image, or with the error of a bad request or image."""
+    """A request with its image, or with an error: of a bad request, of its image, or of a row that does not fit it."""
 
     request: Request | BadRequest
     image: LoadedImage | None
@@ -107,13 +110,14 @@ class ImageLoader:
         """Load the image.
 
         Raises:
-            RowError: the image cannot be decoded.
+            RowError: the image cannot be read or decoded.
         """
         with self.times.timing("read and decode"):
             image = self.decode(path)
+            digest = _digest(path)
         with self.times.timing("tile"):
             tiles, grid = self.tile(image)
-        return LoadedImage(ImageId.from_file(path), tiles, image.size, grid)
+        return LoadedImage(ImageId.from_file(path), tiles, image.size, grid, digest)
 
 
 def read_ahead(
@@ -179,11 +183,21 @@ def _loaded(row: Request | BadRequest, future: Future[LoadedImage] | None) -> Lo
     if isinstance(row, BadRequest):
         return LoadedRequest(row, None, row.error)
     assert future is not None  # noqa: S101 - only a bad request has no image
+    image = None
     try:
         image = future.result()
         check_resolution(row.resolution_wh, image.resolution_wh)
         if row.gold is not None:
             check_gold(row.gold, image.resolution_wh)
     except RowError as error:
-        return LoadedRequest(row, None, RowError(error.kind, f"{row.where}: {error.message}"))
+        hint = f"; {row.hint}" if row.hint and error.kind == "image_missing" else ""
+        return LoadedRequest(row, image, RowError(error.kind, f"{row.where}: {error.message}{hint}"))
     return LoadedRequest(row, image, None)
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
+    except OSError as error:
+        raise RowError("image_unreadable", f"{path} cannot be read: {error.strerror or error}") from error
