@@ -21,6 +21,7 @@ MAX_BYTES = 2**20
 MAX_LINES = 1000
 """The most expressions about one image."""
 
+_LINE_END = re.compile(r"\r\n?|\n")
 _FRACTION = r"\s+(?:0?\.\d+|[01](?:\.0*)?|\d(?:\.\d+)?e-\d+)"
 _YOLO = re.compile(rf"\d+(?:{_FRACTION}){{4,}}")
 
@@ -42,7 +43,7 @@ def read_expressions(path: Path) -> list[str]:
         raise RowError("no_expression", f"{name}:{line} is not UTF-8: save the file in UTF-8") from error
     except OSError as error:
         raise RowError("no_expression", f"{name} cannot be read: {error.strerror or error}") from error
-    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    lines = [line.strip() for line in _LINE_END.split(text) if line.strip()]
     if not lines:
         raise RowError("no_expression", f"the image has no expressions: {name} is empty")
     if len(lines) > MAX_LINES:

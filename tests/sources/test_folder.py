@@ -104,6 +104,11 @@ def test_labels_of_yolo_are_no_expressions(folder: Path, line: str) -> None:
     assert [row.expression for row in open_source([str(folder)])] == ["2 dogs at 0.5", line]
 
 
+def test_lines_end_as_on_any_system(folder: Path) -> None:
+    picture(folder / "a.png").with_suffix(".txt").write_bytes(b"\xef\xbb\xbfone\rtwo\r\nthree\n\n four ")
+    assert [row.expression for row in open_source([str(folder)])] == ["one", "two", "three", "four"]
+
+
 def zero(path: Path) -> None:
     path.symlink_to("/dev/zero")
 
