@@ -272,6 +272,15 @@ def test_wrong_settings_are_one_sentence(images, model, arguments, named):
     assert named in refusal(run("ground", images, "-e", "the dog", "--model", model, *arguments))
 
 
+@pytest.mark.parametrize(
+    "command", ["demo train --seed", "demo train --threads", "demo scenes --seed", "bench prefill --threads"]
+)
+def test_numbers_of_more_than_64_bits_are_refused(tmp_path, command):
+    where = ["-o", tmp_path / "out"] if command.startswith("demo") else []
+    assert command.split()[-1] in refusal(run(*command.split(), "9" * 23, *where))
+    assert not (tmp_path / "out").exists()
+
+
 def test_wrong_sources_are_one_sentence(images, model, tmp_path):
     assert "nothing.jsonl does not exist" in refusal(run("ground", tmp_path / "nothing.jsonl", "--model", model))
     assert "no expressions for" in refusal(run("ground", images, "--model", model))
