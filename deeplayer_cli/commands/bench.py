@@ -48,7 +48,7 @@ def bench(
     new_tokens: Annotated[int, option("--new-tokens", min=1, help="Number of tokens of an answer.")] = 24,
     rounds: Annotated[int, option("--rounds", min=1, help="Number of rounds; each round times every case once.")] = 5,
     threads: Annotated[
-        int | None, option("--threads", min=1, help="Number of torch threads; by default torch's own choice.")
+        int | None, option("--threads", min=1, max=4096, help="Number of torch threads; by default torch's own choice.")
     ] = None,
     tflops: Annotated[
         float | None, option("--tflops", min=0.001, help="For roofline: the device's peak, in 10^12 FLOPs per second.")

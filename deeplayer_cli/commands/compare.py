@@ -189,10 +189,16 @@ def _runner(
     from deeplayer_cli.evaluation.running import ComparisonRunner
     from deeplayer_cli.runtime.identity import ModelIdentity
     from deeplayer_cli.runtime.prior_file import load_prior
+    from deeplayer_cli.schema import in_text
 
     identity = ModelIdentity.from_name(model, **weights)
     checkpoint = checkpoints.load(model, **weights)
-    circumstances = {"version": __version__, "source": source, "model": model, "revision": weights["revision"]}
+    circumstances = {
+        "version": __version__,
+        "source": [in_text(one) for one in source],
+        "model": in_text(model),
+        "revision": weights["revision"],
+    }
     read = load_prior(prior, checkpoint) if prior is not None else None
     return ComparisonRunner(checkpoint, identity, read, requests, folder, circumstances, stopped)
 

@@ -156,9 +156,11 @@ def train(
         int, option("--vision-steps", min=0, help="Steps of the vision tower alone, before the language model joins.")
     ] = 3000,
     steps: Annotated[int, option("--steps", min=0, help="Steps of the whole model, on questions and answers.")] = 4000,
-    seed: Annotated[int, option("--seed", min=0, help="Seed of the initial weights and of every random choice.")] = 0,
+    seed: Annotated[
+        int, option("--seed", min=0, max=2**63 - 1, help="Seed of the initial weights and of every random choice.")
+    ] = 0,
     threads: Annotated[
-        int | None, option("--threads", min=1, help="CPU threads; by default torch's own choice.")
+        int | None, option("--threads", min=1, max=4096, help="CPU threads; by default torch's own choice.")
     ] = None,
     resume: Annotated[bool, option("--resume", help="Continue the run in the output folder.")] = False,
 ) -> None:

@@ -132,6 +132,7 @@ def ground(
     from deeplayer_cli import sources
     from deeplayer_cli.runtime.failure_limit import FailureLimit
     from deeplayer_cli.runtime.prepare import prepare
+    from deeplayer_cli.schema import in_text
     from deeplayer_cli.sinks import RunRecord, open_sink, refuse_same_file
 
     if share is Sharing.UNION and (shard is not None or limit is not None):
@@ -174,7 +175,12 @@ def ground(
     prepared = (context.obj or prepare)(model, revision=revision, dtype=dtype, device=device, settings=settings)
     record = RunRecord(
         settings=prepared.deciding,
-        circumstances={"version": __version__, "source": source, "model": model, "revision": revision},
+        circumstances={
+            "version": __version__,
+            "source": [in_text(one) for one in source],
+            "model": in_text(model),
+            "revision": revision,
+        },
     )
     if share is Sharing.UNION and requests.repeatable:
         deque(sources.by_image(requests, lambda row: row), maxlen=0)  # checks the order of the images before any work

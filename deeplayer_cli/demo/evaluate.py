@@ -54,7 +54,7 @@ class HeldOutEvaluation:
         with TemporaryDirectory() as name:
             folder = Path(name)
             write(folder, HELD_OUT_SEEDS, self._first, self._count, self._difficulty)
-            for prediction in grounder.ground(JsonLines(folder / "requests.jsonl", "requests.jsonl", folder).rows()):
+            for prediction in grounder.ground(JsonLines(folder / "requests.jsonl").rows()):
                 drawn = self._scene(str(prediction.id).rpartition("-")[0])
                 self.held.setdefault(str(prediction.meta["kind"]), Counter())[holding(prediction, drawn)] += 1
                 yield prediction

@@ -11,7 +11,7 @@ import numpy as np
 from deeplayer_cli.boxes import CORRECT_IOU
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.evaluation.conventions import GoldCheck
-from deeplayer_cli.evaluation.score import Rate, clustered_interval
+from deeplayer_cli.evaluation.score import Rate, clustered_interval, image_key
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Sequence
@@ -140,7 +140,7 @@ def gather(predictions: Iterable[Prediction], *, label: str, keep: float | None)
         n_error += row.status == "error"
         if row.iou is not None:
             ids.append(row.id)
-            images.append(("image", row.image) if row.image is not None else ("row", row.id))
+            images.append(image_key(row))
             right.append(row.iou >= CORRECT_IOU)
         if row.visual_tokens is not None and row.kept_tokens is not None:
             visual += row.visual_tokens

@@ -24,15 +24,15 @@ _REFUSED = frozenset({"bad_json", "bad_row", "row_too_long", "bad_id", "bad_box"
 def read_gold(path: Path) -> dict[Id, Box]:
     """Read the gold boxes of a file of requests, by id; a row needs only an ``id`` and a ``box`` (or ``bbox``).
 
-    A row without an id gets the id ``FILE:LINE``, as in `ground`. Rows without a box are left out, and a warning says
-    how many.
+    A row without an id gets the id ``FOLDER/FILE:LINE``, as in `ground`. Rows without a box are left out, and a
+    warning says how many.
 
     Raises:
         DeeplayerError: the file cannot be read, no row has a box, a row has an invalid id or box, or an id comes twice.
     """
     gold: dict[Id, Box] = {}
     n_without_box = 0
-    for row in JsonLines(path, path.name, path.parent).rows():
+    for row in JsonLines(path).rows():
         if isinstance(row, BadRequest) and row.error.kind in _REFUSED:
             raise DeeplayerError(f"{path} is not a gold file: {row.error.message}")
         if row.gold is None:

@@ -56,7 +56,7 @@ class Summary:
         n_no_box: number of rows whose answer holds no box.
         n_error: number of error rows.
         n_without_gold: number of rows without a gold box. All other rows are scored; failures count as wrong.
-        n_images: number of different images among the scored rows.
+        n_images: number of different images among the scored rows; copies of a file are one image.
         rates: the accuracies by name: those of `ACCURACIES`, the share of scored rows whose IoU is large enough, and
             ``centre_acc``, the share whose box has its centre in the gold box. Empty if no row is scored.
         mean_iou: mean IoU of the scored rows; None if there is none.
@@ -172,6 +172,18 @@ def score(
     )
 
 
+def image_key(prediction: Prediction) -> Hashable:
+    """Equal for rows about one image: its content, or if it was not read, its name and the folder of the row's source.
+
+    A row without an image stands alone.
+    """
+    if prediction.image_id is not None:
+        return "content", prediction.image_id
+    if prediction.image is not None:
+        return "name", prediction.image, (prediction.source or "").rpartition("/")[0]
+    return "row", prediction.id
+
+
 def clustered_interval(right: Sequence[bool], images: Sequence[Hashable]) -> tuple[float, float]:
     """95% interval of the share of right rows, clustered by image.
 
@@ -210,9 +222,8 @@ def _judge(prediction: Prediction, gold: Box | None, rule: str | None) -> _Outco
     if rule is not None and status != "error":
         box = _read_again(prediction, rule)
         status = "no_box" if box is None else "ok"
-    image = ("image", prediction.image) if prediction.image is not None else ("row", prediction.id)
     centre = gold is not None and box is not None and centre_inside(box, gold)
-    return _Outcome(status, image, overlap(box, gold), centre)
+    return _Outcome(status, image_key(prediction), overlap(box, gold), centre)
 
 
 def _read_again(prediction: Prediction, rule: str) -> Box | None:

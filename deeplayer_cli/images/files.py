@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from deeplayer_cli.errors import RowError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from io import BufferedReader
     from pathlib import Path
 
 
 @contextmanager
-def opened_file(path: Path, max_bytes: int) -> Iterator[BinaryIO]:
+def opened_file(path: Path, max_bytes: int) -> Iterator[BufferedReader]:
     """Open a regular file for reading, links followed; the file that is checked is the file that is read.
 
     Raises:

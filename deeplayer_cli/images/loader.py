@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections import OrderedDict, deque
@@ -13,7 +14,8 @@ from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
 from deeplayer_cli.errors import RowError
-from deeplayer_cli.images.files import reading_image
+from deeplayer_cli.images.decode import MAX_BYTES
+from deeplayer_cli.images.files import opened_file, reading_image
 from deeplayer_cli.images.workers import Job, JobTimeoutError, Workers
 from deeplayer_cli.schema import BadRequest, Request, check_gold, check_resolution
 
@@ -66,17 +68,19 @@ class LoadedImage:
         tiles: (T, 3, S, S) uint8, the thumbnail last.
         resolution_wh: the stored image's width and height in pixels.
         grid: columns and rows of tiles.
+        digest: of the file's content, 16 hexadecimal digits; equal for copies of a file.
     """
 
     id: ImageId
     tiles: np.ndarray
     resolution_wh: tuple[int, int]
     grid: tuple[int, int]
+    digest: str
 
 
 @dataclass(frozen=True)
 class LoadedRequest:
-    """A request with its image, or with the error of a bad request or image."""
+    """A request with its image, or with an error: of a bad request, of its image, or of a row that does not fit it."""
 
     request: Request | BadRequest
     image: LoadedImage | None
@@ -119,16 +123,17 @@ class ImageLoader:
         """Load the image.
 
         Raises:
-            RowError: the image cannot be decoded, or there is no memory to cut it.
+            RowError: the image cannot be read or decoded, or there is no memory to cut it.
         """
         with self.times.timing("read and decode"):
             image = self.decode(path)
+            digest = _digest(path)
         try:
             with self.times.timing("tile"):
                 tiles, grid = self.tile(image)
         except MemoryError as error:
             raise RowError("image_too_large", f"{path} is too large to cut into tiles: out of memory") from error
-        return LoadedImage(ImageId.from_file(path), tiles, image.size, grid)
+        return LoadedImage(ImageId.from_file(path), tiles, image.size, grid, digest)
 
 
 def read_ahead(
@@ -196,6 +201,7 @@ def _loaded(row: AnyRequest, result: Callable[[], LoadedImage] | None, timeout: 
     if isinstance(row, BadRequest):
         return LoadedRequest(row, None, row.error)
     assert result is not None  # noqa: S101 - only a bad request has no image
+    image = None
     try:
         image = result()
         check_resolution(row.resolution_wh, image.resolution_wh)
@@ -205,5 +211,11 @@ def _loaded(row: AnyRequest, result: Callable[[], LoadedImage] | None, timeout: 
         message = f"{row.path} takes longer than {timeout:g} seconds to decode; --image-timeout sets the limit"
         return LoadedRequest(row, None, RowError("image_timeout", f"{row.where}: {message}"))
     except RowError as error:
-        return LoadedRequest(row, None, RowError(error.kind, f"{row.where}: {error.message}"))
+        hint = f"; {row.hint}" if row.hint and error.kind == "image_missing" else ""
+        return LoadedRequest(row, image, RowError(error.kind, f"{row.where}: {error.message}{hint}"))
     return LoadedRequest(row, image, None)
+
+
+def _digest(path: Path) -> str:
+    with opened_file(path, MAX_BYTES) as file, reading_image(path):
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()

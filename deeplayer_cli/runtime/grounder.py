@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, replace
 from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +26,10 @@ from deeplayer_cli.runtime.scheduler import Scheduler, Task
 from deeplayer_cli.runtime.settings import Settings
 from deeplayer_cli.runtime.windows import loaded_windows
 from deeplayer_cli.schema import Request
+from deeplayer_cli.schema.values import show
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Hashable, Iterator, Sequence
 
     from deeplayer_cli.checkpoints import Checkpoint
     from deeplayer_cli.images.loader import LoadedImage, LoadedRequest
@@ -128,6 +130,9 @@ class Grounder:
         Raises:
             DeeplayerError: the model cannot be loaded, or a setting is invalid; the message gives the reason.
         """
+        names = [item.name for item in fields(Settings)]
+        if unknown := [name for name in options if name not in names]:
+            raise DeeplayerError(f"there is no setting {unknown[0]!r}: choose from {', '.join(names)}")
         wanted = replace(settings or Settings(), **options)
         identity = identity or ModelIdentity.from_name(model, revision=revision, dtype=dtype, device=device)
         return cls(checkpoints.load(model, revision=revision, dtype=dtype, device=device), wanted, identity=identity)
@@ -175,9 +180,11 @@ class Grounder:
     def ground(self, rows: Iterable[AnyRow], *, stopped: Callable[[], bool] = lambda: False) -> Iterator[Prediction]:
         """Yield one prediction for every row, in order; rows and images are streamed.
 
-        A mapping is read like a row of a JSONL file; relative paths start from the working directory. A row's answer
-        depends on the row, its image and the settings, and on nothing else; with ``share="union"``, also on the other
-        rows about its image.
+        A mapping is read like a row of a JSONL file; relative paths start from the working directory. Paths, numpy's
+        scalars and arrays are read as text, numbers and lists. A row without an id gets its number in this call, from
+        1. Ids may repeat: every row is answered and keeps its id. Anything that is not a row, such as None, becomes an
+        error row. A row's answer depends on the row with its id, its image and the settings, and on nothing else; with
+        ``share="union"``, also on the other rows about its image.
 
         Args:
             rows: requests, or mappings with the fields of one. Rows of an `ArrivingRows` are answered when they come.
@@ -185,8 +192,13 @@ class Grounder:
                 and no more rows are read.
 
         Raises:
-            DeeplayerError: with ``share="union"``, an image occurs again after other images.
+            DeeplayerError: ``rows`` is one row, a path, or not iterable; or with ``share="union"``, an image occurs
+                again after other images.
         """
+        if isinstance(rows, (str, bytes, Mapping)) or not isinstance(rows, Iterable):
+            raise DeeplayerError(
+                f"ground() takes several rows, such as [{{'image': ..., 'expression': ...}}], not {show(rows)}"
+            )
         for window in self.windows(rows, stopped=stopped):
             for predictions in self.answer_window(window, stopped):
                 yield from predictions
@@ -221,7 +233,7 @@ class Grounder:
             try:
                 tasks.append(self._task(index, loaded))
             except RowError as error:
-                predictions[index] = failed_prediction(self.method, loaded.request, error)
+                predictions[index] = failed_prediction(self.method, loaded.request, error, loaded.image)
         self._count(tasks)
         batches, n_handed = self._runner.answer(tasks), 0
         while n_handed < len(window):

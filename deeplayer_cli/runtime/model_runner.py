@@ -94,9 +94,8 @@ class ModelRunner:
                 predictions[task.index] = to_prediction(task, answer, decode, self._engine.method, self._settings)
             else:
                 message = f"{task.request.where}: numbers overflow in layer {answer.broken_layer}: try another --dtype"
-                predictions[task.index] = failed_prediction(
-                    self._engine.method, task.request, RowError("not_finite", message)
-                )
+                error = RowError("not_finite", message)
+                predictions[task.index] = failed_prediction(self._engine.method, task.request, error, task.image)
         return predictions
 
     def _retreat(self, output: SchedulerOutput) -> dict[int, Prediction]:
@@ -112,6 +111,7 @@ class ModelRunner:
                 self._engine.method,
                 task.request,
                 RowError("out_of_memory", f"{task.request.where}: out of memory, {failure.reason}"),
+                task.image,
             )
             for task in failure.tasks
         }

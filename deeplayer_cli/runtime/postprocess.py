@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from deeplayer_cli.engine import Answer
     from deeplayer_cli.errors import RowError
+    from deeplayer_cli.images.loader import LoadedImage
     from deeplayer_cli.pruning import Method
     from deeplayer_cli.runtime.scheduler import Task
     from deeplayer_cli.runtime.settings import Settings
@@ -40,15 +41,19 @@ def to_prediction(task: Task, answer: Answer, decode: Decode, method: Method, se
         kept_tokens=len(answer.kept),
         method=method.name,
         layer=method.layer,
+        image_id=task.image.digest,
         kept=answer.kept if settings.with_kept else None,
         fallback=None if answer.as_drafted or not method.reads_draft else True,
         share="union" if settings.share == "union" else None,
     )
 
 
-def failed_prediction(method: Method, request: Request | BadRequest, error: RowError) -> Prediction:
-    """Make the error row of a request, with the name and the layer of its method."""
-    return Prediction.failed(request, error, method=method.name, layer=method.layer)
+def failed_prediction(
+    method: Method, request: Request | BadRequest, error: RowError, image: LoadedImage | None
+) -> Prediction:
+    """Make the error row of a request, with the name and the layer of its method, and its image if that was read."""
+    image_id = None if image is None else image.digest
+    return Prediction.failed(request, error, method=method.name, layer=method.layer, image_id=image_id)
 
 
 def coordinate_score(answer: Answer, text: str, expression: str, decode: Decode) -> float | None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.runtime.failure_limit import FailureLimit
 from deeplayer_cli.runtime.totals import Totals
+from deeplayer_cli.schema import in_text
 from deeplayer_cli.sinks import ResumeMode, RunRecord, open_sink, refuse_same_file
 from deeplayer_cli.sources import ArrivingRows, Requests, by_image, count_rows, fail_repeated, open_source
 
@@ -247,7 +248,7 @@ def run(
     requests = source if isinstance(source, Requests) else open_source(sources)
     refuse_same_file(Path(output), sources)
     failures = FailureLimit.parse(None if max_failures is None else str(max_failures))
-    record = RunRecord(dict(grounder.deciding()), {"source": sources})
+    record = RunRecord(dict(grounder.deciding()), {"source": [in_text(one) for one in sources]})
     sink = open_sink(Path(output), record, ResumeMode[mode.upper()])
     return run_rows(requests, lambda: grounder, sink, failures=failures, progress=progress, stopped=stopped)
 

@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+import os
+from dataclasses import Field, asdict, dataclass, fields, replace
+from pathlib import Path
 from threading import TIMEOUT_MAX
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from deeplayer_cli import pruning
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.images.loader import IMAGE_TIMEOUT
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from deeplayer_cli.models.internvl.tiling import Tiling
     from deeplayer_cli.pruning import QueryRowKind
 
 Share = Literal["each", "union", "off"]
+
+_CHOICES: dict[str, tuple[object, ...]] = {
+    **dict.fromkeys(("exif_transpose", "with_kept", "compiled", "profile"), (True, False)),
+    "query": ("last", "text"),
+    "share": ("each", "union", "off"),
+    "attention": ("auto", "flash", "efficient", "cudnn", "math"),
+}
+_TYPES: dict[str, tuple[type, ...]] = {  # the others are whole numbers
+    "method": (str,),
+    "keep": (float, int),
+    "image_timeout": (float, int),
+    "prior": (Path,),
+}
+_CALLED: dict[tuple[type, ...], str] = {
+    (str,): "a name",
+    (float, int): "a number",
+    (Path,): "a path",
+    (int,): "a whole number",
+}
 
 _SPEED = frozenset(
     {"attention", "batch_size", "batch_tokens", "compiled", "image_timeout", "profile", "share", "workers"}
@@ -52,7 +71,7 @@ class Settings:
         profile: wait for the device after every phase, so that the phases on a GPU are timed correctly.
 
     Raises:
-        DeeplayerError: a value is invalid for every model.
+        DeeplayerError: a value has the wrong type, or is invalid for every model.
     """
 
     method: str = "deep-layer"
@@ -77,6 +96,8 @@ class Settings:
     profile: bool = False
 
     def __post_init__(self) -> None:
+        for item in fields(self):
+            object.__setattr__(self, item.name, _checked(item, getattr(self, item.name)))
         for name in ("batch_size", "batch_tokens", "max_new_tokens", "max_pixels", "max_tiles", "workers"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -122,3 +143,27 @@ class Settings:
     def tiling(self, model: Tiling) -> Tiling:
         """Return how images are cut into tiles; ``model`` is the tiling of the checkpoint."""
         return replace(model, max_tiles=self.max_tiles or model.max_tiles)
+
+
+def _checked(item: Field[Any], value: Any) -> object:
+    """Return a setting's value, numpy's scalars as Python's, and a path as a `Path`.
+
+    Raises:
+        DeeplayerError: the value has the wrong type.
+    """
+    value = value.tolist() if hasattr(value, "tolist") else value
+    if value is None and item.default is None:
+        return None
+    flag = f"--{item.name.replace('_', '-')}"
+    if choices := _CHOICES.get(item.name):
+        if not any(value is choice or (isinstance(choice, str) and value == choice) for choice in choices):
+            raise DeeplayerError(f"{flag} must be {' or '.join(map(str, choices))}, not {value!r}")
+        return value
+    kinds = _TYPES.get(item.name, (int,))
+    if kinds == (Path,) and isinstance(value, (str, os.PathLike)):
+        return Path(value)
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        raise DeeplayerError(f"{flag} must be {_CALLED[kinds]}, not {value!r}")
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise DeeplayerError(f"{flag} must be less than 2^63; it has {value.bit_length()} bits")
+    return value

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from deeplayer_cli.errors import RowError
 from deeplayer_cli.images.decode import MAX_PIXELS, open_image
 from deeplayer_cli.images.loader import ImageLoader, read_ahead
 from deeplayer_cli.models.internvl.tiling import tile_grid, tile_image
 from deeplayer_cli.schema import BadRequest, Request, parse_request
+from deeplayer_cli.schema.values import show
 from deeplayer_cli.sources import ArrivingRows, by_image
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import numpy as np
     from PIL import Image
@@ -78,16 +81,21 @@ def _until_stopped(rows: Iterable[_Row], stopped: Callable[[], bool], ready: Cal
             if stopped():
                 return
             time.sleep(_POLL_SECONDS)
-        row = next(rows, None)
-        if row is None:
+        try:
+            row = next(rows)
+        except StopIteration:
             return
         yield row
 
 
-def _as_request(row: Request | BadRequest | Mapping[str, object], index: int) -> Request | BadRequest:
+def _as_request(row: object, index: int) -> Request | BadRequest:
     if isinstance(row, Request | BadRequest):
         return row
-    return parse_request(row, f"row {index}", index, Path())
+    where = f"row {index}"
+    if not isinstance(row, Mapping):
+        error = RowError("bad_row", f"{where}: a row must be a mapping with image and expression, not {show(row)}")
+        return BadRequest(index, None, None, None, {}, where, error)
+    return parse_request(row, where, index, Path())
 
 
 def _tile(tiling: Tiling, image: Image.Image) -> tuple[np.ndarray, tuple[int, int]]:

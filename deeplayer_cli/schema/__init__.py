@@ -9,11 +9,12 @@ from deeplayer_cli.schema.request import (
     BadRequest,
     Request,
     check_gold,
+    check_inside,
     check_resolution,
     parse_box,
     parse_request,
 )
-from deeplayer_cli.schema.values import Id
+from deeplayer_cli.schema.values import Id, in_text
 
 __all__ = [
     "MAX_ROW_BYTES",
@@ -23,7 +24,9 @@ __all__ = [
     "Request",
     "Status",
     "check_gold",
+    "check_inside",
     "check_resolution",
+    "in_text",
     "overlap",
     "parse_box",
     "parse_request",

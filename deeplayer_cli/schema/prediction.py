@@ -9,7 +9,7 @@ import orjson
 
 from deeplayer_cli.boxes import box_iou
 from deeplayer_cli.schema.answer_rules import echo_end, parse_answer
-from deeplayer_cli.schema.values import Id, find_non_finite, four_numbers, is_id, show
+from deeplayer_cli.schema.values import Id, find_non_finite, four_numbers, in_text, is_id, show
 
 if TYPE_CHECKING:
     from deeplayer_cli.boxes import Box, Resolution
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Status = Literal["ok", "no_box", "error"]
 
 _TYPES: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("image", "expression", "answer", "method"), str),
+    **dict.fromkeys(("image", "expression", "answer", "method", "image_id", "source"), str),
     **dict.fromkeys(("width", "height", "visual_tokens", "kept_tokens", "layer"), int),
     **dict.fromkeys(("score", "iou"), (int, float)),
     "error": dict,
@@ -60,6 +60,8 @@ class Prediction:
         kept_tokens: number of visual tokens in the last layer.
         method: name of the pruning method.
         layer: layer K, counted from 1.
+        image_id: a digest of the image file's content; None if the image was not read.
+        source: where the request came from: ``FOLDER/FILE:LINE``.
         meta: the request's other fields, untouched.
         error: ``type`` and ``message``, on error rows only.
         kept: indices of the kept visual tokens, if requested.
@@ -85,6 +87,8 @@ class Prediction:
     kept_tokens: int | None = None
     method: str | None = None
     layer: int | None = None
+    image_id: str | None = None
+    source: str | None = None
     meta: dict[str, object] = field(default_factory=dict)
     error: dict[str, str] | None = None
     kept: list[int] | None = None
@@ -103,6 +107,7 @@ class Prediction:
         kept_tokens: int | None = None,
         method: str | None = None,
         layer: int | None = None,
+        image_id: str | None = None,
         kept: list[int] | None = None,
         fallback: bool | None = None,
         share: str | None = None,
@@ -120,6 +125,7 @@ class Prediction:
             kept_tokens: number of visual tokens in the last layer.
             method: name of the pruning method.
             layer: layer K, counted from 1.
+            image_id: the digest of the image file's content.
             kept: indices of the kept visual tokens.
             fallback: true if the last prompt token had to score instead of the drafted answer.
             share: ``"union"`` if all rows of the image kept the union of their kept tokens.
@@ -143,6 +149,8 @@ class Prediction:
             kept_tokens=kept_tokens,
             method=method,
             layer=layer,
+            image_id=image_id,
+            source=request.where,
             meta=request.meta,
             kept=kept,
             fallback=fallback,
@@ -151,7 +159,13 @@ class Prediction:
 
     @classmethod
     def failed(
-        cls, request: Request | BadRequest, error: RowError, *, method: str | None = None, layer: int | None = None
+        cls,
+        request: Request | BadRequest,
+        error: RowError,
+        *,
+        method: str | None = None,
+        layer: int | None = None,
+        image_id: str | None = None,
     ) -> Prediction:
         """Make the ``error`` prediction of a request; with a gold box, its IoU is 0.0, so it counts as wrong."""
         return cls(
@@ -163,9 +177,10 @@ class Prediction:
             iou=overlap(None, request.gold),
             method=method,
             layer=layer,
+            image_id=image_id,
+            source=request.where,
             meta=request.meta,
-            # The message may quote a path whose bytes are not UTF-8.
-            error={"type": error.kind, "message": error.message.encode("utf-8", "backslashreplace").decode()},
+            error={"type": error.kind, "message": in_text(error.message)},  # which may quote a path
         )
 
     def to_json(self) -> bytes:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import orjson
 
 from deeplayer_cli.errors import RowError
-from deeplayer_cli.schema.values import Id, four_numbers, is_id, show
+from deeplayer_cli.schema.values import Id, find_wide, four_numbers, is_id, show
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,6 +29,7 @@ MAX_ROW_BYTES = 2**20
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://|data:")
 _OWN_FIELDS = frozenset({"id", "image", "expression", "sent", "box", "bbox", "width", "height", "meta"})
 _PREDICTION_FIELDS = frozenset({"status", "answer", "gold"})
+_LONG_NUMBER = re.compile(rb"\d{19}")  # only such a row can hold an integer that orjson would round
 
 T = TypeVar("T")
 
@@ -44,8 +45,9 @@ class Request:
         expression: what to find, as the row writes it.
         gold: the gold box in pixels, if the row has one.
         meta: the row's other fields, untouched.
-        where: the row's place for messages, such as ``"photos.jsonl:12"``.
+        where: the row's place, such as ``"photos/requests.jsonl:12"``; it becomes the prediction's ``source``.
         resolution_wh: the image's width and height as the row states them, if it does.
+        hint: what to say besides, if the image is missing.
     """
 
     id: Id
@@ -56,6 +58,7 @@ class Request:
     meta: dict[str, object]
     where: str
     resolution_wh: Resolution | None
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +78,23 @@ class BadRequest:
 
 
 def parse_request(
-    raw: bytes | Mapping[str, object], where: str, default_id: Id, image_root: Path, *, confined: bool = False
+    raw: bytes | Mapping[str, object],
+    where: str,
+    default_id: Id,
+    image_root: Path,
+    *,
+    confined: bool = False,
+    hint: str = "",
 ) -> Request | BadRequest:
     """Read one row; an invalid row becomes a `BadRequest`, so this never raises.
 
     Args:
-        raw: a line of JSON, or a mapping.
+        raw: a line of JSON, or a mapping, whose paths, numpy scalars and arrays are read as text, numbers and lists.
         where: the row's place, for messages.
         default_id: the id of a row without one.
         image_root: the folder that a relative image path starts from.
         confined: refuse images outside of ``image_root``, with links followed.
+        hint: what to say besides, if the image is missing and its path is relative.
     """
     problems: list[RowError] = []
 
@@ -103,13 +113,17 @@ def parse_request(
     image = attempt(lambda: _read_image(row.get("image")))
     expression = attempt(lambda: _read_expression(_first(row, "expression", "sent")))
     resolution_wh = attempt(lambda: _read_resolution(row))
-    meta = _read_meta(row)
+    meta, wide = _without_wide(_read_meta(row))
+    if wide is not None:
+        message = f"{where}: {wide} is an integer of more than 64 bits, which JSON readers round: write it as a string"
+        problems.append(RowError("bad_number", message))
     path = attempt(lambda: _locate(image, image_root, confined=confined)) if image is not None else None
     if row_id is None:
         row_id = default_id
     if problems or image is None or path is None or expression is None:
         return BadRequest(row_id, image, expression, gold, meta, where, problems[0])
-    return Request(row_id, image, path, expression, gold, meta, where, resolution_wh)
+    hint = "" if Path(image).is_absolute() else hint
+    return Request(row_id, image, path, expression, gold, meta, where, resolution_wh, hint)
 
 
 def parse_box(value: object) -> Box:
@@ -162,22 +176,40 @@ def check_resolution(stated_wh: Resolution | None, stored_wh: Resolution) -> Non
 def _read_object(raw: bytes | Mapping[str, object]) -> dict[str, object]:
     """Return the row as plain JSON values that can be written again: finite, in UTF-8, with limited nesting."""
     if not isinstance(raw, bytes):
-        try:
-            raw = json.dumps(dict(raw), allow_nan=False).encode()
-        except (TypeError, ValueError, RecursionError) as error:
-            raise RowError("bad_json", f"the row is not JSON: {error}") from error
+        raw = _as_json(raw)
     if len(raw) > MAX_ROW_BYTES:
         raise RowError("row_too_long", f"the row is longer than {MAX_ROW_BYTES:,} bytes")
     try:
         row = orjson.loads(raw)
         orjson.dumps({"meta": row})  # as it will be written; refuses deeper nesting than loads
-    except (orjson.JSONDecodeError, orjson.JSONEncodeError) as error:
+        if _LONG_NUMBER.search(raw):
+            row = json.loads(raw)
+    except (ValueError, orjson.JSONEncodeError) as error:
         raise RowError("bad_json", f"the row is not JSON: {error}") from error
     if not isinstance(row, dict):
         raise RowError("bad_row", f"the row must be a JSON object, not {show(row)}")
     if row.keys() >= _PREDICTION_FIELDS:
         raise RowError("bad_row", "the row is a prediction: its box is an answer, not gold; use the original request")
     return row
+
+
+def _as_json(row: Mapping[str, object]) -> bytes:
+    image = row.get("image")
+    if hasattr(image, "__array_interface__") and not isinstance(image, str):
+        raise RowError("bad_image", f"image must be the path of a file, not pixels ({type(image).__name__}): save it")
+    try:
+        return json.dumps(dict(row), allow_nan=False, default=_plain).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise RowError("bad_json", f"the row is not JSON: {error}") from error
+
+
+def _plain(value: object) -> object:
+    """Return a value that is not JSON as one that is: a path as text, numpy's scalars and arrays as Python's."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{show(value)} is {type(value).__name__}")
 
 
 def _read_id(value: object) -> Id | None:
@@ -198,9 +230,19 @@ def _read_image(value: object) -> str:
 
 def _locate(image: str, root: Path, *, confined: bool) -> Path:
     path = root / image
-    if confined and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
-        raise RowError("image_outside", f"{show(image)} lies outside of {root}; --allow-outside permits that")
+    if confined:
+        check_inside(path, root)
     return path
+
+
+def check_inside(path: Path, root: Path) -> None:
+    """Refuse a file that lies outside of a folder, with links followed.
+
+    Raises:
+        RowError: ``image_outside``: the file lies outside of ``root``.
+    """
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
+        raise RowError("image_outside", f"{show(str(path))} lies outside of {root}; --allow-outside permits that")
 
 
 def _read_expression(value: object) -> str:
@@ -232,6 +274,14 @@ def _read_meta(row: Mapping[str, object]) -> dict[str, object]:
     if isinstance(meta, dict):
         return others | meta
     return others if meta is None else others | {"meta": meta}
+
+
+def _without_wide(meta: dict[str, object]) -> tuple[dict[str, object], str | None]:
+    """Return the fields without integers of more than 64 bits, and the place of the first such integer, if any."""
+    wide = find_wide(meta)
+    if wide is None:
+        return meta, None
+    return {name: value for name, value in meta.items() if find_wide(value) is None}, wide
 
 
 def _first(row: Mapping[str, object], *names: str) -> object:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import PurePath
+
     from deeplayer_cli.boxes import Box
 
 Id = str | int
+
+_RAW_BYTE = re.compile("[\udc80-\udcff]")  # how Python shows a byte that is not UTF-8, in names and in arguments
 
 
 def four_numbers(name: str, value: object) -> Box:
@@ -26,26 +32,49 @@ def four_numbers(name: str, value: object) -> Box:
 
 
 def _is_finite(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return is_64_bit(value) if isinstance(value, int) else math.isfinite(value)
 
 
 def is_id(value: object) -> bool:
-    """Whether a value can be the id of a row: a string or an integer, but not true or false."""
-    return isinstance(value, (str, int)) and not isinstance(value, bool)
+    """Whether a value can be the id of a row: a string or a 64-bit integer, but not true or false."""
+    return isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool) and is_64_bit(value))
 
 
-def find_non_finite(value: object, name: str = "") -> str | None:
-    """Return where the first NaN or infinity is in nested lists and mappings, such as ``"box.0"``; None without one."""
-    if isinstance(value, float):
-        return None if math.isfinite(value) else name
+def is_64_bit(value: int) -> bool:
+    """Whether a row can hold an integer: a signed or unsigned one of 64 bits."""
+    return -(2**63) <= value < 2**64
+
+
+def find_wide(value: object) -> str | None:
+    """Return where the first integer of more than 64 bits is, such as ``"hashes.0"``; None without one."""
+    return _find(value, int, lambda number: not is_64_bit(number))
+
+
+def find_non_finite(value: object) -> str | None:
+    """Return where the first NaN or infinity is, such as ``"box.0"``; None without one."""
+    return _find(value, float, lambda number: not math.isfinite(number))
+
+
+def _find(value: object, kind: type, is_wrong: Callable[..., bool], name: str = "") -> str | None:
+    """Return the place of the first wrong value of a kind in nested lists and mappings; None without one."""
+    if isinstance(value, kind):
+        return name if is_wrong(value) else None
     if not isinstance(value, (Mapping, list, tuple)):
         return None
     for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
-        if isinstance(item, (float, Mapping, list, tuple)):
-            place = find_non_finite(item, f"{name}.{key}" if name else str(key))
+        if isinstance(item, (kind, Mapping, list, tuple)):
+            place = _find(item, kind, is_wrong, f"{name}.{key}" if name else str(key))
             if place is not None:
                 return place
     return None
+
+
+def in_text(path: PurePath | str) -> str:
+    r"""Return a path or an argument as text that JSON can contain: bytes that are not UTF-8 become ``\x..``."""
+    escaped = _RAW_BYTE.sub(lambda byte: f"\\x{ord(byte[0]) - 0xDC00:02x}", str(path))
+    return escaped.encode("utf-8", "backslashreplace").decode()
 
 
 def show(value: object) -> str:

@@ -1,14 +1,27 @@
-"""File names as text."""
+"""What ids, rows and messages call a source file, however its path was typed."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+import re
+from pathlib import Path
 
-if TYPE_CHECKING:
-    from pathlib import PurePath
+from deeplayer_cli.schema.values import in_text
+
+_DESCRIPTORS = re.compile(r"/dev|/dev/fd|/proc/[^/]+/fd")
 
 
-def in_text(path: PurePath | str) -> str:
-    r"""Return a path as text that JSON can contain: bytes of its name that are not UTF-8 become ``\x..``."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+def file_name(path: Path) -> str:
+    """Return ``FOLDER/FILE``: the name of the file's folder, with links followed, and the file's own name."""
+    return name_in(path.parent, path.name)
+
+
+def name_in(folder: Path, relative: Path | str) -> str:
+    """Return ``FOLDER/relative``: the name of ``folder``, with links followed, and a path in it; in ``/``, the path."""
+    parts = (Path(os.path.realpath(folder)).name, os.fspath(relative))
+    return "/".join(in_text(part) for part in parts if part not in ("", "."))
+
+
+def is_descriptor(path: Path) -> bool:
+    """Whether a path stands for an open descriptor, such as ``/dev/stdin`` or the ``/dev/fd/63`` of ``<(...)``."""
+    return _DESCRIPTORS.fullmatch(os.path.realpath(path.parent)) is not None

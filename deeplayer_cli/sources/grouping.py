@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from deeplayer_cli.errors import DeeplayerError
-from deeplayer_cli.schema import BadRequest, Request
+from deeplayer_cli.schema import BadRequest, Request, in_text
 from deeplayer_cli.schema.row_ids import Ids
-from deeplayer_cli.sources.files import in_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

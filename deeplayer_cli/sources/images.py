@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deeplayer_cli.errors import DeeplayerError, RowError
-from deeplayer_cli.images.decode import SUFFIXES
-from deeplayer_cli.schema import BadRequest, Request, parse_request
-from deeplayer_cli.sources.files import in_text
+from deeplayer_cli.schema import BadRequest, Request, check_inside, in_text
+from deeplayer_cli.sources.expression_file import EXPRESSION_SUFFIX, read_expressions
+from deeplayer_cli.sources.files import name_in
+from deeplayer_cli.sources.folder import Folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
-_LABELLED = re.compile(r"([\w.-]+)=(.+)", re.DOTALL)
+_LABELLED = re.compile("([\\w.\udc80-\udcff-][\\w. \udc80-\udcff-]*)=(.+)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +28,20 @@ class Expression:
 
 
 def parse_expression(argument: str) -> Expression:
-    """Read ``the dog`` or ``label=the dog``; a label is letters, digits, ``_``, ``-`` and ``.``.
+    r"""Read ``the dog`` or ``label=the dog``; a label is letters, digits, spaces, ``_``, ``-`` and ``.``.
+
+    Bytes of the text that are not UTF-8 become ``\x..``.
 
     Raises:
-        DeeplayerError: the text is empty.
+        DeeplayerError: the text is empty, or the label is not UTF-8.
     """
     labelled = _LABELLED.fullmatch(argument)
-    expression = Expression(labelled[2], labelled[1]) if labelled else Expression(argument)
-    if not expression.text.strip():
+    label, text = (labelled[1].strip(), labelled[2]) if labelled else (None, argument)
+    if label is not None and label != in_text(label):
+        raise DeeplayerError(f"-e {in_text(argument)!r}: the label is not UTF-8 and cannot be written: use another")
+    if not text.strip():
         raise DeeplayerError(f"-e {argument!r} names nothing to find: give a description, such as -e 'the dog'")
-    return expression
+    return Expression(in_text(text), label)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +51,17 @@ class Images:
     Attributes:
         root: the image or the folder.
         expressions: the expressions of every image; if empty, ``photo.jpg`` gets the lines of ``photo.txt``.
-        prefix: the text before an image's relative path in ids and messages.
+        inside: the folder that images and text files must lie in, with links followed; None for no limit.
     """
 
     root: Path
-    expressions: Sequence[Expression]
-    prefix: str = ""
+    expressions: Sequence[Expression] = ()
+    inside: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """The name in ids: of the folder, or of the image with its folder."""
+        return name_in(self.root, "") if self.root.is_dir() else name_in(self.root.parent, self.root.name)
 
     def rows(self) -> Iterator[Request | BadRequest]:
         """Yield one row for each image and expression; an image without any expression is one bad row."""
@@ -65,46 +74,39 @@ class Images:
         return True
 
     def files(self) -> Iterator[Path]:
-        """Yield the paths of the images, without hidden files and folders; links to folders are not followed."""
-        if not self.root.is_dir():
-            yield self.root
-            return
-        for folder, folders, names in os.walk(self.root, onerror=_refuse):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            paths = (Path(folder, name) for name in sorted(names) if not name.startswith("."))
-            yield from (path for path in paths if path.suffix.lower() in SUFFIXES)
+        """Yield the paths of the images; see `Folder`."""
+        return iter(Folder(self.root, self.inside)) if self.root.is_dir() else iter([self.root])
 
     def _rows_of(self, path: Path) -> Iterator[Request | BadRequest]:
         base = self.root if self.root.is_dir() else self.root.parent
-        image = path.relative_to(base).as_posix()
-        name = self.prefix + in_text(image)
+        name = name_in(base, path.relative_to(base))
         try:
-            expressions = self.expressions or _read_expressions(path.with_suffix(".txt"))
+            expressions = self.expressions or self._read_expressions(path)
         except RowError as error:
-            yield BadRequest(name, in_text(image), None, None, {}, name, error)
+            yield _bad_row(name, name, error)
             return
         for number, expression in enumerate(expressions, start=1):
             row_id = f"{name}#{expression.label or number}"
-            row: dict[str, object] = {"image": image, "expression": expression.text}
-            if expression.label is not None:
-                row["label"] = expression.label
-            yield parse_request(row, row_id, row_id, base)
+            meta: dict[str, object] = {} if expression.label is None else {"label": expression.label}
+            try:
+                if self.inside is not None:
+                    check_inside(path, self.inside)
+            except RowError as error:
+                yield _bad_row(row_id, name, error, expression.text, meta)
+            else:
+                yield Request(row_id, name, path, expression.text, None, meta, row_id, None)
+
+    def _read_expressions(self, path: Path) -> list[Expression]:
+        """Read the expressions in the text file beside an image; both must lie inside."""
+        beside = path.with_suffix(EXPRESSION_SUFFIX)
+        if self.inside is not None:
+            check_inside(path, self.inside)
+            check_inside(beside, self.inside)
+        return [Expression(line) for line in read_expressions(beside)]
 
 
-def _read_expressions(path: Path) -> list[Expression]:
-    """Read the expressions in the text file beside an image, one per line."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except FileNotFoundError as error:
-        raise RowError("no_expression", f"the image has no expressions: {in_text(path)} does not exist") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise RowError("no_expression", f"{in_text(path)} cannot be read: {error}") from error
-    expressions = [Expression(line.strip()) for line in lines if line.strip()]
-    if not expressions:
-        raise RowError("no_expression", f"the image has no expressions: {in_text(path)} is empty")
-    return expressions
-
-
-def _refuse(error: OSError) -> None:
-    """Raise for a subfolder that cannot be listed; ``os.walk`` would skip it silently."""
-    raise DeeplayerError(f"{in_text(error.filename)} cannot be read: {error.strerror}") from error
+def _bad_row(
+    row_id: str, image: str, error: RowError, expression: str | None = None, meta: dict[str, object] | None = None
+) -> BadRequest:
+    placed = RowError(error.kind, f"{row_id}: {error.message}")
+    return BadRequest(row_id, image, expression, None, meta or {}, row_id, placed)

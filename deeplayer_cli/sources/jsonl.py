@@ -5,15 +5,16 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from deeplayer_cli.errors import DeeplayerError, reading
 from deeplayer_cli.schema import MAX_ROW_BYTES, BadRequest, Request, parse_request
 from deeplayer_cli.sources.arriving import PipeLines
+from deeplayer_cli.sources.files import file_name, is_descriptor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 _BOM = b"\xef\xbb\xbf"
 _LONGEST_LINE = len(_BOM) + MAX_ROW_BYTES + len(b"\r\n")
@@ -22,33 +23,45 @@ _Line = tuple[int, bytes]
 """A line's number and content."""
 
 
+SUFFIXES = frozenset({".jsonl", ".ndjson"})
+
+
 @dataclass(frozen=True, slots=True)
 class JsonLines:
-    """A JSONL file, or a named pipe.
+    """A JSONL file, a named pipe, or an open descriptor such as ``/dev/stdin``.
+
+    A row without an id gets the id ``FOLDER/FILE:LINE``.
 
     Attributes:
         path: the file.
-        name: its name in ids and messages; a row without an id gets the id ``NAME:LINE``.
-        image_root: the folder that relative image paths start from.
-        confined: refuse images outside of ``image_root``.
+        image_root: the folder that relative image paths start from; None for the file's own folder, or for the working
+            directory if ``path`` is a descriptor.
+        confined: refuse images outside of that folder.
     """
 
     path: Path
-    name: str
-    image_root: Path
+    image_root: Path | None = None
     confined: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name of the file in ids and messages."""
+        return file_name(self.path)
 
     def rows(self) -> Iterator[Request | BadRequest]:
         """Yield the rows of the file; the rows of a pipe come as they arrive."""
-        with reading(self.name), self.path.open("rb") as stream:
+        name, root, hint = self.name, self.image_root, ""
+        if root is None:
+            root, hint = (Path(), _from_here(name)) if is_descriptor(self.path) else (self.path.parent, "")
+        with reading(name), self.path.open("rb") as stream:
             for number, line in _rows_in(stream if self.repeatable else PipeLines(stream)):
-                place = f"{self.name}:{number}"
-                yield parse_request(line, place, place, self.image_root, confined=self.confined)
+                place = f"{name}:{number}"
+                yield parse_request(line, place, place, root, confined=self.confined, hint=hint)
 
     @property
     def repeatable(self) -> bool:
-        """Whether the rows can be read again: true for a file, false for a pipe."""
-        return self.path.is_file()
+        """Whether the rows can be read again: true for a file, false for a pipe or a descriptor."""
+        return self.path.is_file() and not is_descriptor(self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,25 +69,36 @@ class Stdin:
     """JSON lines from stdin; a row without an id gets its line number as id.
 
     Attributes:
-        image_root: the folder that relative image paths start from.
-        confined: refuse images outside of ``image_root``.
+        image_root: the folder that relative image paths start from; None for the working directory.
+        confined: refuse images outside of that folder.
     """
 
-    image_root: Path
+    image_root: Path | None = None
     confined: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name in messages."""
+        return "stdin"
 
     def rows(self) -> Iterator[Request | BadRequest]:
         """Yield the rows as they arrive."""
         if sys.stdin is None:
             raise DeeplayerError("stdin is closed: pipe JSON lines into it, or name a file")
-        with reading("stdin"):
+        root, hint = (Path(), _from_here(self.name)) if self.image_root is None else (self.image_root, "")
+        with reading(self.name):
             for number, line in _rows_in(PipeLines(sys.stdin.buffer)):
-                yield parse_request(line, f"line {number}", str(number), self.image_root, confined=self.confined)
+                place = f"{self.name}:{number}"
+                yield parse_request(line, place, str(number), root, confined=self.confined, hint=hint)
 
     @property
     def repeatable(self) -> bool:
         """Always false: even if stdin is a file, reading continues from the current position."""
         return False
+
+
+def _from_here(name: str) -> str:
+    return f"relative paths of {name} start from the working directory: --image-root FOLDER changes that"
 
 
 class _Lines(Protocol):

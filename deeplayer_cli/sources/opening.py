@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from collections import Counter
@@ -11,21 +12,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from deeplayer_cli.errors import DeeplayerError, reading
-from deeplayer_cli.images.decode import SUFFIXES
-from deeplayer_cli.sources.files import in_text
+from deeplayer_cli.schema import in_text
+from deeplayer_cli.sources.expression_file import EXPRESSION_SUFFIX
+from deeplayer_cli.sources.files import is_descriptor
+from deeplayer_cli.sources.folder import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES, Folder
 from deeplayer_cli.sources.images import Expression, Images
-from deeplayer_cli.sources.jsonl import JsonLines, Stdin
+from deeplayer_cli.sources.jsonl import SUFFIXES, JsonLines, Stdin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from deeplayer_cli.schema import BadRequest, Request
 
 STDIN = "-"
 
+logger = logging.getLogger("deeplayer")
+
 
 class Source(Protocol):
     """A source of requests."""
+
+    @property
+    def name(self) -> str:
+        """Its name in ids and messages."""
 
     @property
     def repeatable(self) -> bool:
@@ -82,20 +91,22 @@ def open_source(
 ) -> Requests:
     """Open sources as the rows of all of them, in the order given; the rows are streamed.
 
-    A source is a ``.jsonl`` file, ``-`` for stdin, an image, or a folder: its ``.jsonl`` files if it has any and no
-    expressions are given, otherwise its images. All sources are checked before the first row is read.
+    A source is a ``.jsonl`` or ``.ndjson`` file, ``-`` for stdin, an image, or a folder: its JSONL files if it has any
+    and no expressions are given, otherwise its images. All sources are checked before the first row is read.
 
     Args:
         sources: paths, or ``-``.
         expressions: what to find in every image.
         image_root: the folder that relative image paths in JSON lines start from, instead of the file's own folder
             (for stdin: instead of the working directory).
-        confined: an image outside of ``image_root`` is a bad row; without ``image_root``, this has no effect.
+        confined: an image outside of ``image_root`` is a bad row, also in a folder; without ``image_root``, this has no
+            effect.
         share: see ``Requests``.
         limit: see ``Requests``.
 
     Raises:
-        DeeplayerError: a source is missing, unreadable, given twice or without requests; the message names it.
+        DeeplayerError: a source is missing, unreadable or without requests, or two sources have the same name in ids;
+            the message names them.
     """
     confined = confined and image_root is not None
     return Requests(_resolve(sources, expressions, image_root, confined=confined), share, limit)
@@ -123,25 +134,22 @@ def _resolve(
         raise DeeplayerError("a source is empty: name a file, a folder or - for stdin")
     paths: list[str] = []
     for source in sources:
-        with reading(source):
+        with reading(in_text(source)):
             paths += _expand(source, expressions)
-    twice = [source for source, times in Counter(paths).items() if times > 1]
-    if twice:
-        raise DeeplayerError(f"{twice[0]} is given twice: its rows would have the same ids")
-    base_names = Counter(Path(source).name for source in paths)
-    n_images = sum(_holds_images(source) for source in paths)
 
     def make(source: str) -> Source:
         if source == STDIN:
-            return Stdin(image_root or Path(), confined)
-        path = Path(source)
+            return Stdin(image_root, confined)
         if _holds_images(source):
-            folder = path if path.is_dir() else path.parent
-            return Images(path, expressions, prefix="" if n_images == 1 else f"{in_text(folder)}/")
-        name = path.name if base_names[path.name] == 1 else source
-        return JsonLines(path, in_text(name), image_root or path.parent, confined)
+            return Images(Path(source), expressions, image_root if confined else None)
+        return JsonLines(Path(source), image_root, confined)
 
-    return [make(source) for source in paths]
+    made = [make(source) for source in paths]
+    _refuse_equal_names(paths, made)
+    for images in made:
+        if isinstance(images, Images):
+            _check_images(images)
+    return made
 
 
 def _expand(source: str, expressions: Sequence[Expression]) -> list[str]:
@@ -150,36 +158,57 @@ def _expand(source: str, expressions: Sequence[Expression]) -> list[str]:
     if source != STDIN and not path.exists():
         raise DeeplayerError(f"{source} does not exist: give a .jsonl file, an image, a folder, or - for stdin")
     if _holds_images(source):
-        files = (
-            []
-            if expressions or not path.is_dir()
-            else sorted(file for file in path.glob("[!.]*.jsonl") if file.is_file())
-        )
-        if not files:
-            _check_images(source, expressions)
-        return [str(file) for file in files] or [source]
+        of_rows = [] if expressions or not path.is_dir() else _files_of_rows(path)
+        return [str(file) for file in of_rows] or [source]
     if expressions:
         raise DeeplayerError(f"the rows of {source} have their own expressions: give -e with images only")
-    if path.is_file() and path.suffix.lower() not in (".jsonl", ".ndjson"):
+    if path.suffix.lower() in OTHER_IMAGE_SUFFIXES:
+        raise DeeplayerError(f"{source} is an image in a format that is not read: convert it to JPEG or PNG")
+    if path.is_file() and path.suffix.lower() not in SUFFIXES and not is_descriptor(path):
         raise DeeplayerError(
             f"{source} is neither .jsonl nor an image: rename it to .jsonl, or give its JSON lines on stdin"
         )
     return [source]
 
 
+def _files_of_rows(folder: Path) -> list[Path]:
+    """Return the JSONL files in a folder, without hidden ones, sorted."""
+    files = (file for file in folder.iterdir() if not file.name.startswith(".") and file.suffix.lower() in SUFFIXES)
+    return sorted(file for file in files if file.is_file())
+
+
 def _holds_images(source: str) -> bool:
-    return source != STDIN and (Path(source).is_dir() or Path(source).suffix.lower() in SUFFIXES)
+    return source != STDIN and (Path(source).is_dir() or Path(source).suffix.lower() in IMAGE_SUFFIXES)
 
 
-def _check_images(source: str, expressions: Sequence[Expression]) -> None:
-    """Refuse a folder without images, and images of which none has an expression."""
-    images = Images(Path(source), expressions)
-    if next(images.files(), None) is None:
-        raise DeeplayerError(f"{source} contains neither .jsonl files nor images")
-    if not expressions and not any(path.with_suffix(".txt").exists() for path in images.files()):
+def _refuse_equal_names(paths: Sequence[str], sources: Sequence[Source]) -> None:
+    first: dict[str, str] = {}
+    for path, source in zip(paths, sources, strict=True):
+        if source.name in first:
+            raise DeeplayerError(
+                f"{first[source.name]} and {path} are both called {source.name} in ids: leave one out, or rename its "
+                "folder"
+            )
+        first[source.name] = path
+
+
+def _check_images(images: Images) -> None:
+    """Say what is skipped; refuse a folder without images, and images of which none has an expression."""
+    files: Iterable[Path] = Folder(images.root, images.inside) if images.root.is_dir() else [images.root]
+    n_images = n_with_text = 0
+    for path in files:
+        n_images += 1
+        n_with_text += path.with_suffix(EXPRESSION_SUFFIX).exists()
+    skipped = files.skipped() if isinstance(files, Folder) else []
+    if not n_images:
+        raise DeeplayerError("; ".join([f"{images.root} contains neither .jsonl files nor images", *skipped]))
+    if not images.expressions and not n_with_text:
         raise DeeplayerError(
-            f'no expressions for {source}: give -e "the dog", or a .txt beside each image with one expression per line'
+            f'no expressions for {images.root}: give -e "the dog", or a .txt beside each image with one expression per '
+            "line"
         )
+    for sentence in skipped:
+        logger.warning(sentence)
 
 
 def _check_expressions(expressions: Sequence[Expression]) -> None:

@@ -92,7 +92,10 @@ def test_rows_out_are_rows_in(images, model):
     finished = run("ground", images / "rows.jsonl", "--model", model, "--max-new-tokens", 4, "--with-kept")
     assert finished.returncode == 1  # finished, some rows are errors
     rows = rows_of(finished)
-    assert [row["id"] for row in rows] == ["rows.jsonl:1", 7, *(f"rows.jsonl:{line}" for line in range(3, 8))]
+    assert [row["id"] for row in rows] == [
+        *("images/rows.jsonl:1", 7),
+        *(f"images/rows.jsonl:{line}" for line in range(3, 8)),
+    ]
     assert [row["error"]["type"] if row["status"] == "error" else None for row in rows] == [
         *(None, None, "image_missing", "bad_json", "bad_expression", "bad_box", None)
     ]
@@ -100,7 +103,7 @@ def test_rows_out_are_rows_in(images, model):
     first = rows[0]
     assert list(first) == [
         *("id", "image", "expression", "status", "box", "boxes", "score", "gold", "iou", "answer", "width", "height"),
-        *("visual_tokens", "kept_tokens", "method", "layer", "meta", "kept"),
+        *("visual_tokens", "kept_tokens", "method", "layer", "image_id", "source", "meta", "kept"),
     ]
     assert (first["method"], first["layer"], first["visual_tokens"], first["kept_tokens"]) == ("deep-layer", 6, 20, 2)
     assert (first["gold"], first["meta"], first["width"]) == ([10, 20, 100, 120], {"kind": "place"}, 224)
@@ -122,12 +125,12 @@ def test_a_folder_of_images(images, model):
     rows = rows_of(finished)
     assert finished.returncode == 0
     assert len(rows) == 2 * N_IMAGES
-    assert [row["id"] for row in rows[:2]] == ["a_square_224.png#1", "a_square_224.png#cat"]
+    assert [row["id"] for row in rows[:2]] == ["images/a_square_224.png#1", "images/a_square_224.png#cat"]
     assert rows[1]["meta"] == {"label": "cat"}
     assert {row["layer"] for row in rows} == {None}
 
     limited = run("ground", images, "-e", "the dog", "--shard", "1/2", "--limit", 1, DEEPLAYER_MODEL=model)
-    assert [row["image"] for row in rows_of(limited)] == ["b_wide_320x120.png"]
+    assert [row["image"] for row in rows_of(limited)] == ["images/b_wide_320x120.png"]
 
 
 def test_output_file(images, model, tmp_path):
@@ -256,6 +259,9 @@ def test_no_rows_is_no_failure(model):
         (["--layer", "16"], "--layer 16"),
         (["--shard", "2/2"], "2/2"),
         (["--batch-size", "0"], "--batch-size"),
+        (["--seed", "9" * 23], "'--seed'"),
+        (["--keep-tokens", "9" * 80], "--keep-tokens must be between"),
+        (["--layer", "9" * 5000], "--layer"),
         (["--dtype", "int3"], "int3"),
         (["--attention", "slow"], "slow"),
         (["--model", "./no/such/folder"], "no/such/folder"),
@@ -264,6 +270,15 @@ def test_no_rows_is_no_failure(model):
 )
 def test_wrong_settings_are_one_sentence(images, model, arguments, named):
     assert named in refusal(run("ground", images, "-e", "the dog", "--model", model, *arguments))
+
+
+@pytest.mark.parametrize(
+    "command", ["demo train --seed", "demo train --threads", "demo scenes --seed", "bench prefill --threads"]
+)
+def test_numbers_of_more_than_64_bits_are_refused(tmp_path, command):
+    where = ["-o", tmp_path / "out"] if command.startswith("demo") else []
+    assert command.split()[-1] in refusal(run(*command.split(), "9" * 23, *where))
+    assert not (tmp_path / "out").exists()
 
 
 def test_wrong_sources_are_one_sentence(images, model, tmp_path):

@@ -226,10 +226,55 @@ def test_the_input_may_change_but_not_a_row(requests: Path, whole: bytes, tmp_pa
     assert finished(noop("ground", source, "-o", output))[0] == 0
     source.write_bytes(b"".join(reversed(lines)))
     assert finished(noop("ground", source, "-o", output, "--resume"))[0] == 0
-    assert sorted(output.read_bytes().splitlines()) == sorted(whole.splitlines())
+
+    def by_id(rows: bytes) -> dict[int, dict[str, object]]:
+        return {row["id"]: row | {"source": None} for row in map(orjson.loads, rows.splitlines())}
+
+    assert by_id(output.read_bytes()) == by_id(whole), "only the lines that they came from have changed"
     source.write_bytes(lines[3].replace(b"thing 3", b"thing 4"))
     code, errors = finished(noop("ground", source, "-o", output, "--resume"))
     assert code == 2 and "in.jsonl:1" in errors and "another image or expression" in errors
+
+
+@pytest.mark.parametrize("file", ["/r.jsonl", ""])
+@pytest.mark.parametrize("again", [["two/a"], ["two/a", "two/b"], ["two/../two//a"], ["link"]])
+def test_a_path_may_be_typed_in_another_way_on_resuming(tmp_path: Path, file: str, again: list[str]) -> None:
+    for name in "ab":
+        folder = tmp_path / "two" / name
+        folder.mkdir(parents=True)
+        if file:
+            (folder / "r.jsonl").write_bytes(b'{"image": "1.png", "expression": "dog"}\n')
+        else:
+            (folder / "1.png").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "two" / "a")
+    asked = [] if file else ["-e", "dog"]
+    output = tmp_path / "out.jsonl"
+    assert finished(noop("ground", f"{tmp_path}/./two/a{file}", *asked, "-o", output))[0] == 0
+    first = output.read_bytes()
+    sources = [f"{tmp_path}/{source}{file}" for source in again]
+    assert finished(noop("ground", *sources, *asked, "-o", output, "--resume"))[0] == 0
+    rows = [orjson.loads(line) for line in output.read_bytes().splitlines()]
+    name = "r.jsonl:1" if file else "1.png#1"
+    assert [row["id"] for row in rows] == [f"a/{name}", f"b/{name}"][: len(again)]
+    assert [row["source"] for row in rows] == [row["id"] for row in rows]
+    assert output.read_bytes().startswith(first)
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    source, output = tmp_path / os.fsdecode(b"l\xe9.jsonl"), tmp_path / "out.jsonl"
+    source.write_bytes(b'{"image": "1.png", "expression": "dog"}\n')
+    assert finished(noop("ground", source, "-o", output))[0] == 0
+    assert finished(noop("ground", source, "-o", output, "--resume"))[0] == 0
+    (row,) = map(orjson.loads, output.read_bytes().splitlines())
+    assert row["id"].endswith(r"/l\xe9.jsonl:1")
+    folder = tmp_path / os.fsdecode(b"t\xe9")
+    folder.mkdir()
+    (folder / os.fsdecode(b"\xff.png")).touch()
+    code, _ = finished(noop("ground", folder, "-e", os.fsdecode(b"caf\xe9"), "-o", output, "--overwrite"))
+    (row,) = map(orjson.loads, output.read_bytes().splitlines())
+    assert (code, row["image"], row["expression"]) == (0, r"t\xe9/\xff.png", r"caf\xe9")
+    code, errors = finished(noop("ground", folder, "-e", os.fsdecode(b"caf\xe9=cup"), "-o", tmp_path / "new.jsonl"))
+    assert code == 2 and "label" in errors and not (tmp_path / "new.jsonl").exists()
 
 
 def test_errors_are_tried_again_in_their_place(requests: Path, whole: bytes, tmp_path: Path) -> None:

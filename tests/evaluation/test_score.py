@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.evaluation import Report, read_gold, score
+from deeplayer_cli.evaluation.compare import gather
 from deeplayer_cli.evaluation.score import clustered_interval
 from deeplayer_cli.schema import Prediction
 from deeplayer_cli.sinks import read_predictions
@@ -139,6 +140,22 @@ def test_an_id_counts_once() -> None:
     assert score([row(1), replace(row(1), id="1")]).overall.n == 2
 
 
+def test_images_are_told_apart_by_content_else_by_folder() -> None:
+    def n_images(*rows: dict[str, object]) -> int:
+        predictions = [row(number, iou=1.0, **values) for number, values in enumerate(rows)]
+        gathered = gather(predictions, label="x", keep=None)
+        assert len(set(gathered.images)) == score(predictions).overall.n_images
+        return score(predictions).overall.n_images
+
+    spellings = ({"image": image, "image_id": "0a"} for image in ("1.png", "./1.png", "/x/1.png"))
+    assert n_images(*spellings) == 1, "one file in three spellings"
+    assert n_images({"image": "1.png", "image_id": "0a"}, {"image": "1.png", "image_id": "0b"}) == 2
+    unread = [{"image": "1.png", "source": source} for source in ("a/r.jsonl:1", "a/r.jsonl:2", "b/r.jsonl:1")]
+    assert n_images(*unread) == 2, "of two folders"
+    assert n_images({"image": "1.png"}, {"image": "1.png"}) == 1, "rows of older files"
+    assert n_images({"image": None}, {"image": None}) == 2
+
+
 def test_prediction_files(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     predictions = [row(1), row(2, status="error", box=None, error={"type": "image_missing", "message": "gone"})]
@@ -155,7 +172,7 @@ def test_prediction_files(tmp_path: Path) -> None:
 def test_gold_files(tmp_path: Path) -> None:
     path = tmp_path / "gold.jsonl"
     path.write_text('{"id": 1, "box": [0, 0, 1, 1]}\n{"image": "a.jpg", "sent": "dog", "bbox": [0, 0, 2, 2]}\n')
-    assert read_gold(path) == {1: (0, 0, 1, 1), "gold.jsonl:2": (0, 0, 2, 2)}
+    assert read_gold(path) == {1: (0, 0, 1, 1), f"{tmp_path.name}/gold.jsonl:2": (0, 0, 2, 2)}
     for line, message in [
         ('{"id": 1, "box": [0, 0, 1, 1]}', "gold.jsonl:2: id 1 comes twice"),
         ('{"id": 2, "box": [3, 0, 1, 1]}', "gold.jsonl:2"),

@@ -172,6 +172,21 @@ def test_an_image_is_known_by_its_file(rows, tmp_path):
     assert load(tmp_path / "0.png").id != one.id
 
 
+def test_an_image_is_told_apart_by_its_content(rows, tmp_path):
+    load = loader()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "0.png").write_bytes((tmp_path / "1.png").read_bytes())
+    zero, one, other = (load(tmp_path / name).digest for name in ("0.png", "1.png", "other/0.png"))
+    assert zero != one == other and len(zero) == 16
+
+
+@pytest.mark.parametrize("stated", [{"width": 9, "height": 9}, {"box": [100, 100, 101, 101]}])
+def test_a_row_that_does_not_fit_its_image_has_it(rows, tmp_path, stated):
+    row = parse_request({"image": "0.png", "expression": "x", **stated}, "row 1", 1, tmp_path)
+    ((loaded,),) = read_ahead([row], loader(), workers=1, window=1)
+    assert loaded.error is not None and loaded.image.digest == loader()(tmp_path / "0.png").digest
+
+
 def test_an_error_survives_the_way_from_another_process(rows):
     bad = next(row for window in read_ahead(rows[9:10], loader(), workers=1, window=1) for row in window)
     back = pickle.loads(pickle.dumps(bad))

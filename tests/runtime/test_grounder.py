@@ -10,6 +10,8 @@ import weakref
 from dataclasses import replace
 from unittest.mock import patch
 
+import numpy as np
+import orjson
 import pytest
 import torch
 from PIL import Image
@@ -203,6 +205,43 @@ def test_a_mapping_is_a_row(checkpoint, requests):
     assert answer.answer == ground(checkpoint, requests[:1])["square-0"].answer
 
 
+@pytest.mark.parametrize("odd", [None, "x", b"x", ["a", 1], 1, object()])
+def test_what_is_no_row_is_an_error_row(checkpoint, requests, odd):
+    row = {"image": str(requests[0].path), "expression": "x"}
+    answers = list(Grounder(checkpoint, SETTINGS).ground([row, odd, row, odd]))
+    assert [answer.id for answer in answers] == [1, 2, 3, 4]
+    assert [answer.error and answer.error["type"] for answer in answers] == [None, "bad_row", None, "bad_row"]
+    assert answers[1].error["message"].startswith("row 2: a row must be a mapping")
+    assert answers[0].answer == answers[2].answer
+    assert [answer.source for answer in answers] == ["row 1", "row 2", "row 3", "row 4"]
+
+
+@pytest.mark.parametrize("rows", [{"image": "a.png", "expression": "x"}, "rows.jsonl", b"{}", None, 3])
+def test_one_row_or_a_path_is_not_several_rows(checkpoint, rows):
+    with pytest.raises(DeeplayerError, match=r"ground\(\) takes several rows"):
+        list(Grounder(checkpoint, SETTINGS).ground(rows))
+
+
+def test_ids_may_repeat_within_a_call_and_start_again_in_the_next(checkpoint, requests):
+    row = {"id": "a", "image": str(requests[0].path), "expression": "x"}
+    grounder = Grounder(checkpoint, replace(SETTINGS, method="random"))
+    first, second = grounder.ground([row, row])
+    assert first.id == second.id == "a" and first.answer == second.answer and first.kept == second.kept
+    anonymous = {name: value for name, value in row.items() if name != "id"}
+    for _ in range(2):
+        assert [answer.id for answer in grounder.ground([anonymous, anonymous])] == [1, 2]
+
+
+def test_rows_carry_their_image_and_their_source(checkpoint, requests, tmp_path):
+    good = requests[0]
+    rows = [*requests, replace(good, id="long", expression="word " * 1000), replace(good, id="m", path=tmp_path / "m")]
+    answers = ground(checkpoint, rows)
+    assert len({answer.image_id for answer in answers.values()}) == len(SIZES) + 1
+    assert answers["m"].image_id is None
+    assert answers["long"].error and answers["long"].image_id == answers[good.id].image_id
+    assert [answers[row.id].source for row in rows] == [row.where for row in rows]
+
+
 def test_unknown_words_are_told_once(checkpoint, requests, caplog):
     broken = copy.copy(checkpoint)
     known = ByteTokenizer()
@@ -210,7 +249,7 @@ def test_unknown_words_are_told_once(checkpoint, requests, caplog):
     object.__setattr__(broken, "tokenizer", known)
     ground(broken, requests)
     (told,) = [record.getMessage() for record in caplog.records if "does not know" in record.getMessage()]
-    assert told.startswith("rows.jsonl:3: 'x'")
+    assert "/rows.jsonl:3: 'x'" in told
     caplog.clear()
     ground(checkpoint, requests)
     assert "does not know" not in caplog.text
@@ -232,6 +271,36 @@ def test_settings_below_one_are_refused(name):
 def test_impossible_settings_are_refused_before_a_model_is_loaded(setting):
     with pytest.raises(DeeplayerError, match=str(next(iter(setting.values())))):
         Grounder.load("/no/such/model", **setting)
+
+
+WRONG = [
+    *[("keep", value, "a number") for value in ("0.1", None, True)],
+    *[("layer", "6", "a whole number"), ("batch_size", 2.5, "a whole number"), ("keep_tokens", 3.7, "a whole number")],
+    *[("seed", None, "a whole number"), ("max_tiles", True, "a whole number"), ("method", 3, "a name")],
+    *[("prior", 3, "a path"), ("query", "first", "last or text"), ("share", "all", "each or union or off")],
+    *[("with_kept", "yes", "True or False"), ("attention", "slow", "auto or flash")],
+    *[("seed", 10**30, "less than 2^63"), ("keep_tokens", 2**63, "less than 2^63"), ("seed", -(2**63), "less than")],
+]
+
+
+@pytest.mark.parametrize(("name", "value", "said"), WRONG)
+def test_a_setting_of_the_wrong_type_is_one_sentence(name, value, said):
+    for make in (Settings, lambda **settings: Grounder.load("/no/such/model", **settings)):
+        with pytest.raises(DeeplayerError) as caught:
+            make(**{name: value})
+        assert f"--{name.replace('_', '-')} must be {said}" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_unknown_setting_is_named():
+    with pytest.raises(DeeplayerError, match="there is no setting 'kep': choose from method, keep,"):
+        Grounder.load("/no/such/model", kep=0.1)
+
+
+def test_settings_of_numpy_are_pythons():
+    settings = Settings(keep=np.float64(0.25), layer=np.int64(3), with_kept=np.bool_(True), keep_tokens=np.int32(4))
+    assert settings == Settings(keep=0.25, layer=3, with_kept=True, keep_tokens=4)
+    assert orjson.dumps(settings.deciding()) == orjson.dumps(replace(settings, keep=0.25).deciding())
+    assert type(settings.keep) is float and type(settings.layer) is int
 
 
 class LittleMemory:

@@ -5,10 +5,12 @@ import math
 from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from deeplayer_cli.errors import RowError
 from deeplayer_cli.schema import (
@@ -27,7 +29,7 @@ ROW = {"image": "a.jpg", "expression": "the dog"}
 # The order is the contract: design and documentation show it, and tools that cut columns rely on it.
 KEYS = [
     "id", "image", "expression", "status", "box", "boxes", "score", "gold", "iou", "answer", "width", "height",
-    "visual_tokens", "kept_tokens", "method", "layer", "meta",
+    "visual_tokens", "kept_tokens", "method", "layer", "image_id", "source", "meta",
 ]  # fmt: skip
 
 json_values = st.recursive(
@@ -77,6 +79,64 @@ def test_other_fields_are_untouched() -> None:
     assert asked(ROW | other).meta == other
     assert asked(ROW | {"split": "val", "meta": {"split": "test", "n": 1}}).meta == {"split": "test", "n": 1}
     assert asked(ROW | {"meta": "text"}).meta == {"meta": "text"}
+
+
+@pytest.mark.parametrize("number", [2**64, -(2**63) - 1, 123456789012345678901234567890])
+@pytest.mark.parametrize("as_line", [True, False])
+def test_integers_keep_their_value_or_fail_their_row(number: int, as_line: bool) -> None:
+    row = ROW | {"box": [0, 0, 1, 1], "split": "val", "hashes": {"p": [1, number]}}
+    bad = parse(json.dumps(row).encode() if as_line else row)
+    assert isinstance(bad, BadRequest) and bad.error.kind == "bad_number"
+    assert "hashes.p.1 is an integer of more than 64 bits" in bad.error.message and "as a string" in bad.error.message
+    assert (bad.image, bad.expression, bad.gold, bad.meta) == ("a.jpg", "the dog", (0, 0, 1, 1), {"split": "val"})
+    for name, kind in (("id", "bad_id"), ("box", "bad_box")):
+        value: object = number if name == "id" else [0, 0, 1, number]
+        line = ROW | {name: value}
+        assert refused(json.dumps(line).encode() if as_line else line).kind == kind
+
+
+def test_an_integer_that_python_refuses_to_read_fails_its_row() -> None:
+    assert refused(b'{"image": "a.jpg", "expression": "dog", "n": ' + b"1" * 5000 + b"}").kind == "bad_json"
+
+
+@pytest.mark.parametrize("number", [2**64 - 1, -(2**63), 2**63, 2**53 + 1, 12345678901234567890.5, 1e300])
+def test_numbers_of_64_bits_are_written_as_they_came(number: float) -> None:
+    request = asked(json.dumps(ROW | {"n": number, "s": "1" * 30}).encode())
+    written = json.loads(Prediction.answered(request, "", (1, 1)).to_json())["meta"]
+    assert written == {"n": number, "s": "1" * 30} and type(written["n"]) is type(number)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ({"image": Path("a.jpg")}, {"image": "a.jpg"}),
+        ({"image": np.str_("a.jpg")}, {"image": "a.jpg"}),
+        ({"id": np.int64(7)}, {"id": 7}),
+        ({"id": np.str_("x")}, {"id": "x"}),
+        ({"box": np.array([1.0, 2, 3, 4])}, {"box": [1, 2, 3, 4]}),
+        ({"box": tuple(np.float32([1, 2, 3, 4]))}, {"box": [1, 2, 3, 4]}),
+        ({"width": np.int32(4), "height": np.uint8(5)}, {"width": 4, "height": 5}),
+        ({"tags": [np.float64(0.5), np.bool_(True), Path("x")]}, {"tags": [0.5, True, "x"]}),
+    ],
+)
+def test_what_python_programs_have_is_read(given: dict[str, object], meant: dict[str, object]) -> None:
+    assert asked(ROW | given) == asked(ROW | meant)
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"),
+    [
+        ({"image": np.zeros((2000, 2000, 3), np.uint8)}, "bad_image"),
+        ({"image": Image.new("RGB", (4, 4))}, "bad_image"),
+        ({"image": b"a.jpg"}, "bad_json"),
+        ({"box": np.array([1.0, np.nan, 3, 4])}, "bad_json"),
+        ({"box": np.zeros((2, 4))}, "bad_box"),
+        ({"tags": {"a"}}, "bad_json"),
+    ],
+)
+def test_what_no_row_can_hold_is_one_sentence(given: dict[str, object], kind: str) -> None:
+    error = refused(ROW | given)
+    assert error.kind == kind and len(error.message) < 300 and "\n" not in error.message
 
 
 def test_null_means_absent() -> None:
@@ -184,7 +244,8 @@ def test_an_answer_becomes_a_prediction() -> None:
         "id": 1, "image": "a.jpg", "expression": "the dog", "status": "ok", "box": [64.0, 96.0, 320.0, 384.0],
         "boxes": [[64.0, 96.0, 320.0, 384.0]], "score": 0.5, "gold": [64.0, 96.0, 320.0, 384.0], "iou": 1.0,
         "answer": "the dog[[100, 200, 500, 800]]", "width": 640, "height": 480, "visual_tokens": 1280,
-        "kept_tokens": 128, "method": "deep-layer", "layer": 12, "meta": {"split": "val"},
+        "kept_tokens": 128, "method": "deep-layer", "layer": 12, "image_id": None, "source": "f.jsonl:1",
+        "meta": {"split": "val"},
     }  # fmt: skip
     assert Prediction.from_json(row.to_json()) == row
 
@@ -220,7 +281,7 @@ def test_no_number_that_is_not_finite_reaches_a_file(spoil: dict[str, object]) -
 
 def test_a_message_may_quote_any_path() -> None:
     failed = Prediction.failed(asked(ROW), RowError("image_missing", "\udcff.jpg does not exist"))
-    assert b"dcff.jpg" in failed.to_json()
+    assert rb"\\xff.jpg" in failed.to_json()
 
 
 @pytest.mark.parametrize(

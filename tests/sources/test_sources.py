@@ -53,6 +53,13 @@ def ids(*sources: str | Path, **settings: object) -> list[object]:
 
 
 @pytest.fixture
+def tmp_path(tmp_path: Path) -> Path:
+    """A folder whose name is known: ids begin with it."""
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data"
+
+
+@pytest.fixture
 def stdin(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[BinaryIO]:
     with (tmp_path / "stdin").open("w+b") as stream:
         monkeypatch.setattr(sys, "stdin", TextIOWrapper(stream))
@@ -62,7 +69,7 @@ def stdin(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[BinaryIO]
 def test_lines_are_numbered_and_rows_stay_in_place(tmp_path: Path) -> None:
     path = write(tmp_path / "f.jsonl", b"\xef\xbb\xbf" + ROW + b"\r", b"", b"  \r", b"nonsense", ROW)
     rows = list(open_source([path]))
-    assert [row.id for row in rows] == ["f.jsonl:1", "f.jsonl:4", "f.jsonl:5"]
+    assert [row.id for row in rows] == ["data/f.jsonl:1", "data/f.jsonl:4", "data/f.jsonl:5"]
     assert [type(row) for row in rows] == [Request, BadRequest, Request]
     assert count_rows(open_source([path])) == (3, 3)
 
@@ -73,7 +80,7 @@ def test_long_lines_cost_themselves_only(size: int, tmp_path: Path) -> None:
     assert len(long) == size
     path = write(tmp_path / "f.jsonl", long + b"\r", ROW)
     rows = list(open_source([path]))
-    assert [row.id for row in rows] == ["f.jsonl:1", "f.jsonl:2"]
+    assert [row.id for row in rows] == ["data/f.jsonl:1", "data/f.jsonl:2"]
     assert isinstance(rows[0], Request) is (size <= MAX_ROW_BYTES)
     assert isinstance(rows[1], Request)
     assert count_rows(open_source([path])) == (2, 2)
@@ -82,7 +89,7 @@ def test_long_lines_cost_themselves_only(size: int, tmp_path: Path) -> None:
 def test_no_newline_at_the_end_and_empty_files(tmp_path: Path) -> None:
     (tmp_path / "f.jsonl").write_bytes(ROW)
     (tmp_path / "empty.jsonl").touch()
-    assert ids(tmp_path / "f.jsonl", tmp_path / "empty.jsonl") == ["f.jsonl:1"]
+    assert ids(tmp_path / "f.jsonl", tmp_path / "empty.jsonl") == ["data/f.jsonl:1"]
 
 
 def test_image_paths_start_from_the_file_or_the_root(tmp_path: Path) -> None:
@@ -100,16 +107,14 @@ def test_an_empty_source_is_not_the_working_directory() -> None:
 
 def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
     first, second, other = (write(tmp_path / name, ROW) for name in ("a/f.jsonl", "b/f.jsonl", "g.jsonl"))
-    assert ids(first, second, other) == [f"{first}:1", f"{second}:1", "g.jsonl:1"]
-    with pytest.raises(DeeplayerError, match="twice"):
-        ids(first, first)
+    assert ids(first, second, other) == ["a/f.jsonl:1", "b/f.jsonl:1", "data/g.jsonl:1"]
 
 
 def test_stdin(stdin: BinaryIO) -> None:
     stdin.write(b"\n" + ROW + b"\nnonsense\n")
     stdin.seek(0)
     rows = list(open_source(["-"]))
-    assert [(row.id, row.where) for row in rows] == [("2", "line 2"), ("3", "line 3")]
+    assert [(row.id, row.where) for row in rows] == [("2", "stdin:2"), ("3", "stdin:3")]
     assert isinstance(rows[0], Request) and rows[0].path == Path("a.jpg")
     assert not open_source(["-"]).repeatable
 
@@ -123,7 +128,7 @@ def test_a_pipe_is_a_source(tmp_path: Path) -> None:
     writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(ROW + b"\n"))
     writer.start()
     assert not open_source([str(tmp_path / "pipe")]).repeatable
-    assert ids(tmp_path / "pipe") == ["pipe:1"]
+    assert ids(tmp_path / "pipe") == ["data/pipe:1"]
     writer.join()
 
 
@@ -141,8 +146,8 @@ def test_a_folder_of_json_lines(tmp_path: Path) -> None:
     write(tmp_path / "b.jsonl", ROW)
     write(tmp_path / "a.jsonl", ROW, ROW)
     picture(tmp_path / "photo.jpg", "ignored")
-    assert ids(tmp_path) == ["a.jsonl:1", "a.jsonl:2", "b.jsonl:1"]
-    assert ids(tmp_path, expressions=[Expression("dog")]) == ["photo.jpg#1"]
+    assert ids(tmp_path) == ["data/a.jsonl:1", "data/a.jsonl:2", "data/b.jsonl:1"]
+    assert ids(tmp_path, expressions=[Expression("dog")]) == ["data/photo.jpg#1"]
 
 
 def test_a_folder_of_images(tmp_path: Path) -> None:
@@ -153,9 +158,9 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
     expressions = [Expression("the dog", "dog"), Expression("a cat")]
     rows = list(open_source([str(tmp_path)], expressions=expressions))
     assert [row.id for row in rows] == [
-        "a.JPG#dog", "a.JPG#2", "b.png#dog", "b.png#2", "sub/c.webp#dog", "sub/c.webp#2",
+        "data/a.JPG#dog", "data/a.JPG#2", "data/b.png#dog", "data/b.png#2", "data/sub/c.webp#dog", "data/sub/c.webp#2",
     ]  # fmt: skip
-    assert all(isinstance(row, Request) and row.path == tmp_path / row.image for row in rows)
+    assert all(isinstance(row, Request) and row.path == tmp_path.parent / row.image for row in rows)
     assert [row.meta for row in rows[:2]] == [{"label": "dog"}, {}]
     assert count_rows(open_source([str(tmp_path)], expressions=expressions)) == (6, 6)
 
@@ -166,7 +171,7 @@ def test_expressions_beside_images(tmp_path: Path) -> None:
     picture(tmp_path / "c.jpg").with_suffix(".txt").write_bytes(b"\xff")
     picture(tmp_path / "d.jpg", " ")
     rows = list(open_source([str(tmp_path)]))
-    assert [(row.id, row.expression) for row in rows[:2]] == [("a.jpg#1", "the dog"), ("a.jpg#2", "a cat")]
+    assert [(row.id, row.expression) for row in rows[:2]] == [("data/a.jpg#1", "the dog"), ("data/a.jpg#2", "a cat")]
     for row, path in zip(rows[2:], ("b", "c", "d"), strict=True):
         assert isinstance(row, BadRequest) and row.error.kind == "no_expression" and f"{path}.txt" in row.error.message
     assert count_rows(open_source([str(tmp_path)])) == (5, 5)
@@ -176,16 +181,26 @@ def test_images_and_several_folders(tmp_path: Path) -> None:
     for folder in ("x", "y"):
         picture(tmp_path / folder / "a.jpg")
     dog = [Expression("dog")]
-    assert ids(tmp_path / "x" / "a.jpg", expressions=dog) == ["a.jpg#1"]
-    assert ids(tmp_path / "x", tmp_path / "y", expressions=dog) == [f"{tmp_path}/{name}/a.jpg#1" for name in "xy"]
+    assert ids(tmp_path / "x" / "a.jpg", expressions=dog) == ["x/a.jpg#1"]
+    assert ids(tmp_path / "x", tmp_path / "y", expressions=dog) == ["x/a.jpg#1", "y/a.jpg#1"]
+    assert ids(tmp_path, expressions=dog) == ["data/x/a.jpg#1", "data/y/a.jpg#1"]
 
 
-def test_names_that_are_not_utf8_cost_their_row_only(tmp_path: Path) -> None:
-    (tmp_path / os.fsdecode(b"\xff.jpg")).touch()
-    picture(tmp_path / "a.jpg")
-    good, bad = open_source([str(tmp_path)], expressions=[Expression("dog")])
-    assert isinstance(good, Request) and isinstance(bad, BadRequest)
-    assert orjson.dumps([bad.id, bad.where, bad.error.message])
+def test_names_that_are_not_utf8_are_read_and_shown_escaped(tmp_path: Path) -> None:
+    path = picture(tmp_path / os.fsdecode(b"lat\xe9") / "a.jpg").rename(tmp_path / os.fsdecode(b"lat\xe9/\xff.jpg"))
+    for source, name in ((tmp_path, r"data/lat\xe9/\xff.jpg"), (path.parent, r"lat\xe9/\xff.jpg")):
+        (row,) = open_source([str(source)], expressions=[Expression("dog")])
+        assert isinstance(row, Request) and row.path.samefile(path)
+        assert (row.id, row.image, row.where) == (f"{name}#1", name, f"{name}#1")
+    lines = write(tmp_path / os.fsdecode(b"l\xe9.jsonl"), ROW, b"nonsense")
+    good, bad = open_source([lines])
+    assert (good.id, bad.id) == (r"data/l\xe9.jsonl:1", r"data/l\xe9.jsonl:2")
+    assert isinstance(bad, BadRequest) and orjson.dumps(bad.error.message)
+
+
+def test_a_label_that_cannot_be_written_is_refused() -> None:
+    with pytest.raises(DeeplayerError, match=r"the label is not UTF-8"):
+        parse_expression("caf\udce9=cup")
 
 
 def test_sources_that_will_not_do(tmp_path: Path) -> None:
@@ -238,7 +253,10 @@ def test_a_subfolder_that_cannot_be_listed_is_said(tmp_path: Path, monkeypatch: 
         ("the dog", Expression("the dog")),
         ("dog=the dog", Expression("the dog", "dog")),
         ("guide-dog.1=a=b", Expression("a=b", "guide-dog.1")),
-        ("the sign a=b", Expression("the sign a=b")),
+        ("traffic light=the traffic light", Expression("the traffic light", "traffic light")),
+        ("the sign (a=b)", Expression("the sign (a=b)")),
+        ("caf\udce9", Expression("caf\\xe9")),
+        ("cup=caf\udce9", Expression("caf\\xe9", "cup")),
         ("=x", Expression("=x")),
         ("x=", Expression("x=")),
         ("собака=der Hund", Expression("der Hund", "собака")),
@@ -258,15 +276,15 @@ def test_shards_are_the_whole(count: int, tmp_path: Path) -> None:
 
 def test_the_limit_counts_within_the_shard(tmp_path: Path) -> None:
     path = write(tmp_path / "f.jsonl", *[ROW] * 20)
-    assert [row.id for row in open_source([path], share=(1, 3), limit=2)] == ["f.jsonl:2", "f.jsonl:5"]
+    assert [row.id for row in open_source([path], share=(1, 3), limit=2)] == ["data/f.jsonl:2", "data/f.jsonl:5"]
 
 
 def test_an_id_that_comes_twice(tmp_path: Path) -> None:
     path = write(tmp_path / "f.jsonl", named("a"), named("b"), ROW, named("b"))
-    with pytest.raises(DeeplayerError, match=r"id 'b' comes twice, at f\.jsonl:2 and f\.jsonl:4"):
+    with pytest.raises(DeeplayerError, match=r"id 'b' comes twice, at data/f\.jsonl:2 and data/f\.jsonl:4"):
         count_rows(open_source([path]))
     rows = list(fail_repeated(open_source([path])))
-    assert [row.id for row in rows] == ["a", "b", "f.jsonl:3", "f.jsonl:4"]
+    assert [row.id for row in rows] == ["a", "b", "data/f.jsonl:3", "data/f.jsonl:4"]
     assert isinstance(rows[3], BadRequest) and rows[3].error.kind == "duplicate_id" and "'b'" in rows[3].error.message
 
 

@@ -41,7 +41,7 @@ def targets(folder: Path) -> dict[str, Target]:
 
     def read_rows(data: bytes) -> None:
         path.write_bytes(data)
-        source = JsonLines(path, "input.jsonl", folder, confined=True)
+        source = JsonLines(path, folder, confined=True)
         rows = list(source.rows())
         lines = data.removeprefix(b"\xef\xbb\xbf").split(b"\n")
         assert len(rows) == sum(1 for line in lines if line.rstrip(b"\r").strip()), "a row was lost"
