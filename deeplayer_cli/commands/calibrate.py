@@ -44,10 +44,12 @@ def calibrate(
     from deeplayer_cli.images.decode import open_image
     from deeplayer_cli.runtime import calibrate as calibration
     from deeplayer_cli.runtime.prior_file import save_prior
+    from deeplayer_cli.sinks.output_file import refuse_output
     from deeplayer_cli.sources.images import Images
 
-    if output.exists() and not overwrite:
-        raise DeeplayerError(f"{output} exists: --overwrite replaces it")
+    if not images.exists():
+        raise DeeplayerError(f"{images} does not exist: give an image, or a folder of images")
+    refuse_output(output, inputs=[images], overwrite=overwrite)
     paths = list(islice(Images(images, ()).files(), limit))
     checkpoint = checkpoints.load(model, revision=revision, dtype=dtype, device=device)
     if max_tiles is not None:

@@ -23,7 +23,7 @@ from deeplayer_cli.commands.stopping import stoppable
 from deeplayer_cli.errors import DeeplayerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from deeplayer_cli.evaluation.compare import MethodRun
     from deeplayer_cli.evaluation.matching import Unreachable
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _CHANGES = {"layer": "layer", "max-tiles": "max_tiles"}
 """The keys that may follow a method's name and an ``@``, and the field of `Settings` that each of them sets."""
 
-_WITHOUT_A_RUN = {"from_", "reference", "csv", "plot", "json"}
+_WITHOUT_A_RUN = {"from_", "reference", "csv", "plot", "overwrite", "json"}
 """The options that work with ``--from``, which reads results and runs nothing."""
 
 FINISHED_WITH_ERRORS = 1
@@ -112,6 +112,7 @@ def compare(
         Path | None,
         option("--plot", help="Draw accuracy against cost into this .png, .svg or .pdf file.", rich_help_panel=OUTPUT),
     ] = None,
+    overwrite: options.Overwrite = False,
     model: options.Model = "OpenGVLab/InternVL2_5-8B",
     revision: options.Revision = None,
     dtype: options.Dtype = "auto",
@@ -124,7 +125,7 @@ def compare(
     """Run several methods on the same rows with one loaded model, and compare each with the reference, row by row."""
     from deeplayer_cli import evaluation
 
-    _refuse_bad_outputs(csv, plot)
+    _refuse_bad_outputs(csv, plot, inputs=[*(source or []), *(from_ or [])], overwrite=overwrite)
     if bool(source) == bool(from_):
         raise DeeplayerError("compare takes requests, or folders with --from: give one of the two")
     unreachable: list[Unreachable] = []
@@ -272,11 +273,13 @@ def _refuse_options_of_a_run(context: typer.Context) -> None:
             raise DeeplayerError(f"{parameter.opts[0]} applies to a run, and --from runs nothing: leave one out")
 
 
-def _refuse_bad_outputs(csv: Path | None, plot: Path | None) -> None:
+def _refuse_bad_outputs(csv: Path | None, plot: Path | None, *, inputs: Iterable[str | Path], overwrite: bool) -> None:
     """Refuse output files that cannot be written, before any work."""
+    from deeplayer_cli.sinks.output_file import refuse_output
+
     for path in (csv, plot):
-        if path is not None and not path.parent.is_dir():
-            raise DeeplayerError(f"{path} cannot be written: there is no folder {path.parent}")
+        if path is not None:
+            refuse_output(path, inputs=inputs, overwrite=overwrite)
     if plot is not None:
         from deeplayer_cli.report.tradeoff import require_plot
 

@@ -11,7 +11,7 @@ import typer
 
 from deeplayer_cli.commands import options
 from deeplayer_cli.commands.options import option
-from deeplayer_cli.errors import DeeplayerError, writing
+from deeplayer_cli.errors import writing
 
 logger = logging.getLogger("deeplayer")
 
@@ -72,9 +72,10 @@ def import_(
     """
     from deeplayer_cli.formats.imports.importing import import_files
     from deeplayer_cli.sinks import refuse_same_file
+    from deeplayer_cli.sinks.output_file import refuse_output
 
     refuse_same_file(output, map(str, source))
-    _refuse_existing(output, overwrite=overwrite)
+    refuse_output(output, inputs=source, overwrite=overwrite)
     summary = import_files(source, output, images, box_format.value if box_format else None)
     for warning in summary.warnings:
         logger.warning(warning)
@@ -113,22 +114,17 @@ def export(
     """
     from deeplayer_cli.formats.exports import exports
     from deeplayer_cli.formats.labelled import Labelling, label_images
-    from deeplayer_cli.sinks import read_predictions, refuse_same_file
+    from deeplayer_cli.sinks import read_predictions
+    from deeplayer_cli.sinks.output_file import refuse_output, replacing
 
     target = exports(url_prefix)[to.value]
-    refuse_same_file(output, [str(predictions)])
-    _refuse_existing(output, overwrite=overwrite)
+    refuse_output(output, inputs=[predictions], overwrite=overwrite)
     labelled = label_images(read_predictions(predictions), Labelling(label_field, all_boxes, min_score))
-    with writing(str(output)):
-        if target.is_folder:
+    if target.is_folder:
+        with writing(str(output)):
             output.mkdir(exist_ok=True)
-        target.write(labelled, output)
+            target.write(labelled, output)
+    else:
+        with replacing(output) as partial:
+            target.write(labelled, partial)
     logger.info("%s: %s", output, labelled.summary())
-
-
-def _refuse_existing(output: Path, *, overwrite: bool) -> None:
-    """Refuse an output that exists or cannot be created, before any work."""
-    if output.exists() and not overwrite:
-        raise DeeplayerError(f"{output} exists: --overwrite replaces it")
-    if not output.parent.is_dir():
-        raise DeeplayerError(f"{output} cannot be written: there is no folder {output.parent}")

@@ -6,8 +6,8 @@ import csv
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from deeplayer_cli.errors import writing
 from deeplayer_cli.evaluation.compare import Difference
+from deeplayer_cli.sinks.output_file import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,7 @@ def write_csv(lines: Sequence[ComparedRun], path: Path) -> None:
         DeeplayerError: the file cannot be written.
     """
     rows = [_flat(line) for line in lines]
-    with writing(str(path)), path.open("w", newline="", encoding="utf-8") as stream:
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)

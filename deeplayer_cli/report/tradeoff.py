@@ -6,7 +6,8 @@ from collections import defaultdict
 from itertools import cycle, product
 from typing import TYPE_CHECKING
 
-from deeplayer_cli.errors import DeeplayerError, writing
+from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.sinks.output_file import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -70,5 +71,5 @@ def plot(lines: Sequence[ComparedRun], path: Path) -> None:
         axes.grid(alpha=0.3)
     both[0].set_ylabel("Acc@0.5")
     figure.legend(*both[1].get_legend_handles_labels(), loc="outside right")
-    with writing(str(path)):
-        figure.savefig(path)
+    with replacing(path) as partial:
+        figure.savefig(partial)

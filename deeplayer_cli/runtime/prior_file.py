@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from deeplayer_cli.checkpoints.identity import fingerprint
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.pruning import Prior
+from deeplayer_cli.sinks.output_file import replacing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,8 +49,9 @@ def save_prior(prior: Prior, path: Path, checkpoint: Checkpoint, n_images: int, 
         "max_tiles": str(checkpoint.tiling.max_tiles),
     }
     try:
-        save_file({"tile": prior.tile, "whole": prior.whole}, path, metadata)
-    except (OSError, SafetensorError) as error:
+        with replacing(path) as partial:
+            save_file({"tile": prior.tile, "whole": prior.whole}, partial, metadata)
+    except SafetensorError as error:
         raise DeeplayerError(f"{path} cannot be written: {error}") from error
 
 

@@ -1,4 +1,4 @@
-"""The door for every file that a command writes as a whole: tables, pictures, priors, records, converted data."""
+"""Files that a command writes as a whole: tables, plots, priors, converted data."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def refuse_output(path: Path, *, inputs: Iterable[str | Path] = (), overwrite: b
         with suppress(OSError):  # one of them does not exist
             if path.samefile(source):
                 raise DeeplayerError(f"{path} is also an input: write to another file")
-    if os.path.lexists(path) and not overwrite:
+    if os.path.lexists(path) and not overwrite and not _is_stream(path):
         raise DeeplayerError(f"{path} exists: --overwrite replaces it")
     if not path.parent.is_dir():
         raise DeeplayerError(f"{path} cannot be written: there is no folder {path.parent}")
@@ -41,25 +41,30 @@ def replacing(path: Path) -> Iterator[Path]:
     """Write a file as a whole or not at all.
 
     The block writes to the path that it gets. When it ends well, that file is on the disk and takes the place of
-    ``path``. A link stays a link: the file that it points to is replaced. The mode of a replaced file stays.
+    ``path``. A link stays a link: the file that it points to is replaced. The mode of a replaced file stays. A pipe or
+    a device, such as ``/dev/stdout``, is written directly.
 
     Raises:
         DeeplayerError: the system refuses; what was there before is still there.
     """
     if path.is_dir():
         raise DeeplayerError(f"{path} is a folder: name a file in it")
+    if _is_stream(path):
+        with writing(str(path)):
+            yield path
+        return
     target = Path(os.path.realpath(path))
     partial = target.with_name(f".{target.stem}.partial{target.suffix}")  # writers look at the suffix
     with writing(str(path)):
         try:
             yield partial
-            finish(partial, target)
+            _finish(partial, target)
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
 
 
-def finish(partial: Path, target: Path) -> None:
+def _finish(partial: Path, target: Path) -> None:
     """Bring a written file to the disk, with the mode of the file that it is going to replace, and replace that."""
     descriptor = os.open(partial, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -69,3 +74,8 @@ def finish(partial: Path, target: Path) -> None:
     finally:
         os.close(descriptor)
     disk.replace(partial, target)
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether something is there that is neither a file nor a folder."""
+    return path.exists() and not path.is_file() and not path.is_dir()

@@ -151,10 +151,17 @@ def test_a_signal_ends_it_in_good_order(tmp_path):
         (["compare"], "give one of the two"),
         (["compare", "--from", ".", "--limit", "2"], "--limit applies to a run, and --from runs nothing"),
         (["compare", "--from", "."], "has no prediction files"),
+        (["compare", "--from", ".", "--csv", "kept.csv"], "kept.csv exists: --overwrite replaces it"),
+        (["compare", "--from", ".", "--csv", "kept.csv", "--overwrite"], "has no prediction files"),
+        (["compare", "kept.csv", "--csv", "kept.csv", "--overwrite"], "kept.csv is also an input"),
+        (["calibrate", "no-images", "-o", "prior", "--model", "no-model"], "no-images does not exist"),
+        (["calibrate", ".", "-o", "kept.csv", "--model", "no-model"], "kept.csv exists: --overwrite replaces it"),
+        (["calibrate", ".", "-o", "no/prior", "--model", "no-model"], "there is no folder no"),
     ],
 )
 def test_what_is_refused(arguments, reason, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    Path("kept.csv").write_text("kept")
     with pytest.raises(DeeplayerError) as refusal:
         run(*arguments)
     assert reason in str(refusal.value)

@@ -22,6 +22,8 @@ def test_a_file_and_its_record(tmp_path: Path) -> None:
     assert disagreements(path) == []
     replace(RECORD, counts=None).save(path)
     assert "is not finished" in disagreements(path)[0]
+    replace(RECORD, part={"limit": 5, "shard": "0/2"}).save(path)
+    assert "answers only a part of its input: its last run had --limit 5 and --shard 0/2" in disagreements(path)[0]
     RECORD.save(path)
     path.write_bytes(ROW.to_json() + replace(ROW, id=2, method="random", status="error").to_json())
     changed, mixed = disagreements(path)

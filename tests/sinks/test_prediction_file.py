@@ -78,6 +78,76 @@ def test_overwriting_begins_with_the_first_row(output: Path) -> None:
     assert output.read_bytes() == b"" and load_record(output) == RECORD
 
 
+def test_overwriting_keeps_the_rows_if_the_record_cannot_be_saved(
+    output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rows(output)
+
+    def fail(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with PredictionFile(output, RunRecord({"keep": 0.2}, {}), ResumeMode.OVERWRITE) as file:
+        with monkeypatch.context() as patch, pytest.raises(DeeplayerError, match="No space left"):
+            patch.setattr(disk, "sync", fail)
+            file.write(ROWS[3])
+        assert output.read_bytes() == WHOLE and load_record(output) == RECORD
+        file.write(ROWS[3])
+
+
+def test_a_retry_keeps_links_and_modes(output: Path) -> None:
+    write_rows(output, rows=[prediction(0, "error"), prediction(1)])
+    output.chmod(0o640)
+    link = output.with_name("link.jsonl")
+    link.symlink_to(output.name)
+    record_path(link).write_bytes(record_path(output).read_bytes())
+    write_rows(link, ResumeMode.RETRY, ROWS[:2])
+    assert link.is_symlink() and output.stat().st_mode & 0o777 == 0o640
+    assert output.read_bytes() == b"".join(row.to_json() for row in ROWS[:2])
+
+
+@pytest.mark.parametrize("at_end", [False, True])
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda path: path.rename(path.with_name("away")), "moved or replaced"),
+        (lambda path: (path.unlink(), path.write_bytes(b"")), "moved or replaced"),
+        (lambda path: path.write_bytes(b""), "cut or written to"),
+    ],
+)
+def test_a_file_that_another_program_changes_stops_the_run(
+    change: Callable[[Path], object], what: str, at_end: bool, output: Path
+) -> None:
+    with pytest.raises(DeeplayerError, match=what), PredictionFile(output, RECORD, ResumeMode.NEW) as file:
+        file.write(ROWS[0])
+        change(output)
+        if not at_end:
+            file.write(ROWS[1])
+
+
+def test_a_whole_file_stays_whole_if_a_part_of_its_input_is_run_again(output: Path) -> None:
+    for rows, part, recorded in (
+        (ROWS[:2], {"limit": 2}, {"limit": 2}),
+        (ROWS[:4], None, {}),
+        (ROWS[:3], {"limit": 3}, {}),
+        (ROWS[:5], {"limit": 5}, {"limit": 5}),
+    ):
+        with PredictionFile(output, RECORD, ResumeMode.RESUME) as file:
+            for row in rows:
+                if file.unanswered(row):  # type: ignore[arg-type]
+                    file.write(row)
+        file.finish({"ok": len(rows)}, part=part)
+        record = load_record(output)
+        assert record is not None and record.part == recorded
+
+
+def test_changed_gold_is_noticed(output: Path) -> None:
+    write_rows(output, rows=ROWS[:1])
+    with PredictionFile(output, RECORD, ResumeMode.RESUME) as file:
+        assert not file.outdated(request(0)) and not file.outdated(request(1))
+        changed = {"id": "é0", "image": "a.jpg", "expression": "thing 0", "box": [1, 2, 3, 4]}
+        assert file.outdated(parse_request(changed, "x:1", "", Path()))
+
+
 def test_resuming_is_offered_where_it_would_work(output: Path) -> None:
     write_rows(output)
     with pytest.raises(DeeplayerError, match="--resume continues its run"):
