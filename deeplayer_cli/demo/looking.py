@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -12,19 +13,15 @@ from deeplayer_cli.demo.scenes import CURVE_SEEDS, pick, scene
 from deeplayer_cli.engine import Engine, Row
 from deeplayer_cli.models.internvl.answer_format import TemplateDraft
 from deeplayer_cli.models.internvl.tiling import tile_grid, tile_image
-from deeplayer_cli.pruning import AttentionScorer, Budget, Method, Stage, StageShare, token_places
-from deeplayer_cli.runtime.calibrate import RecordScores
+from deeplayer_cli.pruning import Method, token_places, tokens_in_box
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
-    from PIL import Image
     from torch import Tensor
 
-    from deeplayer_cli.boxes import Box
     from deeplayer_cli.checkpoints import Checkpoint
     from deeplayer_cli.demo.scenes import Scene
-    from deeplayer_cli.models.internvl.vision import Encoded
     from deeplayer_cli.pruning import QueryRowKind
 
 _EXPRESSIONS = 4  # per scene
@@ -59,21 +56,25 @@ def looks(checkpoint: Checkpoint, scenes: Iterable[Scene]) -> tuple[float, list[
         The mean share of visual tokens that lie on the target, which is the share that uniform attention would have,
         and one ``Look`` for every decoder layer except the last.
     """
-    areas, layers = [], range(1, checkpoint.model.config.text_config.num_hidden_layers)
-    probes = {(layer, rows): _Probe(checkpoint, layer, rows) for layer in layers for rows in ("last", "drafted")}
-    encoder = Engine(checkpoint, Method("none"))
-    found: dict[tuple[int, str], list[float]] = {key: [] for key in probes}
+    areas: list[float] = []
+    found: defaultdict[QueryRowKind, list[Tensor]] = defaultdict(list)
+    engine = Engine(checkpoint, Method("none"), draft=TemplateDraft.from_tokenizer(checkpoint.tokenizer))
     for one in scenes:
         referrals = list(islice(one.referrals, _EXPRESSIONS))
         tiles = torch.from_numpy(tile_image(one.image, checkpoint.tiling))[None]
-        targets = [_tokens_on(referral.box, one.image, tiles.shape[1], checkpoint) for referral in referrals]
-        encoded = encoder.encode(tiles)
-        areas += [target.float().mean().item() for target in targets]
-        for key, probe in probes.items():
-            scores = probe(encoded, [referral.expression for referral in referrals])
-            found[key] += [(row[target].sum() / row.sum()).item() for row, target in zip(scores, targets, strict=True)]
-    mean = {key: sum(shares) / len(shares) for key, shares in found.items()}
-    return sum(areas) / len(areas), [Look(layer, mean[layer, "last"], mean[layer, "drafted"]) for layer in layers]
+        grid, n_tiles = tile_grid(one.image.size, checkpoint.tiling), tiles.shape[1]
+        places = token_places(grid, n_tiles, n_tiles * checkpoint.tokens_per_tile)
+        targets = torch.stack([tokens_in_box(places, grid, referral.box, one.image.size) for referral in referrals])
+        areas += targets.float().mean(1).tolist()
+        rows = [Row(0, checkpoint.tokenizer.encode_expression(referral.expression)) for referral in referrals]
+        attention = engine.attention(engine.prefix(engine.encode(tiles)), rows, ("last", "drafted"))
+        for kind in attention.by_kind:
+            scores = attention.on_visual(kind).cpu()  # (L, B, n_visual)
+            found[kind].append((scores * targets).sum(-1) / scores.sum(-1))
+    # Nothing can be dropped after the last layer.
+    last, drafted = (torch.cat(found[kind], dim=1)[:-1].mean(1).tolist() for kind in ("last", "drafted"))
+    layers = [Look(layer, *shares) for layer, shares in enumerate(zip(last, drafted, strict=True), start=1)]
+    return sum(areas) / len(areas), layers
 
 
 def grounding_layer(checkpoint: Checkpoint) -> int:
@@ -83,32 +84,3 @@ def grounding_layer(checkpoint: Checkpoint) -> int:
     """
     _, layers = looks(checkpoint, map(scene, pick(CURVE_SEEDS, 0, _CHOOSING)))
     return max(layers, key=lambda one: one.last).layer
-
-
-class _Probe:
-    """Reads the attention scores of one layer, as a pruning method at that layer does."""
-
-    def __init__(self, checkpoint: Checkpoint, layer: int, rows: QueryRowKind) -> None:
-        self._checkpoint, self._seen = checkpoint, RecordScores()
-        method = Method("probe", (Stage(layer, AttentionScorer(rows), self._seen, StageShare(Budget(tokens=1))),))
-        self._engine = Engine(checkpoint, method, draft=TemplateDraft.from_tokenizer(checkpoint.tokenizer))
-
-    def __call__(self, image: Encoded, expressions: Sequence[str]) -> Tensor:
-        """Return the scores [B, n_visual] of the visual tokens, for B expressions about one image."""
-        rows = [Row(0, self._checkpoint.tokenizer.encode_expression(text)) for text in expressions]
-        self._engine.prefill(self._engine.prefix(image), rows, 100)
-        assert self._seen.scores is not None  # noqa: S101 - prefill with a pruning method always selects
-        return self._seen.scores
-
-
-def _tokens_on(box: Box, image: Image.Image, n_tiles: int, checkpoint: Checkpoint) -> Tensor:
-    """Return a mask [n_visual] bool of the visual tokens whose centres lie in ``box``, xyxy in pixels."""
-    columns, rows = grid = tile_grid(image.size, checkpoint.tiling)
-    side = checkpoint.tokens_per_tile**0.5
-    x, y, level = token_places(grid, n_tiles, n_tiles * checkpoint.tokens_per_tile).unbind(-1)
-    x, y = (
-        line / (side * torch.where(level == 0, tiles, 1)) * length
-        for line, tiles, length in ((x, columns, image.width), (y, rows, image.height))
-    )
-    left, top, right, bottom = box
-    return (left <= x) & (x <= right) & (top <= y) & (y <= bottom)

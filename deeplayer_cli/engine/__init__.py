@@ -7,11 +7,13 @@ prefill.py         the suffix of each expression
 selection.py       what a stage reads, and which tokens it keeps
 pruned_layers.py   layers K+1..L over the kept tokens
 decode.py          greedy decoding; drafting.py: drafts that save passes
+attention_rows.py  what some tokens attend to, in every layer
 language_model.py  the decoder's layers one at a time; decoder.py: one layer as pure functions
 kv_cache.py        keys and values
 stopwatch.py       time by phase
 """
 
+from deeplayer_cli.engine.attention_rows import AttentionRows
 from deeplayer_cli.engine.drafting import Draft
 from deeplayer_cli.engine.engine import Engine
 from deeplayer_cli.engine.pruned_layers import PrunedLayers, each_row, union_of_rows
@@ -19,6 +21,7 @@ from deeplayer_cli.engine.types import Answer, KeptTokens, Prefilled, Prefix, Ro
 
 __all__ = [
     "Answer",
+    "AttentionRows",
     "Draft",
     "Engine",
     "KeptTokens",

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from deeplayer_cli.engine.attention_rows import attention_rows
 from deeplayer_cli.engine.decode import decode
 from deeplayer_cli.engine.drafting import no_draft
 from deeplayer_cli.engine.language_model import LanguageModel
@@ -35,11 +36,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from deeplayer_cli.checkpoints import Checkpoint
+    from deeplayer_cli.engine.attention_rows import AttentionRows
     from deeplayer_cli.engine.drafting import Draft
     from deeplayer_cli.engine.prefix import PrefixKind
     from deeplayer_cli.engine.pruned_layers import PrunedLayers
     from deeplayer_cli.engine.types import Answer, Prefilled, Prefix, Pruned, Row, Suffix
-    from deeplayer_cli.pruning import Method
+    from deeplayer_cli.pruning import Method, QueryRowKind
 
 
 class Engine:
@@ -167,6 +169,18 @@ class Engine:
     def decode(self, prompts: Prefilled, max_new_tokens: int) -> list[Answer]:
         """Decode greedily until ``<|im_end|>`` or ``max_new_tokens``; see `engine.decode.decode`."""
         return decode(self._language, prompts, self._draft, self._eos_id, max_new_tokens)
+
+    @torch.inference_mode()
+    def attention(self, prefix: Prefix, rows: Sequence[Row], kinds: Sequence[QueryRowKind]) -> AttentionRows:
+        """Read what query rows attend to in every layer; see `engine.attention_rows.attention_rows`.
+
+        Args:
+            prefix: the prefix of the rows' images, from an engine whose method drops nothing.
+            rows: at least one.
+            kinds: the kinds of query rows. With ``drafted``, each row gets the draft of its answer's beginning.
+        """
+        drafts = [self._draft(row.expression_ids, ()) if "drafted" in kinds else () for row in rows]
+        return attention_rows(self._language, prefix, rows, self._closing, drafts, kinds)
 
     @phase("finish")
     def _run_pruned_layers(self, prefix: Prefix, suffix: Suffix) -> Pruned:

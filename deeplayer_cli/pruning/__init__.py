@@ -9,7 +9,7 @@ attention.py, topk.py, independent_set.py, prior.py, places.py   code that sever
 from deeplayer_cli.pruning.attention import AttentionScorer
 from deeplayer_cli.pruning.inputs import Need, QueryRowKind, ScorerInputs
 from deeplayer_cli.pruning.method import Budget, Method, Scorer, Selection, Selector, Stage, StageShare
-from deeplayer_cli.pruning.places import Grid, token_places
+from deeplayer_cli.pruning.places import Grid, token_places, tokens_in_box
 from deeplayer_cli.pruning.prior import Prior
 from deeplayer_cli.pruning.registry import (
     Drop,
@@ -47,5 +47,6 @@ __all__ = [
     "known_methods",
     "require_known",
     "token_places",
+    "tokens_in_box",
     "topk",
 ]

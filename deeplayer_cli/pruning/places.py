@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from deeplayer_cli.boxes import Box, Resolution
 
 Grid = tuple[int, int]
 """Number of columns and rows of tiles."""
@@ -33,3 +37,23 @@ def token_places(grid: Grid, n_tiles: int, n_visual: int) -> Tensor:
     if n_tiles > rows * columns:
         tiles.append(tile + torch.tensor([0.0, 0.0, 1.0]))
     return torch.cat(tiles)
+
+
+def tokens_in_box(places: Tensor, grid: Grid, box: Box, resolution_wh: Resolution) -> Tensor:
+    """Which visual tokens have their centre in a box, (n_visual,) bool.
+
+    Args:
+        places: (n_visual, 3), from `token_places`.
+        grid: columns and rows of tiles.
+        box: xyxy in pixels of the image.
+        resolution_wh: the image's width and height in pixels.
+    """
+    *centres, level = places.unbind(-1)
+    # A tile's own width in tokens: the thumbnail, or an only tile, reaches from edge to edge.
+    side = math.isqrt(len(places) // (grid[0] * grid[1] + int(level.max())))
+    x, y = (
+        line / (side * torch.where(level == 0, tiles, 1)) * length
+        for line, tiles, length in zip(centres, grid, resolution_wh, strict=True)
+    )
+    left, top, right, bottom = box
+    return (left <= x) & (x <= right) & (top <= y) & (y <= bottom)
