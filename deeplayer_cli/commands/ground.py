@@ -95,7 +95,7 @@ def ground(
     strict: Annotated[bool, option("--strict", help="Stop at the first row that fails.", **_OUT)] = False,
     with_kept: Annotated[
         bool,
-        option("--with-kept", help="Add `kept`, the indices of the kept visual tokens.", **_OUT),
+        option("--with-kept", help="Add `kept` and `tiles`: which visual tokens were kept, and their places.", **_OUT),
     ] = False,
     model: options.Model = "OpenGVLab/InternVL2_5-8B",
     revision: options.Revision = None,
@@ -178,6 +178,7 @@ def ground(
         circumstances={
             "version": __version__,
             "source": [in_text(one) for one in source],
+            "image_root": None if image_root is None else in_text(image_root),
             "model": in_text(model),
             "revision": revision,
         },

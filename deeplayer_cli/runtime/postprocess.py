@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from deeplayer_cli.schema import Prediction
+from deeplayer_cli.schema import Prediction, TileLayout
 from deeplayer_cli.schema.answer_rules import coordinate_spans, echo_end
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def to_prediction(task: Task, answer: Answer, decode: Decode, method: Method, se
         settings: of the run.
     """
     text = decode(answer.token_ids)
-    return Prediction.answered(
+    prediction = Prediction.answered(
         task.request,
         text.strip(),
         task.image.resolution_wh,
@@ -42,10 +43,13 @@ def to_prediction(task: Task, answer: Answer, decode: Decode, method: Method, se
         method=method.name,
         layer=method.layer,
         image_id=task.image.digest,
-        kept=answer.kept if settings.with_kept else None,
         fallback=None if answer.as_drafted or not method.reads_draft else True,
         share="union" if settings.share == "union" else None,
     )
+    if not settings.with_kept:
+        return prediction
+    tiles = TileLayout.from_counts(task.image.grid, len(task.image.tiles), task.n_visual)
+    return replace(prediction, kept=answer.kept, tiles=tiles)
 
 
 def failed_prediction(

@@ -58,7 +58,7 @@ class Settings:
         exif_transpose: turn images by their EXIF orientation; boxes are then in the turned frame.
         max_new_tokens: the longest answer.
         seed: for methods that choose at random.
-        with_kept: put the indices of the kept visual tokens into each row.
+        with_kept: put into each row which visual tokens were kept, and where they lie in the image.
         share: what the expressions about one image share: its prefix, which is its state after layers 1..K
             (``"each"``); nothing (``"off"``, which changes no answer); or its prefix and, in the later layers, the
             ``"union"`` of their kept visual tokens, which changes answers.

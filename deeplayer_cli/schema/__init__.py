@@ -14,6 +14,7 @@ from deeplayer_cli.schema.request import (
     parse_box,
     parse_request,
 )
+from deeplayer_cli.schema.tiles import TileLayout, TokenCell
 from deeplayer_cli.schema.values import Id, in_text
 
 __all__ = [
@@ -23,6 +24,8 @@ __all__ = [
     "Prediction",
     "Request",
     "Status",
+    "TileLayout",
+    "TokenCell",
     "check_gold",
     "check_inside",
     "check_resolution",

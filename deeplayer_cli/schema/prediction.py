@@ -9,6 +9,7 @@ import orjson
 
 from deeplayer_cli.boxes import box_iou
 from deeplayer_cli.schema.answer_rules import echo_end, parse_answer
+from deeplayer_cli.schema.tiles import TileLayout
 from deeplayer_cli.schema.values import Id, find_non_finite, four_numbers, in_text, is_id, show
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ _CALLED: dict[type | tuple[type, ...], str] = {
     bool: "true or false",
 }
 
-_OPTIONAL_FIELDS = frozenset({"error", "kept", "fallback", "share"})
+_OPTIONAL_FIELDS = frozenset({"error", "kept", "tiles", "fallback", "share"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class Prediction:
         meta: the request's other fields, untouched.
         error: ``type`` and ``message``, on error rows only.
         kept: indices of the kept visual tokens, if requested.
+        tiles: where visual tokens lie in the image, if ``kept`` was requested.
         fallback: true if the method scores with a drafted answer, but the model's own answer began differently; then
             the last prompt token gave the scores.
         share: ``"union"`` if all rows of an image kept the union of their kept tokens; then this answer depends on all
@@ -92,6 +94,7 @@ class Prediction:
     meta: dict[str, object] = field(default_factory=dict)
     error: dict[str, str] | None = None
     kept: list[int] | None = None
+    tiles: TileLayout | None = None
     fallback: bool | None = None
     share: str | None = None
 
@@ -108,7 +111,6 @@ class Prediction:
         method: str | None = None,
         layer: int | None = None,
         image_id: str | None = None,
-        kept: list[int] | None = None,
         fallback: bool | None = None,
         share: str | None = None,
     ) -> Prediction:
@@ -126,7 +128,6 @@ class Prediction:
             method: name of the pruning method.
             layer: layer K, counted from 1.
             image_id: the digest of the image file's content.
-            kept: indices of the kept visual tokens.
             fallback: true if the last prompt token had to score instead of the drafted answer.
             share: ``"union"`` if all rows of the image kept the union of their kept tokens.
         """
@@ -152,7 +153,6 @@ class Prediction:
             image_id=image_id,
             source=request.where,
             meta=request.meta,
-            kept=kept,
             fallback=fallback,
             share=share,
         )
@@ -218,6 +218,10 @@ class Prediction:
                 raise ValueError(f"{name} must be {_CALLED[kinds]}, not {show(value)}")
         row |= {name: four_numbers(name, row[name]) for name in ("box", "gold") if row.get(name) is not None}
         row |= {"boxes": tuple(four_numbers("boxes", box) for box in boxes)}
+        if not all(type(index) is int and index >= 0 for index in row.get("kept") or []):
+            raise ValueError(f"kept must be a list of indices, not {show(row['kept'])}")
+        if row.get("tiles") is not None:
+            row["tiles"] = TileLayout.from_json(row["tiles"])
         row |= {"image": row.get("image"), "expression": row.get("expression")}
         return cls(**row)
 

@@ -104,7 +104,9 @@ def test_rows_out_are_rows_in(images, model):
     assert list(first) == [
         *("id", "image", "expression", "status", "box", "boxes", "score", "gold", "iou", "answer", "width", "height"),
         *("visual_tokens", "kept_tokens", "method", "layer", "image_id", "source", "meta", "kept"),
+        "tiles",
     ]
+    assert first["tiles"] == {"columns": 2, "rows": 2, "thumbnail": True, "side": 2}
     assert (first["method"], first["layer"], first["visual_tokens"], first["kept_tokens"]) == ("deep-layer", 6, 20, 2)
     assert (first["gold"], first["meta"], first["width"]) == ([10, 20, 100, 120], {"kind": "place"}, 224)
     assert b"7 rows" in finished.stderr

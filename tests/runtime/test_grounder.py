@@ -18,6 +18,7 @@ from PIL import Image
 
 from deeplayer_cli.engine import Engine
 from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.models.internvl.tiling import tile_grid
 from deeplayer_cli.runtime.grounder import Grounder
 from deeplayer_cli.runtime.scheduler import Failure, Scheduler
 from deeplayer_cli.runtime.settings import Settings
@@ -173,8 +174,11 @@ def test_rows_say_what_was_kept(checkpoint, requests):
             kept = row.visual_tokens if method == "none" else int(0.4 * row.visual_tokens)
             assert (row.method, row.layer, row.kept_tokens, len(row.kept)) == (method, layer, kept, kept)
             assert row.kept == sorted(set(row.kept))
-            assert row.kept[-1] < row.visual_tokens
-    assert next(iter(ground(checkpoint, requests[:1], with_kept=False).values())).kept is None
+            assert row.kept[-1] < row.visual_tokens == row.tiles.n_visual
+            columns, rows = tile_grid((row.width, row.height), checkpoint.tiling)
+            assert (row.tiles.columns, row.tiles.rows) == (columns, rows)
+    plain = next(iter(ground(checkpoint, requests[:1], with_kept=False).values()))
+    assert plain.kept is plain.tiles is None
     assert next(iter(ground(checkpoint, requests[:1], keep_tokens=2).values())).kept_tokens == 2
 
 

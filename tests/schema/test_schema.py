@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from deeplayer_cli.schema import (
     BadRequest,
     Prediction,
     Request,
+    TileLayout,
     check_gold,
     check_resolution,
     parse_request,
@@ -263,9 +264,10 @@ def test_key_order() -> None:
     failed = Prediction.failed(asked(ROW), RowError("image_missing", "a.jpg does not exist"))
     assert list(json.loads(failed.to_json())) == [*KEYS, "error"]
     assert json.loads(failed.to_json())["error"] == {"type": "image_missing", "message": "a.jpg does not exist"}
-    kept = Prediction.answered(asked(ROW), "", (1, 1), kept=[0, 5])
-    assert list(json.loads(kept.to_json())) == [*KEYS, "kept"]
-    assert [item.name for item in fields(Prediction)] == [*KEYS, "error", "kept", "fallback", "share"]
+    kept = replace(row, kept=[0, 5], tiles=TileLayout(2, 1, True, 4))
+    assert list(json.loads(kept.to_json())) == [*KEYS, "kept", "tiles"]
+    assert Prediction.from_json(kept.to_json()) == kept
+    assert [item.name for item in fields(Prediction)] == [*KEYS, "error", "kept", "tiles", "fallback", "share"]
 
 
 @pytest.mark.parametrize(
@@ -290,6 +292,7 @@ def test_a_message_may_quote_any_path() -> None:
         b"{", b"[]", b"{}", b'{"id": 1}', b'{"id": 1.5, "status": "ok"}', b'{"id": 1, "status": "fine"}',
         b'{"id": 1, "status": "ok", "box": [1, 2, 3]}', b'{"id": 1, "status": "ok", "boxes": {"a": 1}}',
         b'{"id": 1, "status": "ok", "boxes": [[1]]}', b'{"id": 1, "status": "ok", "meta": []}',
+        b'{"id": 1, "status": "ok", "tiles": {"columns": 1}}', b'{"id": 1, "status": "ok", "kept": [true]}',
     ],
 )  # fmt: skip
 def test_lines_that_are_no_predictions(line: bytes) -> None:
