@@ -155,7 +155,7 @@ def compare(
                 raise typer.Exit(stop.exit_code) from None
     compared_with = runs[evaluation.line_called(reference, [run.label for run in runs])]
     lines = evaluation.compare(runs, compared_with)
-    for warning in compared_with.warnings:
+    for warning in [*compared_with.warnings, *dict.fromkeys(one for run in runs for one in run.failures)]:
         logger.warning(warning)
     if csv:
         from deeplayer_cli.report.lines import write_csv

@@ -90,7 +90,11 @@ def ground(
     ] = False,
     max_failures: Annotated[
         str | None,
-        option("--max-failures", help="Stop when more rows than this have failed: `20`, or `5%`.", **_OUT),
+        option(
+            "--max-failures",
+            help="Stop when more rows than this have failed: `20`, or `5%` of the rows so far, of at least 50.",
+            **_OUT,
+        ),
     ] = None,
     strict: Annotated[bool, option("--strict", help="Stop at the first row that fails.", **_OUT)] = False,
     with_kept: Annotated[
@@ -222,11 +226,15 @@ def _run(
 
 def _report(outcome: Outcome, path: Path | None) -> None:
     """Log the result of a run."""
+    from deeplayer_cli.schema.values import counted
+
     counts = outcome.counts
     if path and outcome.n_rows and not outcome.n_answered and not outcome.stopped:
-        logger.info("nothing left to do: %s contains all %d rows", path, outcome.n_rows)
+        logger.info("nothing left to do: %s contains %s", path, counted(outcome.n_rows, "row"))
     else:
         logger.info(outcome.totals.summary(outcome.seconds))
+    for sentence in outcome.totals.failures.sentences():
+        logger.warning(sentence)
     if outcome.advice:
         logger.info(outcome.advice)
     if outcome.profile:
@@ -235,7 +243,8 @@ def _report(outcome: Outcome, path: Path | None) -> None:
         logger.info("stopped%s", f": the same command with --resume continues {path}" if path else "")
     elif path and outcome.n_rows is not None and counts["rows"] != outcome.n_rows:
         logger.warning(
-            "%s contains %d rows, but the input has %d: the input has changed", path, counts["rows"], outcome.n_rows
+            "%s contains %s, but the input has %s: the input has changed",
+            *(path, counted(counts["rows"], "row"), f"{outcome.n_rows:,}"),
         )
 
 

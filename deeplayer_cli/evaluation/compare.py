@@ -12,6 +12,7 @@ from deeplayer_cli.boxes import CORRECT_IOU
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.evaluation.conventions import GoldCheck
 from deeplayer_cli.evaluation.score import Rate, clustered_interval, image_key
+from deeplayer_cli.runtime.failure_kinds import FailureKinds
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Sequence
@@ -50,6 +51,7 @@ class MethodRun:
         cost: cost of all rows; None if unknown.
         seconds: time of all rows in seconds; None if not all rows were timed.
         warnings: what looks wrong about the gold boxes, one sentence each.
+        failures: why rows failed, one sentence for each kind of error.
     """
 
     label: str
@@ -65,6 +67,7 @@ class MethodRun:
     cost: Cost | None = None
     seconds: float | None = None
     warnings: tuple[str, ...] = ()
+    failures: tuple[str, ...] = ()
 
     @property
     def failed(self) -> bool:
@@ -131,10 +134,11 @@ def gather(predictions: Iterable[Prediction], *, label: str, keep: float | None)
     images: list[Hashable] = []
     right: list[bool] = []
     n_rows = n_no_box = n_error = visual = kept = 0
-    layer, check = None, GoldCheck()
+    layer, check, failures = None, GoldCheck(), FailureKinds()
     for row in predictions:
         n_rows += 1
         check.add(row, row.gold, row.box)
+        failures.add(row)
         layer = row.layer
         n_no_box += row.status == "no_box"
         n_error += row.status == "error"
@@ -152,6 +156,7 @@ def gather(predictions: Iterable[Prediction], *, label: str, keep: float | None)
         n_error=n_error,
         kept=kept / visual if visual else None,
         warnings=tuple(check.warnings()),
+        failures=tuple(failures.sentences()),
     )
 
 

@@ -6,6 +6,6 @@ scheduler.py      which rows go through the model together; batching.py: how man
 prefix_cache.py   the prefixes of the current images; their only owner
 postprocess.py    answers to predictions
 run.py            the run loop: resume, failures, progress, turns of several methods
-totals.py, failure_limit.py, profile.py   what a run counts and reports
+totals.py, failure_kinds.py, failure_limit.py, profile.py   what a run counts and reports
 calibrate.py, prior_file.py               priors of calibrated methods
 """

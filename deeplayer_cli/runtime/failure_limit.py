@@ -6,8 +6,9 @@ import re
 from dataclasses import dataclass
 
 from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.schema.values import counted
 
-_ROWS_BEFORE_A_SHARE_COUNTS = 50
+_LEAST_ROWS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,8 @@ class FailureLimit:
 
     Attributes:
         rows: the limit as a number of rows.
-        share: the limit as a share of the rows so far, from 0 to 1; checked from row 50 on.
+        share: the limit as a share of the rows so far, from 0 to 1. The first 50 rows count as 50, so that the first
+            failure does not end a run; a source of fewer rows counts as it is.
     """
 
     rows: int | None = None
@@ -38,19 +40,22 @@ class FailureLimit:
             return cls(rows=int(found[1]))
         raise DeeplayerError(f"--max-failures must be a number of rows or a percentage, such as 20 or 5%, not {text!r}")
 
-    def refuse(self, rows: int, errors: int) -> None:
+    def refuse(self, rows: int, errors: int, n_all: int | None, reason: str) -> None:
         """Refuse to go on with too many error rows.
 
         Args:
             rows: number of rows answered so far.
             errors: number of error rows among them.
+            n_all: number of rows that the run will answer; None if it is not known.
+            reason: the message of the newest error row.
 
         Raises:
             DeeplayerError: ``errors`` is above the limit.
         """
-        too_many = self.rows is not None and errors > self.rows
-        if self.share is not None and rows >= _ROWS_BEFORE_A_SHARE_COUNTS:
-            too_many = errors > self.share * rows
-        if too_many:
-            allowed = f"{self.share:.4g} of all" if self.rows is None else self.rows
-            raise DeeplayerError(f"{errors} of {rows} rows have failed, and --max-failures allows {allowed}")
+        least = _LEAST_ROWS if n_all is None else min(_LEAST_ROWS, n_all)
+        limit = self.share * max(rows, least) if self.share is not None else self.rows
+        if limit is None or errors <= limit:
+            return
+        allowed = f"--max-failures allows {self.rows if self.share is None else f'{100 * self.share:.4g}%'}"
+        rule = "--strict and --max-failures 0 allow none" if self.rows == 0 else allowed
+        raise DeeplayerError(f"{errors:,} of {counted(rows, 'row')} failed, and {rule}; the last: {reason}")

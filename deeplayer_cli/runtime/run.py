@@ -201,8 +201,8 @@ def run_rows(
         for _, prediction in take_turns([line], _rows_to_answer(requests, line), stopped):
             totals.add(prediction)
             progress(RunProgress(totals, n_left, prediction))
-            if failures is not None:
-                failures.refuse(totals.rows, totals.errors)
+            if failures is not None and prediction.error is not None:
+                failures.refuse(totals.rows, totals.errors, n_left, prediction.error["message"])
         seconds = time.perf_counter() - begun
     spent = line.answerer.profile(line.rows, seconds) if profile else None
     written = sink.predictions()  # retried rows are in their places only after the sink is closed

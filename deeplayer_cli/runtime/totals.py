@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from deeplayer_cli.boxes import CORRECT_IOU
+from deeplayer_cli.runtime.failure_kinds import FailureKinds
+from deeplayer_cli.schema.values import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -28,6 +30,7 @@ class Totals:
         visual: number of visual tokens, over all rows.
         kept: number of kept visual tokens, over all rows.
         seen: number of visual tokens that a layer sees on average, over all rows.
+        failures: why rows failed.
     """
 
     mean_keep: Callable[[int, int], float]
@@ -39,6 +42,7 @@ class Totals:
     visual: int = 0
     kept: int = 0
     seen: float = 0.0
+    failures: FailureKinds = field(default_factory=FailureKinds)
 
     @classmethod
     def from_predictions(cls, predictions: Iterable[Prediction], mean_keep: Callable[[int, int], float]) -> Totals:
@@ -53,6 +57,7 @@ class Totals:
         self.rows += 1
         self.no_box += prediction.status == "no_box"
         self.errors += prediction.status == "error"
+        self.failures.add(prediction)
         if prediction.iou is not None:
             self.judged += 1
             self.correct += prediction.iou >= CORRECT_IOU
@@ -76,11 +81,14 @@ class Totals:
     def summary(self, seconds: float) -> str:
         """Return the summary of a run of so many seconds, as one line."""
         ok = self.counts["ok"]
-        parts = [f"{self.rows} rows in {seconds:.1f} s: {ok} with a box, {self.no_box} without, {self.errors} errors"]
+        parts = [
+            f"{counted(self.rows, 'row')} in {seconds:.1f} s: {ok:,} with a box, {self.no_box:,} without, "
+            f"{counted(self.errors, 'error')}"
+        ]
         if self.visual:
             parts.append(
                 f"kept {self.kept / self.visual:.1%} of visual tokens (mean over layers {self.seen / self.visual:.1%})"
             )
         if self.judged:
-            parts.append(f"{self.accuracy} on {self.judged} rows with gold")
+            parts.append(f"{self.accuracy} on {counted(self.judged, 'row')} with gold")
         return ", ".join(parts)

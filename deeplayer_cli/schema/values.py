@@ -77,6 +77,11 @@ def in_text(path: PurePath | str) -> str:
     return escaped.encode("utf-8", "backslashreplace").decode()
 
 
+def counted(n: int, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun: ``1 row``, ``1,200 rows``; without ``plural``, it is the noun with an ``s``."""
+    return f"{n:,} {noun if n == 1 else plural or f'{noun}s'}"
+
+
 def show(value: object) -> str:
     """Format a value for a message: as JSON, cut to 80 characters."""
     text = json.dumps(value, ensure_ascii=False, default=str)

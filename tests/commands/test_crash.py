@@ -195,6 +195,7 @@ def test_the_last_line_and_the_record_are_counted_from_the_file(requests: Path, 
     n_error = statuses.count("error")
     assert 0 < n_error < len(statuses) == N_ROWS
     assert f"{N_ROWS} rows in" in errors and f"{N_ROWS - n_error} with a box, 0 without, {n_error} errors" in errors
+    assert f"{n_error} rows failed with noop, the first: " in errors and "requests.jsonl:8: as told" in errors
     record = orjson.loads(output.with_name("out.jsonl.run.json").read_bytes())
     assert record["counts"] == {"rows": N_ROWS, "ok": N_ROWS - n_error, "no_box": 0, "error": n_error}
 
@@ -293,11 +294,11 @@ def test_errors_are_tried_again_in_their_place(requests: Path, whole: bytes, tmp
 
 
 def test_a_run_gone_wrong_is_stopped(requests: Path, tmp_path: Path) -> None:
-    limits = {8: ["--strict"], 28: ["--max-failures", "2"], 50: ["--max-failures", "5%"]}
+    limits = {8: ["--strict"], 18: ["--max-failures", "1"], 28: ["--max-failures", "5%"]}
     for rows, limit in limits.items():
         output = tmp_path / f"{rows}.jsonl"
         code, errors = finished(noop("ground", requests, "-o", output, *limit, NOOP_FAIL="7"))
-        assert code == 2 and "have failed" in errors and "--resume" in errors
+        assert code == 2 and f"requests.jsonl:{rows}: as told" in errors and "--resume" in errors
         assert len(output.read_bytes().splitlines()) == rows
     code, errors = finished(noop("ground", requests, "--max-failures", "many"))
     assert code == 2 and "'many'" in errors

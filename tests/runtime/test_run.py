@@ -101,9 +101,21 @@ def test_errors_are_retried(source, output):
 
 
 def test_too_many_failures_end_it(source, output):
-    with pytest.raises(DeeplayerError, match="2 of 6 rows have failed, and --max-failures allows 1"):
+    reason = "2 of 6 rows failed, and --max-failures allows 1; the last: .*rows.jsonl:6: as told"
+    with pytest.raises(DeeplayerError, match=reason):
         run(source, Fake(lambda row: row.id % 5 == 0), output, max_failures=1)
     assert ids(output) == list(range(6)), "what was written is safe"
+
+
+def test_a_share_counts_from_the_first_row_that_can_exceed_it(source, output):
+    with pytest.raises(DeeplayerError, match="2 of 6 rows failed, and --max-failures allows 10%"):
+        run(source, Fake(lambda row: row.id % 5 == 0), output, max_failures="10%")  # of 12 rows
+    source.write_bytes(b"".join(b'{"image": "a.png", "expression": "x"}\n' for _ in range(80)))
+    ends = {"0%": 1, "5%": 3, "20%": 11, "99%": 50}
+    for share, last in ends.items():
+        with pytest.raises(DeeplayerError, match=f"^{last} of {last} rows? failed") as raised:
+            run(source, Fake(lambda _: True), output, mode="overwrite", max_failures=share)
+        assert f"rows.jsonl:{last}: as told" in str(raised.value)
 
 
 @pytest.mark.parametrize(
