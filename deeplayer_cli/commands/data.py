@@ -85,7 +85,7 @@ def import_(
 @app.command()
 def export(
     predictions: Annotated[
-        Path, typer.Argument(help="A JSONL file that `deeplayer ground` wrote.", show_default=False)
+        Path, typer.Argument(help="A JSONL file that `deeplayer ground` wrote, or `-` for stdin.", show_default=False)
     ],
     to: Annotated[Target, option("--to", help="Target format; yolo and voc make a folder, the others a file.")],
     output: Annotated[Path, option("--output", "-o", help="File or folder to write.")],

@@ -167,7 +167,7 @@ Workers = Annotated[
     option("--workers", help="Threads that read images; by default one per core, at most 8.", rich_help_panel=SPEED),
 ]
 Output = Annotated[
-    Path | None, option("--output", "-o", help="Write rows here instead of to stdout.", rich_help_panel=OUTPUT)
+    Path | None, option("--output", "-o", help="Write rows here instead of to stdout (`-`).", rich_help_panel=OUTPUT)
 ]
 Overwrite = Annotated[bool, option("--overwrite", help="Replace an output file that exists.", rich_help_panel=OUTPUT)]
 Json = Annotated[bool, option("--json", help="Print JSON instead of a table.")]

@@ -33,7 +33,7 @@ class AnswerRule(StrEnum):
 
 def score(
     predictions: Annotated[
-        Path, typer.Argument(help="A JSONL file that `deeplayer ground` wrote.", show_default=False)
+        Path, typer.Argument(help="A JSONL file that `deeplayer ground` wrote, or `-` for stdin.", show_default=False)
     ],
     gold: Annotated[
         Path | None, option("--gold", help="JSONL file of gold boxes, matched by id; they replace those of the rows.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from deeplayer_cli.sinks.descriptors import named_descriptor
 from deeplayer_cli.sinks.reading import read_predictions
 from deeplayer_cli.sinks.run_record import load_record, record_path
 
@@ -15,12 +16,12 @@ if TYPE_CHECKING:
 def disagreements(path: Path) -> list[str]:
     """List the disagreements between a prediction file and the record beside it, one sentence each.
 
-    The list is empty if there is no record.
+    The list is empty if there is no record, as for stdin.
 
     Raises:
         DeeplayerError: the file or its record cannot be read.
     """
-    record = load_record(path)
+    record = load_record(path) if named_descriptor(path, dash=0) is None else None
     if record is None:
         return []
     statuses: Counter[str] = Counter()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.sinks.descriptors import named_descriptor
 from deeplayer_cli.sinks.prediction_file import PredictionFile, ResumeMode
 from deeplayer_cli.sinks.stream import Stream
 
@@ -20,20 +21,22 @@ if TYPE_CHECKING:
 
 
 def open_sink(path: Path | None, record: RunRecord, mode: ResumeMode = ResumeMode.NEW) -> Sink:
-    """Open the output of a run: a file that can be resumed, or a stream for stdout (None), pipes and devices.
+    """Open the output of a run: a file that can be resumed, or a stream for stdout (None or ``-``), pipes and devices.
 
     Raises:
         DeeplayerError: see `PredictionFile` and `Stream`; or ``mode`` resumes a stream.
     """
-    if path is not None and not path.parent.is_dir():
-        raise DeeplayerError(f"{path} cannot be written: there is no folder {path.parent}")
-    if path is not None and path.is_dir():
-        raise DeeplayerError(f"{path} is a folder: name a file in it")
-    if path is not None and (path.is_file() or not path.exists()):
-        return PredictionFile(path, record, mode)
+    if path is not None and named_descriptor(path, dash=1) is None:
+        if not path.parent.is_dir():
+            raise DeeplayerError(f"{path} cannot be written: there is no folder {path.parent}")
+        if path.is_dir():
+            raise DeeplayerError(f"{path} is a folder: name a file in it")
+        if path.is_file() or not path.exists():
+            return PredictionFile(path, record, mode)
+    stream = Stream(path)
     if mode in (ResumeMode.RESUME, ResumeMode.RETRY):
-        raise DeeplayerError(f"{path or 'stdout'} cannot be resumed: name a file with -o")
-    return Stream(path)
+        raise DeeplayerError(f"{stream.name} cannot be resumed: name a file with -o")
+    return stream
 
 
 def refuse_same_file(output: Path | None, sources: Iterable[str]) -> None:
@@ -42,7 +45,7 @@ def refuse_same_file(output: Path | None, sources: Iterable[str]) -> None:
     Raises:
         DeeplayerError: the output is a source, or a ``.jsonl`` file directly in a folder that is a source.
     """
-    written = _status(sys.__stdout__ if output is None else output)
+    written = _status(sys.__stdout__ if output is None or str(output) == "-" else output)
     for source in sources:
         read = _status(sys.__stdin__ if source == "-" else Path(source))
         if written and read and stat.S_ISREG(read.st_mode) and os.path.samestat(written, read):

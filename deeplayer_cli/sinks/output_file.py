@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
+import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from deeplayer_cli.errors import DeeplayerError, writing
 from deeplayer_cli.sinks import disk
+from deeplayer_cli.sinks.descriptors import named_descriptor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -26,6 +30,8 @@ def refuse_output(path: Path, *, inputs: Iterable[str | Path] = (), overwrite: b
     Raises:
         DeeplayerError: the output is an input, exists already, or its folder does not exist.
     """
+    if named_descriptor(path, dash=1) is not None:
+        return
     for source in inputs:
         with suppress(OSError):  # one of them does not exist
             if path.samefile(source):
@@ -42,11 +48,17 @@ def replacing(path: Path) -> Iterator[Path]:
 
     The block writes to the path that it gets. When it ends well, that file is on the disk and takes the place of
     ``path``. A link stays a link: the file that it points to is replaced. The mode of a replaced file stays. A pipe or
-    a device, such as ``/dev/stdout``, is written directly.
+    a device is written directly; an open descriptor, such as ``-`` for stdout, gets what the block wrote at the end.
 
     Raises:
         DeeplayerError: the system refuses; what was there before is still there.
     """
+    descriptor = named_descriptor(path, dash=1)
+    if descriptor is not None:
+        with TemporaryDirectory() as folder:
+            yield (written := Path(folder, "output"))
+            _copy(written, descriptor)
+        return
     if path.is_dir():
         raise DeeplayerError(f"{path} is a folder: name a file in it")
     if _is_stream(path):
@@ -62,6 +74,14 @@ def replacing(path: Path) -> Iterator[Path]:
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
+
+
+def _copy(path: Path, descriptor: int) -> None:
+    if descriptor == 1:
+        sys.stdout.flush()
+    name = "stdout" if descriptor == 1 else f"/dev/fd/{descriptor}"
+    with path.open("rb") as file, writing(name), open(descriptor, "wb", closefd=False) as stream:
+        shutil.copyfileobj(file, stream)
 
 
 def _finish(partial: Path, target: Path) -> None:

@@ -10,6 +10,7 @@ import orjson
 
 from deeplayer_cli.errors import DeeplayerError, reading
 from deeplayer_cli.schema import Prediction
+from deeplayer_cli.sinks.descriptors import named_descriptor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,13 +25,16 @@ def read_predictions(path: Path, *, quiet: bool = False) -> Iterator[Prediction]
     A last line that was cut off in the middle, as a killed run leaves it, is left out.
 
     Args:
-        path: the file.
+        path: the file; ``-`` is stdin.
         quiet: do not log a warning about a line that is left out.
 
     Raises:
         DeeplayerError: the file cannot be read, or a line is not a prediction; the message names file and line.
     """
-    with reading(str(path)), path.open("rb") as stream:
+    descriptor = named_descriptor(path, dash=0)
+    name = "stdin" if descriptor == 0 else str(path)
+    file = path if descriptor is None else descriptor
+    with reading(name), open(file, "rb", closefd=descriptor is None) as stream:
         for number, line in enumerate(stream, start=1):
             content = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
             if not content.strip():
@@ -40,9 +44,9 @@ def read_predictions(path: Path, *, quiet: bool = False) -> Iterator[Prediction]
             except ValueError as error:
                 if not line.endswith(b"\n") and _is_torn(content):
                     if not quiet:
-                        logger.warning("%s:%d is a torn line, as a killed run leaves it; it is left out", path, number)
+                        logger.warning("%s:%d is a torn line, as a killed run leaves it; it is left out", name, number)
                     return
-                raise DeeplayerError(f"{path}:{number} is not a prediction: {error}") from error
+                raise DeeplayerError(f"{name}:{number} is not a prediction: {error}") from error
 
 
 def _is_torn(line: bytes) -> bool:

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, BinaryIO
 
 from deeplayer_cli.errors import DeeplayerError, writing
+from deeplayer_cli.sinks.descriptors import named_descriptor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,20 +20,25 @@ class Stream:
     """Writes whole lines; each is handed to the system before `write` returns.
 
     Args:
-        path: of a pipe or device, or None for stdout.
+        path: of a pipe, a device or an open descriptor; None or ``-`` for stdout.
 
     Raises:
         DeeplayerError: the path cannot be opened, or stdout is closed.
     """
 
     def __init__(self, path: Path | None) -> None:
-        self.name = "stdout" if path is None else str(path)
-        if path is None and sys.stdout is None:
+        descriptor = 1 if path is None else named_descriptor(path, dash=1)
+        self.name = "stdout" if path is None or descriptor == 1 else str(path)
+        self._owns_stream = descriptor is None
+        if descriptor == 1 and sys.stdout is None:
             raise DeeplayerError("stdout is closed: write to a file with -o")
         with writing(self.name):
-            # Unbuffered: after a failure, closing must not try to write the rest of a buffer.
-            self._stream: BinaryIO = sys.stdout.buffer if path is None else path.open("wb", buffering=0)
-        self._owns_stream = path is not None
+            self._stream: BinaryIO
+            if path is None or descriptor == 1:
+                self._stream = sys.stdout.buffer
+            else:  # unbuffered: after a failure, closing must not try to write the rest of a buffer
+                file = path if descriptor is None else descriptor
+                self._stream = open(file, "wb", buffering=0, closefd=descriptor is None)  # noqa: SIM115
 
     def __enter__(self) -> Stream:
         return self

@@ -22,7 +22,7 @@ PYTHON = f"{sys.executable} -m"
 def predictions(tmp_path: Path) -> Path:
     path = tmp_path / "p.jsonl"
     box = (0.0, 0.0, 10.0, 10.0)
-    path.write_bytes(Prediction(1, "a.jpg", "dog", "ok", box, (box,), gold=box).to_json())
+    path.write_bytes(Prediction(1, "a.jpg", "dog", "ok", box, (box,), gold=box, width=20, height=20).to_json())
     return path
 
 
@@ -75,3 +75,39 @@ def test_a_signal_that_is_ignored_stays_ignored(number: signal.Signals, tmp_path
     _, errors = process.communicate(timeout=200)
     assert process.returncode == 0 and b"finishing" not in errors
     assert len(output.read_bytes().splitlines()) == 150
+
+
+@pytest.mark.parametrize("output", ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+def test_stdout_has_several_names(output: str, tmp_path: Path) -> None:
+    """Rows are appended where the shell appends, and no record is written beside a descriptor."""
+    if output.startswith("/proc") and not Path("/proc/self/fd").exists():
+        pytest.skip("this system has no /proc")
+    requests, rows = write_requests(tmp_path / "in.jsonl", 5), tmp_path / "rows.jsonl"
+    rows.write_bytes(b"before\n")
+    finished = shell(f"{PYTHON} tests.noop ground {requests} -o {output} >> {rows}")
+    assert finished.returncode == 0, finished.stderr
+    assert [line[:7] for line in rows.read_bytes().splitlines()] == [b"before", *(b'{"id":%d' % n for n in range(5))]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "rows.jsonl"]
+    assert not Path("-").exists() and not Path(f"{output}.run.json").exists()
+    refused = shell(f"{PYTHON} tests.noop ground {requests} -o {output} --resume >> {rows}")
+    assert refused.returncode == 2 and b"stdout cannot be resumed" in refused.stderr
+
+
+def test_a_descriptor_of_the_shell_is_an_output(tmp_path: Path) -> None:
+    requests, rows = write_requests(tmp_path / "in.jsonl", 5), tmp_path / "rows.jsonl"
+    finished = shell(f"{PYTHON} tests.noop ground {requests} -o /dev/fd/3 3>> {rows}")
+    assert finished.returncode == 0 and rows.read_bytes().count(b"\n") == 5 and not finished.stdout
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdin"])
+@pytest.mark.parametrize("pipe", ["cat {} |", "< {}"])
+def test_score_and_export_read_stdin(name: str, pipe: str, predictions: Path, tmp_path: Path) -> None:
+    start = f"{pipe.format(predictions)} {PYTHON} deeplayer_cli"
+    scored = shell(f"{start} score {name}")
+    assert scored.returncode == 0 and b"100.0%" in scored.stdout, scored.stderr
+    assert shell(f"{start} data export {name} --to csv -o -").stdout.count(b"\n") == 2
+
+
+def test_a_bad_line_of_stdin_is_named(tmp_path: Path) -> None:
+    finished = shell(f"echo '{{}}' | {PYTHON} deeplayer_cli score -")
+    assert finished.returncode == 2 and finished.stderr.startswith(b"deeplayer: error: stdin:1 is not a prediction")

@@ -1,0 +1,29 @@
+"""Paths that name an open file descriptor, such as ``-`` and ``/dev/stdout``."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_NAMES = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
+
+
+def named_descriptor(path: Path, dash: int) -> int | None:
+    """Return the number of the open descriptor that a path names; None for every other path.
+
+    A descriptor is used as it is. Opening its path anew would empty a file that the shell appends to (``>> file``), and
+    files that belong beside the output would end up in ``/dev``.
+
+    Args:
+        path: as the user wrote it.
+        dash: what ``-`` means: 0 for an input, 1 for an output.
+    """
+    if str(path) == "-":
+        return dash
+    name = os.path.normpath(path)
+    found = re.fullmatch(r"/(?:dev|proc/self)/fd/(\d{1,9})", name)
+    return int(found[1]) if found else _NAMES.get(name)
