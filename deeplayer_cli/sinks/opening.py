@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.sinks.descriptors import named_descriptor
 from deeplayer_cli.sinks.prediction_file import PredictionFile, ResumeMode
-from deeplayer_cli.sinks.stream import Stream
+from deeplayer_cli.sinks.stream import Stream, stream_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,10 +33,9 @@ def open_sink(path: Path | None, record: RunRecord, mode: ResumeMode = ResumeMod
             raise DeeplayerError(f"{path} is a folder: name a file in it")
         if path.is_file() or not path.exists():
             return PredictionFile(path, record, mode)
-    stream = Stream(path)
     if mode in (ResumeMode.RESUME, ResumeMode.RETRY):
-        raise DeeplayerError(f"{stream.name} cannot be resumed: name a file with -o")
-    return stream
+        raise DeeplayerError(f"{stream_name(path)} cannot be resumed: name a file with -o")
+    return Stream(path)
 
 
 def refuse_same_file(output: Path | None, sources: Iterable[str]) -> None:

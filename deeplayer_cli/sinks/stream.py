@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from deeplayer_cli.schema import BadRequest, Id, Prediction, Request
 
 
+def stream_name(path: Path | None) -> str:
+    """Return what messages call an output: ``stdout`` for all of its names, else the path."""
+    return "stdout" if path is None or named_descriptor(path, dash=1) == 1 else str(path)
+
+
 class Stream:
     """Writes whole lines; each is handed to the system before `write` returns.
 
@@ -28,7 +33,7 @@ class Stream:
 
     def __init__(self, path: Path | None) -> None:
         descriptor = 1 if path is None else named_descriptor(path, dash=1)
-        self.name = "stdout" if path is None or descriptor == 1 else str(path)
+        self.name = stream_name(path)
         self._owns_stream = descriptor is None
         if descriptor == 1 and sys.stdout is None:
             raise DeeplayerError("stdout is closed: write to a file with -o")
