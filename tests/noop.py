@@ -94,7 +94,7 @@ class Noop:
 def prepare(model: str, *, revision: str | None, dtype: str, device: str, settings: Mapping[str, Any]) -> PreparedRun:
     """Replace `deeplayer_cli.runtime.prepare.prepare`."""
     del revision, dtype, device
-    changeless = ("attention", "batch_size", "batch_tokens", "compiled", "profile", "workers")
+    changeless = ("attention", "batch_size", "batch_tokens", "compiled", "profile", "strict", "workers")
     deciding = {"weights": model, **{key: value for key, value in settings.items() if key not in changeless}}
     return PreparedRun(deciding, lambda: Noop(settings["batch_size"]))
 

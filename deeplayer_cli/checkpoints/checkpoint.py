@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from deeplayer_cli.checkpoints import native, original, random_weights
 from deeplayer_cli.checkpoints.files import read_json, stored_tensors
 from deeplayer_cli.checkpoints.fitting import require_memory
-from deeplayer_cli.checkpoints.layout import Layout, empty_model, refuse_bad_config
+from deeplayer_cli.checkpoints.layout import Layout, Scope, empty_model, refuse_bad_config
 from deeplayer_cli.checkpoints.locate import locate
 from deeplayer_cli.checkpoints.weights import plan, stream, targets
 from deeplayer_cli.device.placement import Placement
@@ -41,6 +41,7 @@ class Checkpoint:
         tiling: how images are cut into tiles for this model.
         eos_id: id of the token that ends an answer.
         grounding_layer: see ``Layout``.
+        scope: see ``Layout``.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Checkpoint:
     tiling: Tiling
     eos_id: int
     grounding_layer: int | None = None
+    scope: Scope | None = None
 
     @property
     def image_token_id(self) -> int:
@@ -115,6 +117,7 @@ def load(
         layout.tiling,
         layout.tokenizer.token_id(_END),
         layout.grounding_layer,
+        layout.scope,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -23,6 +23,33 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Scope:
+    """All that a small model can be asked about, as its configuration states it under ``scope``.
+
+    Attributes:
+        knows: what it knows, as a phrase.
+        image_sizes: (width, height) of the images that it knows, in pixels.
+    """
+
+    knows: str
+    image_sizes: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Scope | None:
+        """Read the scope from the content of a ``config.json``; None without one.
+
+        Raises:
+            KeyError: a field is missing.
+            TypeError: a field has the wrong type.
+            ValueError: a size is not a pair.
+        """
+        scope = config.get("scope")
+        if scope is None:
+            return None
+        return cls(str(scope["knows"]), tuple((int(width), int(height)) for width, height in scope["image_sizes"]))
+
+
+@dataclass(frozen=True)
 class Layout:
     """The description of a checkpoint, read from its small files.
 
@@ -34,6 +61,7 @@ class Layout:
         rules: rules that map stored tensors to the model's parameters.
         grounding_layer: ``grounding_layer`` of the checkpoint's configuration: the decoder layer, counted from 1,
             whose attention shows best which object an expression refers to. None if the checkpoint names none.
+        scope: all that the model can be asked about; None if the checkpoint states no limits.
     """
 
     config: InternVLConfig
@@ -42,6 +70,7 @@ class Layout:
     tiling: Tiling
     rules: tuple[TensorRule, ...]
     grounding_layer: int | None = None
+    scope: Scope | None = None
 
 
 def tokens_per_tile(config: InternVLConfig) -> int:

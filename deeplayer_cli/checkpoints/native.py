@@ -10,7 +10,7 @@ from transformers import InternVLConfig, InternVLVisionConfig, LlamaConfig, PreT
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from deeplayer_cli.checkpoints.files import read_json, read_text
-from deeplayer_cli.checkpoints.layout import Layout, refuse_bad_config, tokens_per_tile
+from deeplayer_cli.checkpoints.layout import Layout, Scope, refuse_bad_config, tokens_per_tile
 from deeplayer_cli.checkpoints.tokenizer import FastTokenizer, Tokenizer
 from deeplayer_cli.checkpoints.weights import TensorRule
 from deeplayer_cli.errors import DeeplayerError
@@ -57,8 +57,8 @@ def read(folder: Path, config: dict[str, Any]) -> Layout:
             raise ValueError(
                 f"image_size is {native.vision_config.image_size}, but a tile has {tiling.tile_size} pixels"
             )
-        layer = _grounding_layer(config, native.text_config.num_hidden_layers)
-    return Layout(native, tokenizer, read_prompt(folder, tokenizer), tiling, RULES, layer)
+        layer, scope = _grounding_layer(config, native.text_config.num_hidden_layers), Scope.from_config(config)
+    return Layout(native, tokenizer, read_prompt(folder, tokenizer), tiling, RULES, layer, scope)
 
 
 def _grounding_layer(config: dict[str, Any], n_layers: int) -> int | None:

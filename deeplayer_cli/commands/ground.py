@@ -96,7 +96,9 @@ def ground(
             **_OUT,
         ),
     ] = None,
-    strict: Annotated[bool, option("--strict", help="Stop at the first row that fails.", **_OUT)] = False,
+    strict: Annotated[
+        bool, option("--strict", help="Stop at the first row that fails or means nothing to the model.", **_OUT)
+    ] = False,
     with_kept: Annotated[
         bool,
         option("--with-kept", help="Add `kept` and `tiles`: which visual tokens were kept, and their places.", **_OUT),
@@ -175,6 +177,7 @@ def ground(
         "workers": workers,
         "image_timeout": image_timeout,
         "profile": profile,
+        "strict": strict,
     }
     prepared = (context.obj or prepare)(model, revision=revision, dtype=dtype, device=device, settings=settings)
     record = RunRecord(

@@ -11,7 +11,7 @@ from transformers import GenerationConfig
 
 from deeplayer_cli import checkpoints
 from deeplayer_cli.demo.looking import grounding_layer
-from deeplayer_cli.demo.scenes import SIDE
+from deeplayer_cli.demo.scenes import COMPACT, LONG, SIDE
 from deeplayer_cli.models.internvl.vision import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
@@ -35,12 +35,14 @@ _PREPROCESSOR = {
     "image_std": IMAGENET_STD,
 }
 
+SCOPE = {"knows": "scenes of coloured shapes", "image_sizes": sorted(set(COMPACT + LONG))}
+
 
 def export(model: InternVLForConditionalGeneration, tokens: PreTrainedTokenizerFast, folder: Path) -> None:
     """Write weights in bfloat16, configuration, tokenizer with its chat template, and image preprocessing.
 
     Then load the written checkpoint, measure its attention to the target (see ``grounding_layer``), and write the
-    layer with the largest share to ``config.json`` as ``grounding_layer``.
+    layer with the largest share to ``config.json`` as ``grounding_layer``, and what the model knows as ``scope``.
 
     Args:
         model: model in any floating dtype; it is not changed.
@@ -52,13 +54,13 @@ def export(model: InternVLForConditionalGeneration, tokens: PreTrainedTokenizerF
     rounded.save_pretrained(folder)
     tokens.save_pretrained(folder, save_jinja_files=False)
     (folder / "preprocessor_config.json").write_bytes(orjson.dumps(_PREPROCESSOR, option=orjson.OPT_INDENT_2))
-    _note_grounding_layer(folder)
+    _note_layer_and_scope(folder)
 
 
-def _note_grounding_layer(folder: Path) -> None:
+def _note_layer_and_scope(folder: Path) -> None:
     path = folder / "config.json"
-    looked = {"grounding_layer": grounding_layer(checkpoints.load(str(folder), device="cpu"))}
-    config = orjson.loads(path.read_bytes()) | looked
+    layer = grounding_layer(checkpoints.load(str(folder), device="cpu"))
+    config = orjson.loads(path.read_bytes()) | {"grounding_layer": layer, "scope": SCOPE}
     path.write_bytes(
         orjson.dumps(config, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
     )

@@ -18,6 +18,7 @@ from deeplayer_cli.runtime.grounder import Grounder
 from deeplayer_cli.runtime.identity import deciding
 from deeplayer_cli.runtime.prefix_cache import PrefixCache
 from deeplayer_cli.runtime.run import RunLine, RunProgress, take_turns
+from deeplayer_cli.runtime.scope_check import ScopeCheck
 from deeplayer_cli.runtime.totals import Totals
 from deeplayer_cli.schema import Request, check_gold, check_resolution
 from deeplayer_cli.sinks import PredictionFile, ResumeMode, RunRecord, read_predictions
@@ -139,6 +140,7 @@ class ComparisonRunner:
         self._requests, self._folder = requests, folder
         self._circumstances, self._stopped = circumstances, stopped
         self._costs = CostModel(checkpoint)
+        self._scope = ScopeCheck(checkpoint, strict=False)
         ids: set[Id] = set()
 
         def note(row: Request | BadRequest) -> bool:
@@ -226,7 +228,7 @@ class ComparisonRunner:
         record = self._record(settings)
         sink = files.enter_context(PredictionFile(result_path(self._folder, record), record, ResumeMode.RESUME))
         prior = self._prior if settings.prior else None
-        grounder = Grounder(self._checkpoint, settings, prior=prior, prefixes=prefixes)
+        grounder = Grounder(self._checkpoint, settings, prior=prior, prefixes=prefixes, scope=self._scope)
         return grounder, RunLine(grounder, sink)
 
     def _record(self, settings: Settings) -> RunRecord:

@@ -23,6 +23,7 @@ from deeplayer_cli.runtime.prefix_cache import PrefixCache
 from deeplayer_cli.runtime.prior_file import load_prior
 from deeplayer_cli.runtime.profile import Profile
 from deeplayer_cli.runtime.scheduler import Scheduler, Task
+from deeplayer_cli.runtime.scope_check import ScopeCheck
 from deeplayer_cli.runtime.settings import Settings
 from deeplayer_cli.runtime.windows import loaded_windows
 from deeplayer_cli.schema import Request
@@ -55,6 +56,7 @@ class Grounder:
         prior: the content of the settings' prior file, if it has been read; otherwise the file is read.
         prefixes: the prefix cache shared with grounders that take turns with this one, see `answer_window`.
         identity: of the model, if it is known from its files.
+        scope: the check shared with grounders of the same model; it speaks once.
 
     Example:
         >>> grounder = Grounder.load("demo", method="none")
@@ -70,6 +72,7 @@ class Grounder:
         prior: pruning.Prior | None = None,
         prefixes: PrefixCache | None = None,
         identity: ModelIdentity | None = None,
+        scope: ScopeCheck | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self.settings = settings = settings or Settings()
@@ -102,7 +105,7 @@ class Grounder:
         scheduler = Scheduler(Batching(settings.batch_size, tokens), whole_images=self.answers_whole_images)
         self._runner = ModelRunner(self._engine, scheduler, self._prefixes, checkpoint.tokenizer.decode, settings)
         self._tasks_made = count()
-        self._warned_of_words = False
+        self._scope = scope or ScopeCheck(checkpoint, strict=settings.strict)
 
     @classmethod
     def load(
@@ -164,8 +167,9 @@ class Grounder:
         return self.method.mean_keep(n_visual, self.n_layers, n_kept if self.method.is_adaptive else None)
 
     def advice(self) -> str | None:
-        """Return a sentence if another method would have been cheaper for the rows so far; None otherwise."""
-        return self.savings.advice if self.settings.share == "each" else None
+        """Return what to know about the rows so far: boxes that mean nothing, a cheaper method; None otherwise."""
+        cheaper = self.savings.advice if self.settings.share == "each" else None
+        return "; ".join(filter(None, (self._scope.summary(), cheaper))) or None
 
     def profile(self, rows: int, seconds: float) -> Profile:
         """Return where the time of a run went that answered ``rows`` rows in ``seconds``."""
@@ -273,12 +277,7 @@ class Grounder:
             raise RowError(
                 "bad_expression", f"{request.where}: the expression has no tokens in this model's vocabulary"
             )
-        if self.checkpoint.tokenizer.unknown_id in ids and not self._warned_of_words:
-            self._warned_of_words = True
-            logger.warning(
-                "%s: %r has words that this model does not know and cannot distinguish; reported once for all rows",
-                *(request.where, request.expression),
-            )
+        self._scope.check(request, ids, image.resolution_wh)
         n_visual = len(image.tiles) * self.checkpoint.tokens_per_tile
         prompt_tokens = self._engine.n_prompt_text + n_visual + len(ids)
         needed = prompt_tokens + self.settings.max_new_tokens

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Share = Literal["each", "union", "off"]
 
 _CHOICES: dict[str, tuple[object, ...]] = {
-    **dict.fromkeys(("exif_transpose", "with_kept", "compiled", "profile"), (True, False)),
+    **dict.fromkeys(("exif_transpose", "with_kept", "compiled", "profile", "strict"), (True, False)),
     "query": ("last", "text"),
     "share": ("each", "union", "off"),
     "attention": ("auto", "flash", "efficient", "cudnn", "math"),
@@ -37,8 +37,8 @@ _CALLED: dict[tuple[type, ...], str] = {
     (int,): "a whole number",
 }
 
-_SPEED = frozenset(
-    {"attention", "batch_size", "batch_tokens", "compiled", "image_timeout", "profile", "share", "workers"}
+_CHANGES_NO_ANSWER = frozenset(
+    {"attention", "batch_size", "batch_tokens", "compiled", "image_timeout", "profile", "share", "strict", "workers"}
 )
 
 
@@ -69,6 +69,7 @@ class Settings:
         workers: threads that read and tile images; None for one per core, at most 8.
         image_timeout: seconds that an image may take to decode; one that takes longer becomes an error row.
         profile: wait for the device after every phase, so that the phases on a GPU are timed correctly.
+        strict: refuse rows with words or images that the model does not know, instead of a warning.
 
     Raises:
         DeeplayerError: a value has the wrong type, or is invalid for every model.
@@ -94,6 +95,7 @@ class Settings:
     workers: int | None = None
     image_timeout: float = IMAGE_TIMEOUT
     profile: bool = False
+    strict: bool = False
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -126,8 +128,8 @@ class Settings:
             )
 
     def deciding(self) -> dict[str, object]:
-        """Return the settings that an answer depends on; the others change only the speed."""
-        settings = {name: value for name, value in asdict(self).items() if name not in _SPEED}
+        """Return the settings that an answer depends on; the others change the speed, or what is refused."""
+        settings = {name: value for name, value in asdict(self).items() if name not in _CHANGES_NO_ANSWER}
         return settings | {"union": self.share == "union"}
 
     def pruning_options(self, grounding_layer: int | None, prior: pruning.Prior | None) -> pruning.Options:

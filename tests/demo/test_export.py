@@ -68,6 +68,12 @@ def test_it_says_where_it_looks(folder: Path) -> None:
     assert load(str(folder), device="cpu").grounding_layer == 1  # of two: tokens cannot be dropped after the last
 
 
+def test_it_says_what_it_knows(folder: Path) -> None:
+    for checkpoint in (load(str(folder), device="cpu"), load("demo", device="cpu")):
+        assert checkpoint.scope is not None and checkpoint.scope.knows == "scenes of coloured shapes"
+        assert set(checkpoint.scope.image_sizes) == set(scenes.STANDARD.frames) | set(scenes.HARD.frames)
+
+
 def test_transformers_reads_the_tokenizer(run: Run, folder: Path) -> None:
     tokens = AutoTokenizer.from_pretrained(folder)
     text = "<ref>the red star</ref><box>[[1, 20, 300, 1000]]</box><|im_end|>"

@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+from deeplayer_cli.checkpoints.layout import Scope
 from deeplayer_cli.engine import Engine
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.models.internvl.tiling import tile_grid
@@ -253,10 +254,27 @@ def test_unknown_words_are_told_once(checkpoint, requests, caplog):
     object.__setattr__(broken, "tokenizer", known)
     ground(broken, requests)
     (told,) = [record.getMessage() for record in caplog.records if "does not know" in record.getMessage()]
-    assert "/rows.jsonl:3: 'x'" in told
+    assert "/rows.jsonl:3: tiny-" in told and "does not know the word" in told
+    assert "boxes of such rows mean nothing" in told
     caplog.clear()
     ground(checkpoint, requests)
     assert "does not know" not in caplog.text
+
+
+def test_a_model_with_a_scope_says_what_it_knows(checkpoint, requests, caplog):
+    sizes = {request.id: Image.open(request.path).size for request in requests}
+    known = sizes[requests[0].id]
+    small = replace(checkpoint, scope=Scope("circles", (known,)))
+    outside = [request for request in requests if sizes[request.id] != known]
+    grounder = Grounder(small, SETTINGS)
+    assert len(list(grounder.ground(requests))) == len(requests)
+    (told,) = [record.getMessage() for record in caplog.records if "knows circles only" in record.getMessage()]
+    assert told.startswith(f"{outside[0].where}: tiny-") and "knows circles only, and not images of" in told
+    assert f"the boxes of {len(outside)} rows mean nothing" in grounder.advice()
+    strict = Grounder(small, replace(SETTINGS, strict=True))
+    assert [row.id for row in strict.ground(requests[:1])] == [requests[0].id]
+    with pytest.raises(DeeplayerError, match=r"knows circles only.* leave out --strict"):
+        list(strict.ground(outside))
 
 
 def test_max_tiles_is_the_users(checkpoint, requests):
