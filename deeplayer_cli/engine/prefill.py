@@ -46,7 +46,8 @@ def prefill(
     # ids: (B, T), lengths: (B,), both with the drafts. One slot more than needed: decoding writes padding to the last.
     n_suffix, capacity = ids.shape[1], max(suffix_lengths) + max_new_tokens + 1
     images = torch.tensor([row.image for row in rows], device=device)
-    hidden, queries, caches = _read_suffixes(language, prefix, images, ids, capacity)
+    embeddings = language.embed(ids)
+    hidden, queries, caches = _read_suffixes(language, prefix, images, embeddings, capacity)
     if len(caches) == len(language.layers):
         kept = KeptTokens.from_all(len(rows), prefix.n_visual, device)
     else:
@@ -57,7 +58,7 @@ def prefill(
         query_rows = QueryRows(expressions, ends, lengths, seeds)
         # Without layers before the drop (K = 0) there are no keys. No scorer may read them there.
         keys, values = caches[-1].upto(n_suffix) if caches else (queries, queries)
-        suffix = Suffix(hidden, queries, keys, values, images, query_rows, capacity)
+        suffix = Suffix(embeddings, hidden, queries, keys, values, images, query_rows, capacity)
         pruned = run_pruned_layers(prefix, suffix)
         hidden, kept = pruned.hidden, pruned.kept
         caches += pruned.caches
@@ -69,17 +70,16 @@ def prefill(
 
 
 def _read_suffixes(
-    language: LanguageModel, prefix: Prefix, images: Tensor, ids: Tensor, capacity: int
+    language: LanguageModel, prefix: Prefix, images: Tensor, embeddings: Tensor, capacity: int
 ) -> tuple[Tensor, Tensor, list[LayerCache]]:
-    """Run the suffixes ``ids`` (B, T) through layers 1..K.
+    """Run the suffixes ``embeddings`` (B, T, C) through layers 1..K.
 
     Returns:
         Output of layer K (B, T, C), its queries (B, heads, T, head_dim), and the caches of layers 1..K. If K = 0, the
         output is the embeddings and the queries are a placeholder (B, 1, T, 1).
     """
-    n_suffix = ids.shape[1]
-    hidden = language.embed(ids)
-    queries = hidden.new_empty(len(ids), 1, n_suffix, 1)
+    hidden, n_suffix = embeddings, embeddings.shape[1]
+    queries = hidden.new_empty(len(hidden), 1, n_suffix, 1)
     rotation = language.rotation(prefix.n_shared + torch.arange(n_suffix, device=language.device)[None])
     caches = []
     for index, (keys, values) in enumerate(zip(prefix.keys, prefix.values, strict=True)):

@@ -59,17 +59,19 @@ def run_prefix(
     n_images, n_visual, _ = images.features.shape
     n_layers, is_deferred = kind
     # (N, n_visual + n_p1, C); the keys and values of P0 are known already.
-    hidden = torch.cat([images.features, language.embed(after_image).expand(n_images, -1, -1)], dim=1)
+    text_embeddings = language.embed(after_image)
+    hidden = torch.cat([images.features, text_embeddings.expand(n_images, -1, -1)], dim=1)
     n_shared = language.n_p0 + hidden.shape[1]
     rotation = language.rotation(torch.arange(language.n_p0, n_shared, device=language.device)[None])
     keys, values = [], []
+    queries = hidden.new_empty(n_images, 1, text_embeddings.shape[1], 1)
     for index in range(n_layers - is_deferred):
-        hidden, _, layer_keys, layer_values = language.run_layer(index, hidden, rotation)  # keys: P0 included
+        hidden, queries, layer_keys, layer_values = language.run_layer(index, hidden, rotation)  # keys: P0 included
         keys.append(layer_keys)
         values.append(layer_values)
     visual, text = hidden[:, :n_visual], hidden[:, n_visual:]
     if is_deferred:
-        text, layer_keys, layer_values = _defer_layer(language, n_layers - 1, hidden, n_visual, rotation)
+        text, queries, layer_keys, layer_values = _defer_layer(language, n_layers - 1, hidden, n_visual, rotation)
         keys.append(layer_keys)
         values.append(layer_values)
     return Prefix(
@@ -77,6 +79,9 @@ def run_prefix(
         tuple(values),
         visual,
         text,
+        queries[:, :, -text.shape[1] :].contiguous(),  # a copy, so that the visual tokens' queries are freed
+        images.features,
+        text_embeddings,
         is_deferred,
         places.to(hidden.device),
         images.class_attention,
@@ -86,14 +91,15 @@ def run_prefix(
 
 def _defer_layer(
     language: LanguageModel, index: int, hidden: Tensor, n_visual: int, rotation: Rotation
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Run a layer in full for P1, but compute only keys and values of the visual tokens.
 
     Every later token attends to the keys and values of all visual tokens. But only the kept tokens need the layer's
     output, and they are not known yet: `finish_layer_k` computes it for them.
 
     Returns:
-        The layer's output for P1 (N, n_p1, C), and keys and values (N, kv_heads, n_shared, head_dim).
+        The layer's output for P1 (N, n_p1, C) and its queries (N, heads, n_p1, head_dim), and keys and values
+        (N, kv_heads, n_shared, head_dim).
     """
     layer = language.layers[index]
     normed = layer.input_layernorm(hidden)
@@ -104,4 +110,4 @@ def _defer_layer(
     _, keys, values = language.prepend_system_kv(index, queries, keys, values)
     visible = causal_after(language.n_p0 + n_visual, n_text, language.device)  # (1, 1, n_p1, n_shared)
     attended = attend(queries, keys, values, visible)
-    return attention_output_and_mlp(layer, hidden[:, n_visual:], attended), keys, values
+    return attention_output_and_mlp(layer, hidden[:, n_visual:], attended), queries, keys, values

@@ -189,7 +189,8 @@ def _view_of_layer_k(prefix: Prefix, suffix: Suffix) -> LayerView:
         shared = torch.cat([prefix.visual, prefix.text], dim=1)[suffix.images]
         return torch.cat([shared, suffix.hidden], dim=1)
 
-    return LayerView(suffix.queries, suffix.keys, suffix.values, hidden)
+    queries = torch.cat([prefix.text_queries[suffix.images], suffix.queries], dim=2)
+    return LayerView(queries, suffix.keys, suffix.values, hidden)
 
 
 def _view(projected: Sequence[Tensor], batch: _PrunedBatch) -> LayerView:
@@ -225,7 +226,7 @@ def _cache(
     language: LanguageModel, choose: Chooser, kept: KeptTokens, keys: Tensor, values: Tensor, capacity: int
 ) -> LayerCache:
     """The cache of a layer, from its keys and values over P0, kept tokens, P1 and suffix."""
-    n_suffix = choose.n_suffix
+    n_suffix = choose.suffix.n_tokens
     n_shared = keys.shape[2] - n_suffix
     suffix_start = choose.positions.text_start(kept.indices.shape[1]) + choose.positions.n_text - n_suffix
     filled = _filled(language, choose, kept)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from deeplayer_cli.engine.language_model import LanguageModel
-    from deeplayer_cli.engine.types import KeptTokens, Prefix, QueryRows, Suffix
+    from deeplayer_cli.engine.types import KeptTokens, Prefix, Suffix
     from deeplayer_cli.pruning import Stage
 
     Select = Callable[[ScorerInputs, int], tuple[Tensor, Selection]]
@@ -161,7 +161,7 @@ class LayerView:
     """The tensors of one layer that a stage can read.
 
     Attributes:
-        queries: (B, heads, at least T, head_dim); the last T belong to the suffix.
+        queries: (B, heads, at least n_p1 + T, head_dim); the last ones belong to P1 and suffix.
         keys: (B, kv_heads, S, head_dim) of the whole prompts.
         values: (B, kv_heads, S, head_dim) of the whole prompts.
         hidden: returns the hidden states (B, S - n_p0, C) of all tokens after P0. It is a function because most stages
@@ -180,27 +180,21 @@ class Chooser:
 
     Attributes:
         language: the model.
-        rows: where expression, prompt and draft end in each suffix.
-        places: (B, n_visual, 3) of all visual tokens of the image.
-        class_attention: (B, n_visual, heads of the vision tower) of all visual tokens, see ``ScorerInputs``.
+        prefix: the prefix of the prompts' images.
+        suffix: the suffixes of the prompts after layer K.
         positions: computes the position ids of the prompts.
-        n_suffix: T, the number of suffix tokens; they come last in a prompt.
     """
 
     language: LanguageModel
-    rows: QueryRows
-    places: Tensor
-    class_attention: Tensor
+    prefix: Prefix
+    suffix: Suffix
     positions: Positions
-    n_suffix: int
 
     @classmethod
     def from_prompts(cls, language: LanguageModel, prefix: Prefix, suffix: Suffix, *, renumbers: bool) -> Chooser:
         """A chooser for the prompts of ``suffix``, which continue ``prefix``."""
         n_text = prefix.text.shape[1] + suffix.n_tokens
-        positions = Positions(language.n_p0, prefix.n_visual, n_text, renumbers)
-        places, class_attention = prefix.places[suffix.images], prefix.class_attention[suffix.images]
-        return cls(language, suffix.rows, places, class_attention, positions, suffix.n_tokens)
+        return cls(language, prefix, suffix, Positions(language.n_p0, prefix.n_visual, n_text, renumbers))
 
     def __call__(self, select: StageSelector, view: LayerView, kept: KeptTokens) -> Selection:
         """Select among the visual tokens that are ``kept`` so far; the selection's indices point into these."""
@@ -211,7 +205,8 @@ class Chooser:
     def _inputs(self, stage: Stage, view: LayerView, kept: KeptTokens) -> ScorerInputs:
         """The inputs that the stage needs; all others stay None."""
         needs, n_p0, n_visual = stage.needs, self.positions.n_p0, kept.indices.shape[1]
-        n_before = n_p0 + n_visual + self.positions.n_text - self.n_suffix  # P0, kept tokens and P1
+        prefix, suffix, images = self.prefix, self.suffix, self.suffix.images
+        n_before = n_p0 + n_visual + prefix.text.shape[1]  # P0, kept tokens and P1
         found: dict[str, object] = {}
         if needs & {"queries", "keys"}:
             found |= self._queries_and_keys(stage, view, kept)
@@ -220,25 +215,31 @@ class Chooser:
         if needs & {"features", "text_features"}:
             hidden = view.hidden()
             found |= {"features": hidden[:, :n_visual], "text_features": hidden[:, n_visual:]}  # hidden: without P0
+        if "image_embeddings" in needs:
+            found["image_embeddings"] = prefix.embeddings[images]
+        if "text_embeddings" in needs:
+            p1 = prefix.text_embeddings.expand(len(images), -1, -1)
+            found["text_embeddings"] = torch.cat([p1, suffix.embeddings], dim=1)
         if "places" in needs:
-            found["places"] = self.places.take_along_dim(kept.indices[..., None], dim=1)
+            found["places"] = prefix.places[images].take_along_dim(kept.indices[..., None], dim=1)
         if "class_attention" in needs:
-            found["class_attention"] = self.class_attention.take_along_dim(kept.indices[..., None], dim=1)
+            found["class_attention"] = prefix.class_attention[images].take_along_dim(kept.indices[..., None], dim=1)
         if "weights" in needs:
             found["weights"] = kept.weights
         if "rotation" in needs:
             found["rotation"] = self.language.rotation(self.positions(kept.indices))
-        prompt_tokens = self.rows.prompt_tokens(n_before, self.n_suffix)
-        return ScorerInputs(self.rows.seeds, n_p0, n_visual, prompt_tokens, **found)  # type: ignore[arg-type]
+        prompt_tokens = suffix.rows.prompt_tokens(n_before, suffix.n_tokens)
+        return ScorerInputs(suffix.rows.seeds, n_p0, n_visual, prompt_tokens, **found)  # type: ignore[arg-type]
 
     def _queries_and_keys(self, stage: Stage, view: LayerView, kept: KeptTokens) -> dict[str, object]:
-        # Query rows are suffix tokens, so only T queries meet the S keys. (B, heads, T, head_dim)
-        queries, keys = view.queries[:, :, -self.n_suffix :], view.keys
+        # Query rows come after the image, so only n_p1 + T queries meet the S keys: (B, heads, n_p1 + T, head_dim).
+        n_text = self.positions.n_text
+        queries, keys = view.queries[:, :, -n_text:], view.keys
         if not stage.scorer.rotary:
             cos, sin = self.language.rotation(self.positions(kept.indices))
-            queries = unrotate(queries, (cos[:, -self.n_suffix :], sin[:, -self.n_suffix :]))
+            queries = unrotate(queries, (cos[:, -n_text:], sin[:, -n_text:]))
             keys = unrotate(keys, (cos, sin))
         if "queries" not in stage.needs:
             return {"keys": keys}
-        queries, visible = self.rows.pick(stage.scorer.rows, queries, keys.shape[2])
+        queries, visible = self.suffix.rows.pick(stage.scorer.rows, queries, keys.shape[2], self.suffix.n_tokens)
         return {"keys": keys, "queries": queries, "visible": visible}

@@ -44,6 +44,9 @@ class Prefix:
         keys, values: for each of the K layers, (N, kv_heads, n_shared, head_dim) over P0, visual tokens and P1.
         visual: (N, n_visual, C), output of layer K for the visual tokens; its input if ``layer_is_deferred``.
         text: (N, n_p1, C), output of layer K for P1.
+        text_queries: (N, heads, n_p1, head_dim) of layer K for P1; a placeholder without meaning if K = 0.
+        embeddings: (N, n_visual, C), input of layer 1 for the visual tokens.
+        text_embeddings: (1, n_p1, C), the same for P1.
         layer_is_deferred: whether layer K computed only keys and values of the visual tokens. Then the kept tokens run
             through the rest of layer K after the selection.
         places: (N, n_visual, 3), the place of each visual token; see ``pruning.token_places``.
@@ -55,6 +58,9 @@ class Prefix:
     values: tuple[Tensor, ...]
     visual: Tensor
     text: Tensor
+    text_queries: Tensor
+    embeddings: Tensor
+    text_embeddings: Tensor
     layer_is_deferred: bool
     places: Tensor
     class_attention: Tensor
@@ -71,6 +77,7 @@ class Suffix:
     """The suffixes of B prompts after layers 1..K: expression, closing, draft, padding.
 
     Attributes:
+        embeddings: (B, T, C), input of layer 1.
         hidden: (B, T, C), output of layer K.
         queries: (B, heads, T, head_dim) of layer K; a placeholder without meaning if K = 0.
         keys, values: (B, kv_heads, n_shared + T, head_dim) of layer K over the whole prompt; placeholders if K = 0.
@@ -79,6 +86,7 @@ class Suffix:
         capacity: number of suffix slots that each cache must have.
     """
 
+    embeddings: Tensor
     hidden: Tensor
     queries: Tensor
     keys: Tensor
@@ -109,24 +117,25 @@ class QueryRows:
     drafted: Tensor
     seeds: Tensor
 
-    def pick(self, kind: QueryRowKind, queries: Tensor, n_keys: int) -> tuple[Tensor, Tensor]:
+    def pick(self, kind: QueryRowKind, queries: Tensor, n_keys: int, n_suffix: int) -> tuple[Tensor, Tensor]:
         """Pick the query rows of one kind, and compute which keys each of them attends to.
 
         Args:
             kind: which query rows to pick.
-            queries: (B, heads, T, head_dim) of the suffix.
-            n_keys: S, the number of keys of the whole prompt; the suffix comes last.
+            queries: (B, heads, n_p1 + T, head_dim) of P1 and suffix.
+            n_keys: S, the number of keys of the whole prompt; P1 and suffix come last.
+            n_suffix: T, the number of suffix tokens.
 
         Returns:
             The queries (B, heads, R, head_dim), and the keys that they attend to, (B, R, S) bool. A row that is False
             everywhere is padding.
         """
-        n_suffix = queries.shape[2]
-        chosen = self._rows_of(kind, n_suffix)  # (B, T)
+        n_text = queries.shape[2]
+        chosen = self._rows_of(kind, n_text - n_suffix, n_suffix)  # (B, n_p1 + T)
         # A stable sort moves the chosen rows to the front. R is the largest number of chosen rows in the batch.
         order = chosen.int().argsort(dim=1, descending=True, stable=True)[:, : int(chosen.sum(1).max())]  # (B, R)
         slots = torch.arange(n_keys, device=queries.device)
-        visible = (slots <= n_keys - n_suffix + order[..., None]) & chosen.gather(1, order)[..., None]
+        visible = (slots <= n_keys - n_text + order[..., None]) & chosen.gather(1, order)[..., None]
         return queries.take_along_dim(order[:, None, :, None], dim=2), visible
 
     def prompt_tokens(self, n_before: int, n_suffix: int) -> Tensor:
@@ -134,14 +143,16 @@ class QueryRows:
         slots = torch.arange(n_before + n_suffix, device=self.prompts.device)
         return slots < n_before + self.prompts[:, None]
 
-    def _rows_of(self, kind: QueryRowKind, n_suffix: int) -> Tensor:
-        """Which suffix tokens are query rows of this kind, (B, T) bool."""
-        suffix = torch.arange(n_suffix, device=self.prompts.device)
+    def _rows_of(self, kind: QueryRowKind, n_p1: int, n_suffix: int) -> Tensor:
+        """Which tokens of P1 and suffix are query rows of this kind, (B, n_p1 + T) bool."""
+        suffix = torch.arange(-n_p1, n_suffix, device=self.prompts.device)  # 0 is the first suffix token
         match kind:
             case "last":
                 return suffix == self.prompts[:, None] - 1
             case "text":
-                return suffix < self.expressions[:, None]
+                return (suffix >= 0) & (suffix < self.expressions[:, None])
+            case "question":
+                return suffix < self.prompts[:, None]
             case "drafted":
                 return suffix == self.drafted[:, None] - 1
 

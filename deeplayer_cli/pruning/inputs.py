@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 if TYPE_CHECKING:
     from torch import Tensor
 
-QueryRowKind = Literal["last", "text", "drafted"]
-"""The query rows that score: the last prompt token, the expression's tokens, or the last token of the draft."""
+QueryRowKind = Literal["last", "text", "question", "drafted"]
+"""The query rows that score.
+
+``last``: the last prompt token. ``text``: the expression's tokens. ``question``: all prompt tokens after the image.
+``drafted``: the last token of the draft.
+"""
 
 Need = Literal[
     "queries",
@@ -16,6 +20,8 @@ Need = Literal[
     "values",
     "features",
     "text_features",
+    "image_embeddings",
+    "text_embeddings",
     "class_attention",
     "places",
     "weights",
@@ -45,6 +51,8 @@ class ScorerInputs(NamedTuple):
         values: (B, kv_heads, S, head_dim).
         features: (B, n_visual, C), hidden states of the visual tokens after the layer; for layer 0, their embeddings.
         text_features: (B, S - visual_start - n_visual, C), the same for the text after the visual tokens.
+        image_embeddings: (B, N, C), the input of layer 1 for all N visual tokens of the image, dropped ones too.
+        text_embeddings: (B, S - visual_start - n_visual, C), the same for the text after the visual tokens.
         class_attention: (B, n_visual, heads of the vision tower) float32, attention from the tower's class token to
             each visual token.
         places: (B, n_visual, 3) float32, see ``token_places``.
@@ -64,6 +72,8 @@ class ScorerInputs(NamedTuple):
     values: Tensor = None  # type: ignore[assignment]
     features: Tensor = None  # type: ignore[assignment]
     text_features: Tensor = None  # type: ignore[assignment]
+    image_embeddings: Tensor = None  # type: ignore[assignment]
+    text_embeddings: Tensor = None  # type: ignore[assignment]
     class_attention: Tensor = None  # type: ignore[assignment]
     places: Tensor = None  # type: ignore[assignment]
     weights: Tensor = None  # type: ignore[assignment]

@@ -20,6 +20,10 @@ ScoreFrom = Literal["same_layer", "next_layer"]
 The next layer computes them from its input, before the drop."""
 
 
+Schedule = tuple[tuple[float, float], ...]
+"""Points (budget, share that a stage keeps under it), by rising budget; all are shares of the visual tokens."""
+
+
 class Scorer(ABC):
     """Gives each visual token a score; the higher the score, the sooner it is kept.
 
@@ -123,18 +127,27 @@ class StageShare:
         power: the stage keeps the share ``keep ** power`` of all visual tokens; ``keep`` is the budget as a share. So
             published shares scale with the budget: 0.5, 0.25 and 0.125 are 0.125 to the powers 1/3, 2/3 and 1.
         fixed: the stage keeps this share instead, but never fewer tokens than the budget.
+        schedule: the stage keeps a share that goes through these points (budget, share of the stage), instead; see
+            `interpolate`.
     """
 
     budget: Budget
     power: float = 1.0
     fixed: float | None = None
+    schedule: Schedule = ()
 
     def count(self, n_visual: int) -> int:
         """The largest number of an image's ``n_visual`` tokens that the stage keeps."""
         end = self.budget.count(n_visual)
         if self.fixed is not None:
-            return max(end, _floor(n_visual * self.fixed))
-        return end if self.power == 1.0 else max(end, _floor(n_visual * (end / n_visual) ** self.power))
+            share = self.fixed
+        elif self.schedule:
+            share = interpolate(self.schedule, end / n_visual)
+        elif self.power == 1.0:
+            return end
+        else:
+            share = (end / n_visual) ** self.power
+        return max(end, _floor(n_visual * share))
 
 
 @dataclass(frozen=True)
@@ -261,6 +274,23 @@ class Method:
             seen += (layer - last) * tokens
             tokens, last = left, layer
         return seen / (n_layers * n_visual)
+
+
+def interpolate(schedule: Schedule, keep: float) -> float:
+    """The share that a stage keeps under a budget of ``keep``.
+
+    Between two points of the schedule, the share is a power of the budget: a straight line if both are logarithms. The
+    last point is followed by (1, 1). Below the first point, the share is in the same ratio to the budget as there.
+    """
+    (low, share_low), *_ = schedule
+    if keep <= low:
+        return keep * share_low / low
+    for high, share_high in (*schedule[1:], (1.0, 1.0)):
+        if keep <= high:
+            part = math.log(keep / low) / math.log(high / low)
+            return share_low * (share_high / share_low) ** part
+        low, share_low = high, share_high
+    return 1.0
 
 
 def _floor(product: float) -> int:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
     from deeplayer_cli.pruning.inputs import QueryRowKind
-    from deeplayer_cli.pruning.method import ScoreFrom
+    from deeplayer_cli.pruning.method import Schedule, ScoreFrom
     from deeplayer_cli.pruning.prior import Prior
 
 ENTRY_POINTS = "deeplayer.methods"
@@ -62,6 +62,7 @@ class Drop:
         power: see ``StageShare``.
         share: a fixed share of tokens to keep, see ``StageShare``.
         score_from: see ``Stage``.
+        schedule: see ``StageShare``.
     """
 
     scorer: Callable[[Options], Scorer]
@@ -71,6 +72,7 @@ class Drop:
     power: float = 1.0
     share: float | None = None
     score_from: ScoreFrom = "same_layer"
+    schedule: Schedule = ()
 
     def layer_in(self, n_layers: int, grounding_layer: int | None) -> int:
         """The layer of the drop in a model of ``n_layers`` decoder layers."""
@@ -156,7 +158,7 @@ class Entry:
                 layer,
                 _make_scorer(name, drop, options),
                 drop.selector,
-                StageShare(options.budget, drop.power, drop.share),
+                StageShare(options.budget, drop.power, drop.share, drop.schedule),
                 drop.score_from,
             )
             for layer, drop in zip(layers, drops, strict=True)

@@ -110,34 +110,31 @@ class PlainModel:
             _, attentions = self.forward(ids, features, self.drops(ids, stages))
         return attentions[layer - 1][:, rows][..., self.visual_positions(ids)].mean((0, 1))
 
-    def scores_without_rope(
-        self,
-        ids: list[int],
-        features: torch.Tensor,
-        layer: int,
-        row: int,
-        stages: list[tuple[int, list[int]]],
-    ) -> torch.Tensor:
-        """As `scores` of one row, from the projections of ``layer`` as they are before RoPE."""
+    def projections(
+        self, ids: list[int], features: torch.Tensor, layer: int, stages: list[tuple[int, list[int]]] = ()
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Queries, keys and values of 1-based ``layer`` as its own linear layers give them: (heads, N, head_dim) each.
+
+        Keys and values are repeated, so that all three have as many heads.
+        """
         attention, seen = self.decoder.layers[layer - 1].self_attn, {}
         hooks = [
             getattr(attention, name).register_forward_hook(
                 lambda module, args, output, name=name: seen.update({name: output})
             )
-            for name in ("q_proj", "k_proj")
+            for name in ("q_proj", "k_proj", "v_proj")
         ]
-        drops = self.drops(ids, stages)
         try:
-            self.forward(ids, features, drops)
+            self.forward(ids, features, self.drops(ids, stages))
         finally:
             for hook in hooks:
                 hook.remove()
-        queries, keys = (seen[name][0].unflatten(-1, (-1, attention.head_dim)) for name in ("q_proj", "k_proj"))
-        keys = keys.repeat_interleave(queries.shape[1] // keys.shape[1], dim=1)
-        logits = torch.einsum("hd,shd->hs", queries[row], keys[: row + 1]) * attention.head_dim**-0.5
-        hidden = [position for position in (drops[-1][1] if drops else []) if position <= row]
-        logits[:, hidden] = -torch.inf
-        return logits.softmax(-1).mean(0)[self.visual_positions(ids)]
+        queries, keys, values = (
+            seen[name][0].unflatten(-1, (-1, attention.head_dim)).transpose(0, 1)
+            for name in ("q_proj", "k_proj", "v_proj")
+        )
+        group = len(queries) // len(keys)
+        return queries, keys.repeat_interleave(group, dim=0), values.repeat_interleave(group, dim=0)
 
     def drops(self, ids: list[int], stages: list[tuple[int, list[int]]]) -> list[tuple[int, list[int]]]:
         """Stages as (layer, kept visual tokens) to (layer, dropped positions)."""

@@ -43,7 +43,7 @@ class GridAndTopK(Selector):
 
 
 def _without_rope(options: Options) -> AttentionScorer:
-    return AttentionScorer(options.query, rotary=False)
+    return AttentionScorer(options.query, rotary=False, softmax_over="visual")
 
 
 ENTRY = Entry(

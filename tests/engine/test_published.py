@@ -1,0 +1,174 @@
+"""Published methods against their authors' rules, drop by drop, in a model of 32 layers.
+
+The rules here are written from the papers and the authors' programs, with layers counted from 0 as there, and know
+nothing of this package's methods. Where ours differs on purpose, the rule says so; there is no other difference.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from deeplayer_cli.engine import Engine
+from deeplayer_cli.models.internvl.vision import normalize
+from deeplayer_cli.pruning import Budget, Options, build
+from tests.engine.reference import PlainModel
+from tests.engine.test_engine import EXPRESSIONS, N_VISUAL, ON_IMAGE, PLACES, make_rows, run
+from tests.tiny import tiny_checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+N_NEW = 3
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt of the plain model, and which visual tokens its layers have seen so far."""
+
+    plain: PlainModel
+    ids: list[int]
+    features: torch.Tensor
+    stages: list[tuple[int, list[int]]]
+
+    @property
+    def left(self) -> list[int]:
+        return self.stages[-1][1] if self.stages else list(range(N_VISUAL))
+
+    @property
+    def behind_image(self) -> list[int]:
+        return list(range(self.plain.visual_positions(self.ids)[-1] + 1, len(self.ids)))
+
+    def attention(self, layer: int, row: int, *, rope: bool, over: str) -> torch.Tensor:
+        """What ``row`` gives to each visual token in 0-based ``layer``, a mean over heads; 0 for those dropped."""
+        queries, keys, _ = self.plain.projections(self.ids, self.features, layer + 1, self.stages)
+        visual = self.plain.visual_positions(self.ids)
+        alive = [visual[index] for index in self.left]
+        text = [position for position in range(row + 1) if position not in visual]
+        seen = sorted(alive + text)
+        if rope:
+            ids = list(range(len(seen))) if self.plain.renumbers else seen
+            cos, sin = (part[0] for part in self.plain.decoder.rotary_emb(keys, torch.tensor([ids])))
+            keys, query = turn(keys[:, seen], cos, sin), turn(queries[:, [row]], cos[-1:], sin[-1:])
+        else:
+            keys, query = keys[:, seen], queries[:, [row]]
+        logits = (query * keys).sum(-1) / math.sqrt(keys.shape[-1])  # (heads, seen)
+        if over == "image":
+            logits[:, [place for place, position in enumerate(seen) if position not in visual]] = -torch.inf
+        weights = logits.softmax(-1).mean(0)
+        found = torch.zeros(N_VISUAL, dtype=weights.dtype)
+        found[self.left] = weights[[seen.index(position) for position in alive]]
+        return found
+
+
+def turn(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """RoPE: (a, b) to (a cos - b sin, b cos + a sin), for halves a and b."""
+    half = states.shape[-1] // 2
+    a, b = states[..., :half], states[..., half:]
+    return torch.cat([a * cos[..., :half] - b * sin[..., :half], b * cos[..., :half] + a * sin[..., :half]], dim=-1)
+
+
+def best(scores: torch.Tensor, among: list[int], n: int) -> list[int]:
+    return sorted(sorted(among, key=lambda index: -float(scores[index]))[:n])
+
+
+def top(after: int, by: int, n: int, *, rope: bool = True, over: str = "all"):
+    """The output of ``after`` loses tokens: the last row's attention in layer ``by`` keeps the n highest."""
+
+    def keep(prompt: Prompt) -> tuple[int, list[int]]:
+        scores = prompt.attention(by, len(prompt.ids) - 1, rope=rope, over=over)
+        return after + 1, best(scores, prompt.left, n)
+
+    return keep
+
+
+def grid_and_top(after: int, n: int):
+    """FEATHER's first step: the union of a grid of stride 3 with the m best, without RoPE and among the image only.
+
+    The paper fixes m, here the size of the union is given.
+    """
+
+    def keep(prompt: Prompt) -> tuple[int, list[int]]:
+        scores = prompt.attention(after, len(prompt.ids) - 1, rope=False, over="image")
+        at = PLACES.tolist()
+        grid = {index for index in prompt.left if int(at[index][0]) % 3 == 0 and int(at[index][1]) % 3 == 0}
+        assert len(grid) == 5
+        unions = [sorted(grid | set(best(scores, prompt.left, m))) for m in range(N_VISUAL + 1)]
+        return after + 1, next(union for union in unions if len(union) == n)
+
+    return keep
+
+
+def raters(prompt: Prompt) -> list[int]:
+    """SparseVLM: text behind the image that the image's embeddings speak to more than to the mean text token."""
+    embedded = prompt.plain.decoder.embed_tokens(torch.tensor(prompt.ids))
+    text = embedded[prompt.behind_image]
+    relevance = torch.stack([(text @ visual).softmax(0) for visual in prompt.features]).mean(0)
+    return [row for row, one in zip(prompt.behind_image, relevance, strict=True) if one > relevance.mean()]
+
+
+def rated(after: int, n: int):
+    """SparseVLM: of the output of layer ``after``, what the raters attend to in that layer."""
+
+    def keep(prompt: Prompt) -> tuple[int, list[int]]:
+        rows = [prompt.attention(after, row, rope=True, over="all") for row in raters(prompt)]
+        return after + 1, best(torch.stack(rows).mean(0), prompt.left, n)
+
+    return keep
+
+
+Rule = tuple["Callable[[Prompt], tuple[int, list[int]]]", ...]
+
+# name: budget as a share, what stays of 20 tokens step by step.
+RULES: dict[str, tuple[float, Rule]] = {
+    "fastv": (0.25, (top(1, 1, 5),)),
+    "deep-layer": (0.1, (top(11, 11, 2),)),
+    "pyramiddrop": (0.1, (top(7, 8, 9), top(15, 16, 4), top(23, 24, 2))),
+    "vscan": (0.2, (top(15, 16, 4, rope=False),)),
+    "feather": (0.1, (grid_and_top(7, 10), top(15, 15, 2, rope=False, over="image"))),
+    "sparsevlm-nomerge": (110 / 576, (rated(2, 10), rated(6, 6), rated(15, 3))),
+}
+
+
+@pytest.fixture(scope="module")
+def deep():
+    return tiny_checkpoint(layers=32)
+
+
+@pytest.fixture(scope="module")
+def tiles():
+    return torch.randint(0, 256, (2, 5, 3, 56, 56), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize("method", RULES)
+def test_every_drop_is_the_authors(deep, tiles, method: str) -> None:
+    keep, rule = RULES[method]
+    engine = Engine(deep, build(method, Options(Budget(keep)), 32))
+    logits, kept, answers = run(engine, tiles, make_rows(deep))
+    plain = PlainModel(deep)
+    for index, expression in enumerate(EXPRESSIONS):
+        features = plain.features(normalize(tiles[ON_IMAGE[index]]))
+        prompt = Prompt(plain, plain.prompt_ids(expression, N_VISUAL), features, [])
+        for step in rule:
+            prompt.stages.append(step(prompt))
+        assert kept[index] == prompt.left
+        reference = plain.answer(prompt.ids, features, prompt.stages, N_NEW)
+        assert (logits[index] - reference.logits).abs().max() < 1e-9
+        assert answers[index][:N_NEW] == reference.token_ids
+
+
+@pytest.mark.parametrize(("end", "steps"), [(110, (300, 200)), (36, (303, 110)), (17, (66, 30)), (576, (576, 576))])
+def test_sparsevlm_has_the_published_schedules(end: int, steps: tuple[int, int]) -> None:
+    method = build("sparsevlm-nomerge", Options(Budget(tokens=end)), 32)
+    assert method.schedule(576) == ((3, steps[0]), (7, steps[1]), (16, end))
+
+
+def test_sparsevlm_between_and_beyond_its_schedules() -> None:
+    for end in range(1, 577):
+        (_, first), (_, second), (_, last) = build("sparsevlm-nomerge", Options(Budget(tokens=end)), 32).schedule(576)
+        assert 576 >= first >= second >= last == end
+    assert build("sparsevlm-nomerge", Options(Budget(tokens=8)), 32).schedule(576)[0] == (3, 8 * 66 // 17)
