@@ -55,7 +55,8 @@ def attention_rows(
         rows: at least one.
         closing: token ids between an expression and its answer.
         drafts: the drafted beginning of each answer, as token ids.
-        kinds: the kinds of query rows. ``text`` needs an expression in every row.
+        kinds: the kinds of query rows; not ``question``, which begins before the suffix. ``text`` needs an expression in
+            every row.
     """
     if len(prefix.keys) != len(language.layers):
         raise ValueError("attention rows need a prefix through all layers: that of a method that drops nothing")
@@ -82,7 +83,7 @@ def attention_rows(
 def _mean_attention(rows: QueryRows, kind: QueryRowKind, queries: Tensor, keys: Tensor) -> Tensor:
     """The attention to every key (B, S), from the suffix's queries (B, heads, T, head_dim)."""
     n_suffix, n_keys = queries.shape[2], keys.shape[2]
-    picked, visible = rows.pick(kind, queries, n_keys)
+    picked, visible = rows.pick(kind, queries, n_keys, n_suffix)
     prompt_tokens = rows.prompt_tokens(n_keys - n_suffix, n_suffix)
     # To the scorer, all keys are visual tokens here, so that it scores all of them.
     return AttentionScorer(kind)(
