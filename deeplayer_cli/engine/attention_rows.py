@@ -55,8 +55,8 @@ def attention_rows(
         rows: at least one.
         closing: token ids between an expression and its answer.
         drafts: the drafted beginning of each answer, as token ids.
-        kinds: the kinds of query rows; not ``question``, which begins before the suffix. ``text`` needs an expression in
-            every row.
+        kinds: the kinds of query rows; not ``question``, which begins before the suffix. ``text`` needs an expression
+            in every row.
     """
     if len(prefix.keys) != len(language.layers):
         raise ValueError("attention rows need a prefix through all layers: that of a method that drops nothing")
