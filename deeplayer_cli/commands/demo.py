@@ -167,10 +167,11 @@ def train(
     """Train the demo model from scratch on the CPU; the defaults and --seed 1 give the shipped model."""
     import torch
 
-    from deeplayer_cli.demo.export import export
+    from deeplayer_cli.demo.export import export, refuse_model
     from deeplayer_cli.demo.train import Recipe
     from deeplayer_cli.demo.train import train as run_recipe
 
+    refuse_model(output / "model")
     if threads is not None:
         torch.set_num_threads(threads)
     run = run_recipe(output, Recipe(vision_steps, steps, seed=seed), resume=resume)

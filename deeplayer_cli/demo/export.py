@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from typing import TYPE_CHECKING
 
 import orjson
@@ -12,7 +13,9 @@ from transformers import GenerationConfig
 from deeplayer_cli import checkpoints
 from deeplayer_cli.demo.looking import grounding_layer
 from deeplayer_cli.demo.scenes import COMPACT, LONG, SIDE
+from deeplayer_cli.errors import DeeplayerError, writing
 from deeplayer_cli.models.internvl.vision import IMAGENET_MEAN, IMAGENET_STD
+from deeplayer_cli.sinks import disk
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,8 +50,34 @@ def export(model: InternVLForConditionalGeneration, tokens: PreTrainedTokenizerF
     Args:
         model: model in any floating dtype; it is not changed.
         tokens: tokenizer of the model.
-        folder: the checkpoint folder; created if missing.
+        folder: the checkpoint folder; it appears as a whole, once all of its files are written.
+
+    Raises:
+        DeeplayerError: the folder exists and is not empty, or the system refuses.
     """
+    refuse_model(folder)
+    partial = folder.with_name(f".{folder.name}.partial")
+    with writing(str(folder)):
+        shutil.rmtree(partial, ignore_errors=True)  # left by a run that was killed
+        try:
+            _write(model, tokens, partial)
+            disk.replace(partial, folder)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+
+def refuse_model(folder: Path) -> None:
+    """Refuse a checkpoint folder that holds files already.
+
+    Raises:
+        DeeplayerError: it does.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise DeeplayerError(f"{folder} exists: move it away, or train in another folder")
+
+
+def _write(model: InternVLForConditionalGeneration, tokens: PreTrainedTokenizerFast, folder: Path) -> None:
     rounded = copy.deepcopy(model).to(torch.bfloat16)
     rounded.generation_config = GenerationConfig(eos_token_id=tokens.eos_token_id, pad_token_id=tokens.pad_token_id)
     rounded.save_pretrained(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from dataclasses import asdict, replace
 from itertools import cycle
@@ -20,6 +21,7 @@ from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.models.internvl.prompt import IMAGE_CONTEXT
 from deeplayer_cli.models.internvl.tiling import Tiling, tile_image
 from deeplayer_cli.models.internvl.vision import encode
+from deeplayer_cli.sinks.output_file import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -131,7 +133,7 @@ class Run:
         return [scene(seed, difficulty) for seed, difficulty in zip(seeds, cycle(difficulties))]
 
     def save(self) -> None:
-        """Write the checkpoint atomically: first to another file, which then replaces it."""
+        """Write the checkpoint, as a whole or not at all."""
         self.folder.mkdir(parents=True, exist_ok=True)
         state = {
             "recipe": asdict(self.recipe),
@@ -141,9 +143,8 @@ class Run:
             "step": self.step,
             "seconds": self.seconds,
         }
-        partial = self.folder / f"{CHECKPOINT}.partial"
-        torch.save(state, partial)
-        partial.replace(self.folder / CHECKPOINT)
+        with replacing(self.folder / CHECKPOINT) as partial:
+            torch.save(state, partial)
 
     def load(self) -> None:
         """Restore the run from the checkpoint in its folder.
@@ -154,7 +155,10 @@ class Run:
         path = self.folder / CHECKPOINT
         if not path.exists():
             raise DeeplayerError(f"{self.folder} has no {CHECKPOINT}: there is nothing to resume")
-        state = torch.load(path, weights_only=True)
+        try:
+            state = torch.load(path, weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise DeeplayerError(f"{path} is damaged: train from the start in another folder") from error
         if state["recipe"] != asdict(self.recipe):
             raise DeeplayerError(f"{path} has another recipe: resume with the options that the run started with")
         self.model.load_state_dict(state["model"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,8 @@ from PIL import Image, ImageDraw, ImageOps
 
 from deeplayer_cli.demo.expressions import KINDS, Referral, refer
 from deeplayer_cli.demo.shapes import COLOURS, SHAPES, Thing, draw
-from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.errors import DeeplayerError, writing
+from deeplayer_cli.sinks.output_file import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -140,23 +142,41 @@ def write(folder: Path, pool: range, first: int, count: int, difficulty: Difficu
         difficulty: settings of the scenes.
 
     Raises:
-        DeeplayerError: the pool does not have all of these scenes, the folder has a ``requests.jsonl`` with other rows,
-            or a file cannot be written.
+        DeeplayerError: the pool does not have all of these scenes, the folder has one of these files with another
+            content, or a file cannot be written.
     """
     seeds = named(pool, first, count)
     requests = folder / "requests.jsonl"
     # Each scene is drawn twice: for its rows, and for its image. So no images are kept in memory, and none is written
     # before requests.jsonl is checked.
     rows = b"".join(row for name, seed in seeds.items() for row in _rows(name, scene(seed, difficulty).referrals))
-    try:
-        if requests.exists() and requests.read_bytes() != rows:
-            raise DeeplayerError(f"{requests} exists and holds other rows: write to another folder")
+    with writing(str(folder)):
+        _holds(requests, rows)
         (folder / "images").mkdir(parents=True, exist_ok=True)
         for name, seed in seeds.items():
-            scene(seed, difficulty).image.save(folder / _image(name), optimize=True)
-        requests.write_bytes(rows)
-    except OSError as error:
-        raise DeeplayerError(f"{folder} cannot be written: {error.strerror or error}") from error
+            _put(folder / _image(name), _png(scene(seed, difficulty).image))
+        _put(requests, rows)
+
+
+def _png(image: Image.Image) -> bytes:
+    file = BytesIO()
+    image.save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    """Whether a file has a content; a file with another content is refused."""
+    if not path.exists():
+        return False
+    if path.read_bytes() != content:
+        raise DeeplayerError(f"{path} exists and holds something else: write to another folder")
+    return True
+
+
+def _put(path: Path, content: bytes) -> None:
+    if not _holds(path, content):
+        with replacing(path) as partial:
+            partial.write_bytes(content)
 
 
 def _image(name: str) -> str:

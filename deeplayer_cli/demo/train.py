@@ -22,6 +22,7 @@ from deeplayer_cli.demo.recipe import Recipe
 from deeplayer_cli.demo.run import CHECKPOINT, TILING, Run, visual_tokens
 from deeplayer_cli.demo.scenes import CURVE_SEEDS, pick, scene
 from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.sinks.output_file import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -161,4 +162,5 @@ def _drop_lines_after(path: Path, step: int) -> None:
     """Remove the log lines after step ``step``, that of the checkpoint: training repeats the steps after it."""
     if path.exists():
         lines = path.read_bytes().splitlines(keepends=True)
-        path.write_bytes(b"".join(line for line in lines if orjson.loads(line)["step"] <= step))
+        with replacing(path) as partial:
+            partial.write_bytes(b"".join(line for line in lines if orjson.loads(line)["step"] <= step))

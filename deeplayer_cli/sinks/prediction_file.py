@@ -17,7 +17,7 @@ from deeplayer_cli.schema import Prediction
 from deeplayer_cli.schema.row_ids import AnsweredIndex, details_hash, id_hash, question_hash
 from deeplayer_cli.sinks import disk
 from deeplayer_cli.sinks.reading import read_predictions
-from deeplayer_cli.sinks.run_record import load_record, put_record, record_path, refuse_other_settings
+from deeplayer_cli.sinks.run_record import load_record, record_path, refuse_other_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -102,9 +102,8 @@ class PredictionFile:
 
     def _replace(self) -> None:
         """Start the file anew; the old rows go only once the new record is on the disk."""
-        self.record.prepare(self.path)
-        self._cut(0)
-        put_record(self.path)
+        with self.record.saving(self.path):
+            self._cut(0)
         self._outdated = False
         _RetriedRows.clear(self.path)
 

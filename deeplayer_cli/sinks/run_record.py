@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from deeplayer_cli.schema.values import show
 from deeplayer_cli.sinks import disk
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 
@@ -48,11 +49,14 @@ class RunRecord:
         Raises:
             DeeplayerError: the file cannot be written.
         """
-        self.prepare(output)
-        put_record(output)
+        with self.saving(output):
+            pass
 
-    def prepare(self, output: Path) -> None:
-        """Write the record to the disk, without replacing the one that is there; `put_record` does that.
+    @contextmanager
+    def saving(self, output: Path) -> Iterator[None]:
+        """Bring the record to the disk, run the block, and then replace the record beside ``output``.
+
+        The old record stays if the block raises.
 
         Raises:
             DeeplayerError: the file cannot be written.
@@ -60,25 +64,26 @@ class RunRecord:
         target = record_path(output)
         content = {"fingerprint": self.fingerprint, **asdict(self)}
         data = memoryview(orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-        with writing(str(target)):
-            descriptor = os.open(_partial(target), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-            try:
-                while data:
-                    data = data[disk.write(descriptor, data) :]
-                disk.sync(descriptor)
-            finally:
-                os.close(descriptor)
+        partial = _partial(target)
+        try:
+            with writing(str(target)):
+                _write(partial, data)
+            yield
+            with writing(str(target)):
+                disk.replace(partial, target)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
 
 
-def put_record(output: Path) -> None:
-    """Replace the record of an output by the prepared one.
-
-    Raises:
-        DeeplayerError: the system refuses.
-    """
-    target = record_path(output)
-    with writing(str(target)):
-        disk.replace(_partial(target), target)
+def _write(path: Path, data: memoryview) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    try:
+        while data:
+            data = data[disk.write(descriptor, data) :]
+        disk.sync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _partial(target: Path) -> Path:

@@ -190,7 +190,7 @@ def test_other_rows_are_not_overwritten(tmp_path: Path) -> None:
     scenes.write(tmp_path, scenes.HELD_OUT_SEEDS, 0, 1)
     before = (tmp_path / "requests.jsonl").read_bytes()
     scenes.write(tmp_path, scenes.HELD_OUT_SEEDS, 0, 1)
-    with pytest.raises(DeeplayerError, match="exists and holds other rows"):
+    with pytest.raises(DeeplayerError, match="exists and holds something else"):
         scenes.write(tmp_path, scenes.HELD_OUT_SEEDS, 1, 1)
     assert (tmp_path / "requests.jsonl").read_bytes() == before
     assert not (tmp_path / "images" / "scene-0001.png").exists()
