@@ -4,8 +4,7 @@ The count follows ``torch.utils.flop_counter``: two FLOPs for each multiply-add 
 both products of attention in full, T queries x S keys, although a causal mask hides half of them. It leaves out norms,
 activations, RoPE, softmax, scorers and selectors: less than one percent at the sizes of InternVL2.5.
 
-It counts the engine's work without drafts. A draft only moves tokens of the answer from decoding into prefill. A row
-that is answered again because its draft was wrong is counted once.
+It counts the engine's work without drafts. A draft only moves tokens of the answer from decoding into prefill.
 """
 
 from __future__ import annotations

@@ -35,7 +35,6 @@ class DecodeState:
         n_drafted: number of drafted tokens.
         n_accepted: number of drafted tokens that the model accepted.
         n_passes: number of passes after the prefill.
-        as_drafted: whether the answer begins with the draft that was read with the prompt.
         finished: whether the answer is complete.
     """
 
@@ -46,7 +45,6 @@ class DecodeState:
     n_drafted: int = 0
     n_accepted: int = 0
     n_passes: int = -1  # the first call of `take` uses the logits of the prefill, which is no pass of its own
-    as_drafted: bool = True
     finished: bool = False
 
     def take(self, draft: Sequence[int], greedy: Sequence[int], probabilities: Sequence[float]) -> int:
@@ -62,8 +60,6 @@ class DecodeState:
             The number of accepted tokens of the draft.
         """
         right = next((index for index, token in enumerate(draft) if token != greedy[index]), len(draft))
-        if self.n_passes < 0:
-            self.as_drafted = right == len(draft)
         self.n_passes += 1
         self.n_drafted += len(draft)
         self.n_accepted += right
@@ -84,7 +80,6 @@ class DecodeState:
             self.n_accepted,
             self.n_passes,
             kept,
-            self.as_drafted,
             None if all(map(math.isfinite, self.probabilities)) else broken_layer(),
         )
 

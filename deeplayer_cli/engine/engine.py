@@ -13,7 +13,6 @@ Position ids stay those of the whole prompt, unless the method renumbers.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -133,35 +132,25 @@ class Engine:
     def answer(self, prefix: Prefix, rows: Sequence[Row], max_new_tokens: int) -> list[Answer]:
         """Answer rows: prefill and decode.
 
-        If the method scores with a token of the draft, a row whose answer does not begin with the draft is answered
-        again without it.
-
         Args:
             prefix: the prefix of the rows' images.
             rows: at least one.
             max_new_tokens: the largest number of tokens of an answer.
         """
-        answers = self.decode(self.prefill(prefix, rows, max_new_tokens), max_new_tokens)
-        slips = [number for number, answer in enumerate(answers) if not answer.as_drafted]
-        if slips and self.method.reads_draft and len(prefix.keys) < self.n_layers:
-            prompts = self.prefill(prefix, [rows[number] for number in slips], max_new_tokens, drafted=False)
-            for number, answer in zip(slips, self.decode(prompts, max_new_tokens), strict=True):
-                answers[number] = replace(answer, as_drafted=False)
-        return answers
+        return self.decode(self.prefill(prefix, rows, max_new_tokens), max_new_tokens)
 
     @phase("suffix")
     @torch.inference_mode()
-    def prefill(self, prefix: Prefix, rows: Sequence[Row], max_new_tokens: int, *, drafted: bool = True) -> Prefilled:
+    def prefill(self, prefix: Prefix, rows: Sequence[Row], max_new_tokens: int) -> Prefilled:
         """Run each row's suffix through all layers, and drop visual tokens as the method says.
 
         Args:
             prefix: the prefix of the rows' images.
             rows: at least one.
             max_new_tokens: the largest number of tokens of an answer; the caches get space for it.
-            drafted: append the draft of each answer's beginning to the suffix.
         """
         # A pass yields the accepted tokens and one more, so a draft is one token shorter than the longest answer.
-        drafts = [self._draft(row.expression_ids, ())[: max_new_tokens - 1] if drafted else () for row in rows]
+        drafts = [self._draft(row.expression_ids, ())[: max_new_tokens - 1] for row in rows]
         return prefill(self._language, prefix, rows, self._closing, drafts, max_new_tokens, self._run_pruned_layers)
 
     @phase("decode")

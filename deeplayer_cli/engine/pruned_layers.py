@@ -121,8 +121,7 @@ def union_of_rows(
     """A `PrunedLayers` for methods of one stage and rows of one image: all rows continue with the union of kept tokens.
 
     The union and P1 run through layers K+1..L once for all expressions. A row sees more tokens than it selected, so its
-    answer depends on which other expressions share the image. Rows that are answered again without their drafts form a
-    new union of their own.
+    answer depends on which other expressions share the image.
     """
     (select,) = selects
     choose = Chooser.from_prompts(language, prefix, suffix, renumbers=renumbers)

@@ -249,7 +249,6 @@ class Answer:
         n_accepted: number of drafted tokens that the model accepted.
         n_passes: number of passes through the model after the prefill.
         kept: sorted indices of the visual tokens that are kept after the last drop.
-        as_drafted: whether the answer begins with the draft that was read with the prompt.
         broken_layer: the layer, counted from 1, whose output is the first that is not finite; None if all probabilities
             are finite.
     """
@@ -260,5 +259,4 @@ class Answer:
     n_accepted: int = 0
     n_passes: int = 0
     kept: list[int] = field(default_factory=list)
-    as_drafted: bool = True
     broken_layer: int | None = None

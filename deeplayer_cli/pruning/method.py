@@ -216,11 +216,6 @@ class Method:
         return self.stages[0].drop_after_layer if self.stages else None
 
     @property
-    def reads_draft(self) -> bool:
-        """Whether a token of the draft scores."""
-        return any("queries" in stage.scorer.needs and stage.scorer.rows == "drafted" for stage in self.stages)
-
-    @property
     def reads_class_attention(self) -> bool:
         """Whether a stage reads the attention of the vision tower's class token."""
         return any("class_attention" in stage.needs for stage in self.stages)

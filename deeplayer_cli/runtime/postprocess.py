@@ -43,7 +43,6 @@ def to_prediction(task: Task, answer: Answer, decode: Decode, method: Method, se
         method=method.name,
         layer=method.layer,
         image_id=task.image.digest,
-        fallback=None if answer.as_drafted or not method.reads_draft else True,
         share="union" if settings.share == "union" else None,
     )
     if not settings.with_kept:

@@ -25,7 +25,6 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("score", "iou"), (int, float)),
     "error": dict,
     "kept": list,
-    "fallback": bool,
     "share": str,
 }
 _CALLED: dict[type | tuple[type, ...], str] = {
@@ -37,7 +36,7 @@ _CALLED: dict[type | tuple[type, ...], str] = {
     bool: "true or false",
 }
 
-_OPTIONAL_FIELDS = frozenset({"error", "kept", "tiles", "fallback", "share"})
+_OPTIONAL_FIELDS = frozenset({"error", "kept", "tiles", "share"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +66,6 @@ class Prediction:
         error: ``type`` and ``message``, on error rows only.
         kept: indices of the kept visual tokens, if requested.
         tiles: where visual tokens lie in the image, if ``kept`` was requested.
-        fallback: true if the method scores with a drafted answer, but the model's own answer began differently; then
-            the last prompt token gave the scores.
         share: ``"union"`` if all rows of an image kept the union of their kept tokens; then this answer depends on all
             of these rows.
     """
@@ -95,7 +92,6 @@ class Prediction:
     error: dict[str, str] | None = None
     kept: list[int] | None = None
     tiles: TileLayout | None = None
-    fallback: bool | None = None
     share: str | None = None
 
     @classmethod
@@ -111,7 +107,6 @@ class Prediction:
         method: str | None = None,
         layer: int | None = None,
         image_id: str | None = None,
-        fallback: bool | None = None,
         share: str | None = None,
     ) -> Prediction:
         """Make the prediction of an answer: read its boxes, and compare the first with gold.
@@ -128,7 +123,6 @@ class Prediction:
             method: name of the pruning method.
             layer: layer K, counted from 1.
             image_id: the digest of the image file's content.
-            fallback: true if the last prompt token had to score instead of the drafted answer.
             share: ``"union"`` if all rows of the image kept the union of their kept tokens.
         """
         boxes = parse_answer(answer[echo_end(answer, request.expression) :], resolution_wh)
@@ -153,7 +147,6 @@ class Prediction:
             image_id=image_id,
             source=request.where,
             meta=request.meta,
-            fallback=fallback,
             share=share,
         )
 

@@ -8,8 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deeplayer_cli.engine.decode import DecodeState
+from deeplayer_cli.engine.drafting import no_draft
 from deeplayer_cli.models.internvl.answer_format import TemplateDraft
-from tests.engine.test_engine import N_NEW, PLACES, make_engine, make_rows, tiles  # noqa: F401 - a fixture
+from deeplayer_cli.models.internvl.vision import normalize
+from tests.engine.reference import PlainModel
+from tests.engine.test_engine import EXPRESSIONS, N_NEW, N_VISUAL, ON_IMAGE, PLACES, make_engine, make_rows, tiles  # noqa: F401 - a fixture
 from tests.tiny import tiny_checkpoint
 
 TEMPLATE = TemplateDraft(opening=(1,), middle=(2, 3, 4), separator=(5, 6), closing=(7, 8, 9))
@@ -87,19 +90,19 @@ def test_drafted_answers_are_greedys_own(checkpoint, tiles, method):  # noqa: F8
         assert accepted < 1 or all(one.n_accepted == one.n_drafted > 0 for one in drafted)
 
 
-def test_primed_scores_with_the_drafts_last_token_and_falls_back(checkpoint, tiles):  # noqa: F811
-    rows = make_rows(checkpoint)
-    plain = answers(checkpoint, tiles, "primed", lambda *_: ())  # nothing drafted: the last prompt token scores
-    assert [one.kept for one in plain] == [one.kept for one in answers(checkpoint, tiles, "deep-layer", lambda *_: ())]
-    found = answers(checkpoint, tiles, "none", lambda *_: ())
-    known = {tuple(row.expression_ids): one.token_ids[:2] for row, one in zip(rows, found, strict=True)}
+def test_primed_scores_with_the_drafts_last_token_whatever_the_answer_says(checkpoint, tiles):  # noqa: F811
+    rows, plain = make_rows(checkpoint), PlainModel(checkpoint)
+    draft = TemplateDraft.from_tokenizer(checkpoint.tokenizer)
+    drafts = [list(draft(row.expression_ids, ()))[: N_NEW - 1] for row in rows]
+    for index, answer in enumerate(answers(checkpoint, tiles, "primed", draft)):
+        assert answer.token_ids[: len(drafts[index])] != drafts[index]  # the model of random weights says other things
+        ids = plain.prompt_ids(EXPRESSIONS[index], N_VISUAL)
+        features = plain.features(normalize(tiles[ON_IMAGE[index]]))
+        drafted = ids + drafts[index]
+        assert answer.kept == plain.select(drafted, features, 3, [len(drafted) - 1], int(0.3 * N_VISUAL))
+        assert answer.token_ids == plain.answer(ids, features, [(3, answer.kept)], N_NEW).token_ids
 
-    def draft(expression_ids, written):
-        return () if written else known[tuple(expression_ids)]
 
-    primed = answers(checkpoint, tiles, "primed", draft)
-    assert any(one.as_drafted for one in primed) and not all(one.as_drafted for one in primed)
-    for one, fallen in zip(primed, plain, strict=True):
-        if not one.as_drafted:
-            assert (one.token_ids, one.kept) == (fallen.token_ids, fallen.kept)
-    assert any(one.kept != other.kept for one, other in zip(primed, plain, strict=True) if one.as_drafted)
+def test_primed_without_a_draft_scores_with_the_last_prompt_token(checkpoint, tiles):  # noqa: F811
+    primed, deep_layer = (answers(checkpoint, tiles, method, no_draft) for method in ("primed", "deep-layer"))
+    assert [one.kept for one in primed] == [one.kept for one in deep_layer]

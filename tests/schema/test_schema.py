@@ -267,7 +267,7 @@ def test_key_order() -> None:
     kept = replace(row, kept=[0, 5], tiles=TileLayout(2, 1, True, 4))
     assert list(json.loads(kept.to_json())) == [*KEYS, "kept", "tiles"]
     assert Prediction.from_json(kept.to_json()) == kept
-    assert [item.name for item in fields(Prediction)] == [*KEYS, "error", "kept", "tiles", "fallback", "share"]
+    assert [item.name for item in fields(Prediction)] == [*KEYS, "error", "kept", "tiles", "share"]
 
 
 @pytest.mark.parametrize(
