@@ -47,7 +47,7 @@ def ground(
         typer.Option(  # no environment variable: it could not separate sentences safely
             "--expression",
             "-e",
-            help="Expression for every image: `the dog` or `label=the dog`; repeatable.",
+            help="Expression for every image: `the dog` or `label=the dog`; `@FILE`: one a line; repeatable.",
             rich_help_panel=INPUT,
         ),
     ] = None,
@@ -150,7 +150,7 @@ def ground(
     refuse_same_file(output, source)
     requests = sources.open_source(
         source,
-        expressions=[sources.parse_expression(text) for text in expression or []],
+        expressions=sources.parse_expressions(expression or []),
         image_root=image_root,
         confined=not allow_outside,
         share=sources.parse_shard(shard) if shard is not None else (0, 1),

@@ -13,15 +13,13 @@ from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageErr
 
 from deeplayer_cli.errors import RowError
 from deeplayer_cli.images.files import opened_file
+from deeplayer_cli.images.formats import FORMATS
 from deeplayer_cli.images.headers import ExcessiveHeaderError, check_exif, check_header, describe_tiff
 from deeplayer_cli.images.pixels import UnsupportedPixelsError, to_rgb
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 
 MAX_PIXELS = 178_956_970
 """Largest image to decode, in pixels: Pillow itself refuses larger images as decompression bombs."""
@@ -138,7 +136,7 @@ def _refusing(path: Path, file: BinaryIO) -> Iterator[None]:
         # Refused by the system, not by the decoder; EINVAL is a seek to where a broken header points.
         refused = isinstance(error, OSError) and error.errno not in (None, EINVAL)
         kind = "image_unreadable" if refused else "image_broken"
-        raise RowError(kind, f"{path} cannot be decoded: {error}") from error
+        raise RowError(kind, f"{path} cannot be decoded: {' '.join(str(error).split())}") from error
 
 
 def _unidentified(path: Path, file: BinaryIO) -> RowError:

@@ -2,7 +2,7 @@
 
 from deeplayer_cli.sources.arriving import ArrivingRows
 from deeplayer_cli.sources.grouping import by_image
-from deeplayer_cli.sources.images import Expression, parse_expression
+from deeplayer_cli.sources.images import Expression, parse_expression, parse_expressions
 from deeplayer_cli.sources.opening import Requests, open_source, parse_shard
 from deeplayer_cli.sources.survey import count_rows, fail_repeated
 
@@ -15,5 +15,6 @@ __all__ = [
     "fail_repeated",
     "open_source",
     "parse_expression",
+    "parse_expressions",
     "parse_shard",
 ]

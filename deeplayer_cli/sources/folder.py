@@ -7,18 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deeplayer_cli.errors import DeeplayerError
-from deeplayer_cli.images.decode import SUFFIXES
+from deeplayer_cli.images.formats import OTHER_SUFFIXES, SUFFIXES, way_out
 from deeplayer_cli.schema import in_text
+from deeplayer_cli.schema.values import counted
 from deeplayer_cli.sources.expression_file import EXPRESSION_SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-IMAGE_SUFFIXES = SUFFIXES | {".jfif"}
-"""The names of files that are read as images; `.jfif` is a JPEG."""
-
-OTHER_IMAGE_SUFFIXES = frozenset({".avif", ".heic", ".heif", ".jp2", ".jxl"})
-"""The names of images in formats that are not read."""
 
 _SHOWN = 3  # names in a sentence
 
@@ -77,10 +72,10 @@ class Folder:
     def skipped(self) -> list[str]:
         """Return sentences about what the last walk left out."""
         sentences = []
-        if self.unread:
+        for way, suffixes in _by_way_out(self.unread).items():
+            files = [path for path in self.unread if path.suffix.lower() in suffixes]
             sentences.append(
-                f"{in_text(self.root)}: {self._names(self.unread)} skipped: {', '.join(_suffixes(self.unread))} is not "
-                "read; convert to JPEG or PNG"
+                f"{in_text(self.root)}: {self._names(files)} skipped: {', '.join(suffixes)} is not read; {way}"
             )
         if self.links:
             sentences.append(
@@ -88,7 +83,7 @@ class Folder:
                 "contains this one"
             )
         if self.n_others:
-            what = "1 file that is no image" if self.n_others == 1 else f"{self.n_others} files that are no images"
+            what = counted(self.n_others, "file that is no image", "files that are no images")
             sentences.append(f"{in_text(self.root)}: {what} skipped")
         return sentences
 
@@ -102,9 +97,9 @@ class Folder:
         return self._real.is_relative_to(target)
 
     def _images_of(self, files: Sequence[Path]) -> Iterator[Path]:
-        images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+        images = [file for file in files if file.suffix.lower() in SUFFIXES]
         texts = {image.with_suffix(EXPRESSION_SUFFIX) for image in images}
-        unread = [file for file in files if file.suffix.lower() in OTHER_IMAGE_SUFFIXES]
+        unread = [file for file in files if file.suffix.lower() in OTHER_SUFFIXES]
         self.unread += unread
         self.n_others += len(files) - len(images) - len(unread) - sum(file in texts for file in files)
         yield from images
@@ -115,8 +110,12 @@ class Folder:
         return f"{shown} and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else shown
 
 
-def _suffixes(paths: Sequence[Path]) -> list[str]:
-    return sorted({path.suffix.lower() for path in paths})
+def _by_way_out(paths: Sequence[Path]) -> dict[str, list[str]]:
+    """Return the endings of files that are not read, by what lets them be read."""
+    found: dict[str, list[str]] = {}
+    for suffix in sorted({path.suffix.lower() for path in paths}):
+        found.setdefault(way_out(suffix), []).append(suffix)
+    return found
 
 
 def _entries(folder: Path) -> tuple[list[Path], list[Path]]:

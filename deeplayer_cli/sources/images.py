@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deeplayer_cli.errors import DeeplayerError, RowError
@@ -13,8 +14,7 @@ from deeplayer_cli.sources.files import name_in
 from deeplayer_cli.sources.folder import Folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator, Sequence
 
 _LABELLED = re.compile("([\\w.\udc80-\udcff-][\\w. \udc80-\udcff-]*)=(.+)", re.DOTALL)
 
@@ -42,6 +42,25 @@ def parse_expression(argument: str) -> Expression:
     if not text.strip():
         raise DeeplayerError(f"-e {argument!r} names nothing to find: give a description, such as -e 'the dog'")
     return Expression(in_text(text), label)
+
+
+def parse_expressions(arguments: Iterable[str]) -> list[Expression]:
+    """Read the arguments of ``-e``: `parse_expression` reads each, and each line of the file in ``@FILE``.
+
+    Raises:
+        DeeplayerError: see `parse_expression`; or a file cannot be read or holds no expressions.
+    """
+    found = []
+    for argument in arguments:
+        if not argument.startswith("@"):
+            found.append(parse_expression(argument))
+            continue
+        try:
+            lines = read_expressions(Path(argument[1:]))
+        except RowError as error:
+            raise DeeplayerError(f"-e {in_text(argument)}: {error.message}") from error
+        found += map(parse_expression, lines)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

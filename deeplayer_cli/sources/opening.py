@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from deeplayer_cli.errors import DeeplayerError, reading
+from deeplayer_cli.images.formats import OTHER_SUFFIXES, way_out
+from deeplayer_cli.images.formats import SUFFIXES as IMAGE_SUFFIXES
 from deeplayer_cli.schema import in_text
 from deeplayer_cli.sources.expression_file import EXPRESSION_SUFFIX
 from deeplayer_cli.sources.files import is_descriptor
-from deeplayer_cli.sources.folder import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES, Folder
+from deeplayer_cli.sources.folder import Folder
 from deeplayer_cli.sources.images import Expression, Images
 from deeplayer_cli.sources.jsonl import SUFFIXES, JsonLines, Stdin
 
@@ -162,8 +164,8 @@ def _expand(source: str, expressions: Sequence[Expression]) -> list[str]:
         return [str(file) for file in of_rows] or [source]
     if expressions:
         raise DeeplayerError(f"the rows of {source} have their own expressions: give -e with images only")
-    if path.suffix.lower() in OTHER_IMAGE_SUFFIXES:
-        raise DeeplayerError(f"{source} is an image in a format that is not read: convert it to JPEG or PNG")
+    if path.suffix.lower() in OTHER_SUFFIXES:
+        raise DeeplayerError(f"{source} is an image in a format that is not read: {way_out(path.suffix.lower())}")
     if path.is_file() and path.suffix.lower() not in SUFFIXES and not is_descriptor(path):
         raise DeeplayerError(
             f"{source} is neither .jsonl nor an image: rename it to .jsonl, or give its JSON lines on stdin"

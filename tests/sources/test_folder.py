@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 
 from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.images.decode import open_image
+from deeplayer_cli.images.formats import FORMATS, SUFFIXES
 from deeplayer_cli.schema import BadRequest, Request
-from deeplayer_cli.sources import Expression, open_source
+from deeplayer_cli.sources import Expression, open_source, parse_expressions
 from deeplayer_cli.sources.expression_file import MAX_BYTES, MAX_LINES
 
 if TYPE_CHECKING:
@@ -70,20 +72,34 @@ def test_a_linked_subfolder_that_leaves_the_root_is_a_bad_row(folder: Path, tmp_
 def test_what_is_skipped_is_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name in ("a.png", "b.JFIF", "._a.png", ".hidden.png", ".git/x.png", "__MACOSX/._a.png"):
         picture(folder / name)
-    for name in ("c.heic", "d.HEIF", "e.avif", "f.jp2", "g.jxl", "Thumbs.db", "a.txt", "classes.txt"):
+    for name in ("c.jp2", "d.JXL", "e.j2k", "f.jp2", "g.jxl", "Thumbs.db", "a.txt", "classes.txt"):
         (folder / name).touch()
     assert images(folder) == ["fold/a.png", "fold/b.JFIF"]
     unread, others = caplog.messages
-    assert "c.heic, d.HEIF, e.avif and 2 more skipped" in unread and "convert to JPEG or PNG" in unread
+    assert "c.jp2, d.JXL, e.j2k and 2 more skipped: .j2k, .jp2, .jxl is not read" in unread
+    assert "convert to JPEG or PNG" in unread
     assert "2 files that are no images skipped" in others
 
 
-@pytest.mark.parametrize("suffix", [".heic", ".HEIF", ".avif", ".jp2", ".jxl"])
+@pytest.mark.parametrize("suffix", [".jp2", ".J2K", ".jxl", ".heic", ".HEIF", ".avif"])
 def test_formats_that_are_not_read_are_named(folder: Path, suffix: str) -> None:
+    if suffix.lower() in SUFFIXES:
+        pytest.skip(f"{suffix} is read here")
     (folder / f"x{suffix}").touch()
     for source in (folder, folder / f"x{suffix}"):
-        with pytest.raises(DeeplayerError, match=f"x{suffix}.*convert"):
+        with pytest.raises(DeeplayerError, match=f"x{suffix}.*convert") as raised:
             open_source([str(source)], expressions=DOG if source == folder else ())
+        assert ("pip install pillow-heif" in str(raised.value)) == suffix.lower().startswith(".hei")
+
+
+@pytest.mark.parametrize("name", ["AVIF", "HEIF"])
+def test_formats_that_depend_on_what_is_installed(folder: Path, name: str) -> None:
+    if name not in FORMATS:
+        pytest.skip(f"no decoder of {name} is installed")
+    path = folder / {"AVIF": "a.avif", "HEIF": "a.HEIC"}[name]
+    Image.new("RGB", (20, 10)).save(path, format=name)
+    assert images(folder) == [f"fold/{path.name}"]
+    assert open_image(path).size == (20, 10)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".ndjson", ".JSONL", ".NDJSON"])
@@ -167,3 +183,24 @@ def test_a_text_file_that_leaves_the_root_is_refused(folder: Path, tmp_path: Pat
     assert isinstance(row, BadRequest) and (row.error.kind, row.expression) == ("image_outside", None)
     (row,) = open_source([str(folder)], image_root=folder, confined=False)
     assert row.expression == "the password"
+
+
+def test_expressions_in_a_file(folder: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.txt"
+    labels.write_bytes(b"\xef\xbb\xbftraffic light=the traffic light\r\n\r\nthe dog\n")
+    assert parse_expressions(["cat=a cat", f"@{labels}"]) == [
+        Expression("a cat", "cat"), Expression("the traffic light", "traffic light"), Expression("the dog"),
+    ]  # fmt: skip
+    picture(folder / "a.png")
+    rows = list(open_source([str(folder)], expressions=parse_expressions([f"@{labels}"])))
+    assert [(row.id, row.meta) for row in rows] == [
+        ("fold/a.png#traffic light", {"label": "traffic light"}), ("fold/a.png#2", {}),
+    ]  # fmt: skip
+    labels.write_text(" \n")
+    for argument, said in {
+        f"@{labels}": "is empty",
+        "@": "cannot be read|not a regular",
+        "@no.txt": "not exist",
+    }.items():
+        with pytest.raises(DeeplayerError, match=said):
+            parse_expressions([argument])
