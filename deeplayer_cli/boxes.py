@@ -6,7 +6,7 @@ numbers: integers from 0 to 1000, per mille of the image's width and height. Thi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
@@ -15,6 +15,15 @@ if TYPE_CHECKING:
 
 Box = tuple[float, float, float, float]
 Resolution = tuple[int, int]
+
+BoxFormat = Literal["xyxy", "xywh", "cxcywh", "per-mille", "unit"]
+"""How four numbers are a box: corners, corner and size, or centre and size in pixels; corners in thousandths of the
+image, as InternVL writes them; corners in fractions of the image."""
+
+BOX_FORMATS: tuple[BoxFormat, ...] = get_args(BoxFormat)
+
+RELATIVE_FORMATS: frozenset[BoxFormat] = frozenset({"per-mille", "unit"})
+"""The formats that need the image's width and height."""
 
 CORRECT_IOU = 0.5
 """The smallest IoU that the official evaluation counts as right."""
@@ -25,6 +34,25 @@ def to_permille(box: Box, resolution_wh: Resolution) -> tuple[int, int, int, int
     width, height = resolution_wh
     x1, y1, x2, y2 = clip_box(box, resolution_wh)
     return round(x1 / width * 1000), round(y1 / height * 1000), round(x2 / width * 1000), round(y2 / height * 1000)
+
+
+def to_xyxy(numbers: Box, box_format: BoxFormat, resolution_wh: Resolution | None = None) -> Box:
+    """Convert four numbers of a format to corners in pixels.
+
+    Raises:
+        ValueError: the format needs the image's width and height, and ``resolution_wh`` is None.
+    """
+    a, b, c, d = numbers
+    if box_format == "xyxy":
+        return numbers
+    if box_format == "xywh":
+        return a, b, a + c, b + d
+    if box_format == "cxcywh":
+        return a - c / 2, b - d / 2, a + c / 2, b + d / 2
+    if resolution_wh is None:
+        raise ValueError(f"boxes as {box_format} need the image's width and height")
+    (width, height), whole = resolution_wh, 1000 if box_format == "per-mille" else 1
+    return a * width / whole, b * height / whole, c * width / whole, d * height / whole
 
 
 def from_permille(box: Sequence[float], resolution_wh: Resolution) -> Box:

@@ -88,6 +88,7 @@ def compare(
         Path | None,
         option("--image-root", help="Folder that relative image paths start from.", rich_help_panel=INPUT),
     ] = None,
+    box_format: options.BoxFormat = None,
     from_: Annotated[
         list[Path] | None,
         option(
@@ -144,7 +145,7 @@ def compare(
         plan = ComparisonPlan(base, wanted, _shares(keep), match.value, reference)
         plan.refuse_impossible()
         source = source or []
-        requests = _requests(source, image_root, limit)
+        requests = _requests(source, image_root, limit, box_format)
         weights = {"revision": revision, "dtype": dtype, "device": device}
         with _folder(results, source) as folder, stoppable() as stop, ProgressBar() as bar:
             runner = _runner(model, weights, source, requests, folder, prior, lambda: stop.requested)
@@ -214,10 +215,15 @@ def _recorded(folders: Sequence[Path]) -> list[MethodRun]:
     return evaluation.read_runs(folders)
 
 
-def _requests(source: Sequence[str], image_root: Path | None, limit: int | None) -> Requests:
+def _requests(
+    source: Sequence[str], image_root: Path | None, limit: int | None, box_format: options.BoxFormatName | None
+) -> Requests:
     from deeplayer_cli import sources
+    from deeplayer_cli.images.decode import read_size
+    from deeplayer_cli.schema import GoldReader
 
-    requests = sources.open_source(source, image_root=image_root, limit=limit)
+    gold_reader = GoldReader(box_format.value if box_format else None, read_size)
+    requests = sources.open_source(source, image_root=image_root, limit=limit, gold_reader=gold_reader)
     if not requests.repeatable:
         raise DeeplayerError("every method reads the rows again, and a pipe can be read only once: give a file")
     return requests

@@ -32,16 +32,6 @@ class Target(StrEnum):
     FIFTYONE = "fiftyone"
 
 
-class BoxFormatName(StrEnum):
-    """Meanings of the four numbers of a box."""
-
-    XYXY = "xyxy"
-    XYWH = "xywh"
-    CXCYWH = "cxcywh"
-    PER_MILLE = "per-mille"
-    UNIT = "unit"
-
-
 @app.command("import")
 def import_(
     source: Annotated[
@@ -58,7 +48,7 @@ def import_(
         option("--images", help="Folder of the images, which are found by the longest tail of their path that exists."),
     ] = None,
     box_format: Annotated[
-        BoxFormatName | None,
+        options.BoxFormatName | None,
         option("--box-format", help="How the boxes are written; needed if the data format does not define it."),
     ] = None,
     overwrite: options.Overwrite = False,

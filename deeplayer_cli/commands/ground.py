@@ -6,6 +6,7 @@ import logging
 import sys
 from collections import deque
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,6 +56,7 @@ def ground(
         Path | None,
         option("--image-root", help="Folder that relative image paths start from.", rich_help_panel=INPUT),
     ] = None,
+    box_format: options.BoxFormat = None,
     limit: Annotated[
         int | None,
         option("--limit", min=1, max=sys.maxsize, help="Ground the first N rows only.", rich_help_panel=INPUT),
@@ -136,9 +138,10 @@ def ground(
 ) -> None:
     """Ground every row of SOURCE: one JSON line out for each row in, in the same order."""
     from deeplayer_cli import sources
+    from deeplayer_cli.images.decode import read_size
     from deeplayer_cli.runtime.failure_limit import FailureLimit
     from deeplayer_cli.runtime.prepare import prepare
-    from deeplayer_cli.schema import in_text
+    from deeplayer_cli.schema import GoldReader, in_text
     from deeplayer_cli.sinks import RunRecord, open_sink, refuse_same_file
 
     if share is Sharing.UNION and (shard is not None or limit is not None):
@@ -155,6 +158,9 @@ def ground(
         confined=not allow_outside,
         share=sources.parse_shard(shard) if shard is not None else (0, 1),
         limit=limit,
+        gold_reader=GoldReader(
+            box_format.value if box_format else None, partial(read_size, exif_transpose=exif_transpose)
+        ),
     )
     settings: dict[str, Any] = {
         "method": method,

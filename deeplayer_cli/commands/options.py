@@ -38,6 +38,16 @@ class Kernel(StrEnum):
     MATH = "math"
 
 
+class BoxFormatName(StrEnum):
+    """Formats of the four numbers of a box, see `deeplayer_cli.boxes.BoxFormat`."""
+
+    XYXY = "xyxy"
+    XYWH = "xywh"
+    CXCYWH = "cxcywh"
+    PER_MILLE = "per-mille"
+    UNIT = "unit"
+
+
 def option(flag: str, *more: str, **settings: Any) -> Any:
     """Make a Typer option ``flag`` that the environment variable ``DEEPLAYER_FLAG`` also sets."""
     name = flag.split("/")[0].lstrip("-").replace("-", "_").upper()
@@ -165,6 +175,16 @@ Compile = Annotated[
 Workers = Annotated[
     int | None,
     option("--workers", help="Threads that read images; by default one per core, at most 8.", rich_help_panel=SPEED),
+]
+BoxFormat = Annotated[
+    BoxFormatName | None,
+    option(
+        "--box-format",
+        help="How gold boxes are written: `xyxy`, `xywh` or `cxcywh` in pixels; corners in thousandths (`per-mille`) "
+        "or fractions (`unit`) of the image. By default `xyxy`, and boxes that cannot be that are refused.",
+        rich_help_panel=INPUT,
+        show_default=False,
+    ),
 ]
 Output = Annotated[
     Path | None, option("--output", "-o", help="Write rows here instead of to stdout (`-`).", rich_help_panel=OUTPUT)

@@ -17,6 +17,7 @@ from deeplayer_cli.errors import printable
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from deeplayer_cli.boxes import BoxFormat
     from deeplayer_cli.evaluation import Rate, Report, Summary
 
 
@@ -45,17 +46,20 @@ def score(
         AnswerRule | None,
         option("--rule", help="Read the stored answers again by this rule.", show_default="boxes as stored"),
     ] = None,
+    box_format: options.BoxFormat = None,
     json: options.Json = False,
 ) -> None:
     """Score predicted boxes against gold boxes; failures stay in the denominator."""
     from deeplayer_cli import evaluation
     from deeplayer_cli.sinks import read_predictions
 
+    written: BoxFormat | None = box_format.value if box_format else None
     report = evaluation.score(
         read_predictions(predictions),
         rule=rule.value if rule else None,
-        gold=evaluation.read_gold(gold) if gold else None,
+        gold=evaluation.read_gold(gold, written) if gold else None,
         by=by,
+        box_format=written,
     )
     for disagreement in evaluation.disagreements(predictions):
         logger.warning(disagreement)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from deeplayer_cli.boxes import box_iou
+from deeplayer_cli.boxes import box_iou, to_xyxy
+from deeplayer_cli.schema import ConventionCheck
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,10 +23,9 @@ _INTEGER = re.compile(r"\s*(-?)0*(\d+)(?:\.0*)?\s*", re.ASCII)
 
 @dataclass
 class GoldCheck:
-    """Counts the gold boxes that look like fractions of the image, or like ``[x, y, width, height]``."""
+    """Counts the gold boxes that are in another format by their numbers, or that fit the predictions better as xywh."""
 
-    n: int = 0
-    _n_fractions: int = 0
+    _numbers: ConventionCheck = field(default_factory=ConventionCheck)
     _n_judged: int = 0
     _n_better: int = 0
     _n_too_large: int = 0
@@ -35,34 +35,29 @@ class GoldCheck:
         """Look at the gold box of a row, and at the box that was predicted for it."""
         if gold is None:
             return
-        self.n += 1
-        self._n_fractions += min(gold) >= 0 and max(gold) <= 1
+        size = None if prediction.width is None or prediction.height is None else (prediction.width, prediction.height)
+        self._numbers.add(gold, size)
         if box is None:
             return
-        x, y, width, height = gold
-        other = (x, y, x + width, y + height)
+        other = to_xyxy(gold, "xywh")
         gain = box_iou(box, other) - box_iou(box, gold)
         self._n_judged += 1
         self._gain += gain
         self._n_better += gain > 0
-        if prediction.width is not None and prediction.height is not None:
-            self._n_too_large += other[2] > prediction.width + 1 or other[3] > prediction.height + 1
+        if size is not None:
+            self._n_too_large += other[2] > size[0] + 1 or other[3] > size[1] + 1
 
     def warnings(self) -> list[str]:
-        """One sentence for each convention that most boxes seem to follow instead of pixels ``[x1, y1, x2, y2]``."""
-        found = []
-        if 2 * self._n_fractions > self.n:
-            found.append(
-                f"{self._n_fractions} of {self.n} gold boxes lie between 0 and 1: gold boxes must be in pixels; "
-                "multiply them by the image's width and height"
-            )
+        """What speaks against gold boxes as corners in pixels: one sentence, or none."""
+        if doubt := self._numbers.doubt():
+            return [doubt]
         clearly = self._gain > _CLEARLY_BETTER * self._n_judged and not self._n_too_large
         if clearly and 2 * self._n_better > self._n_judged:
-            found.append(
-                f"{self._n_better} of {self._n_judged} gold boxes fit the predictions better as [x, y, width, height]: "
-                "gold boxes must be [x1, y1, x2, y2]; convert them if they are not"
-            )
-        return found
+            return [
+                f"{self._n_better} of {self._n_judged} gold boxes fit the predictions better as [x, y, width, height] "
+                "than as [x1, y1, x2, y2]: give --box-format xywh if that is how they are written"
+            ]
+        return []
 
 
 def unlike_ids(predicted: Iterable[Id], gold: Iterable[Id]) -> list[str]:

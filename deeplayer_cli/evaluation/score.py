@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import orjson
 
-from deeplayer_cli.boxes import centre_inside
+from deeplayer_cli.boxes import centre_inside, to_xyxy
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.evaluation.conventions import GoldCheck, unlike_ids
 from deeplayer_cli.schema import Prediction, overlap
@@ -19,7 +19,7 @@ from deeplayer_cli.schema.answer_rules import ANSWER_RULES, parse_answer
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping, Sequence
 
-    from deeplayer_cli.boxes import Box
+    from deeplayer_cli.boxes import Box, BoxFormat
     from deeplayer_cli.schema import Id, Status
 
 CORRECT_IOU = 0.5
@@ -134,6 +134,7 @@ def score(
     rule: str | None = None,
     gold: Mapping[Id, Box] | None = None,
     by: str | None = None,
+    box_format: BoxFormat | None = None,
 ) -> Report:
     """Compare predicted boxes with gold boxes.
 
@@ -142,10 +143,11 @@ def score(
         rule: read the stored answers again by this rule of `deeplayer_cli.schema.answer_rules.ANSWER_RULES`.
         gold: gold boxes by id; they replace the rows' own gold boxes.
         by: also score each value of this field of the prediction or of its ``meta``.
+        box_format: how the gold boxes are written; None for corners in pixels, with a warning if that is doubtful.
 
     Raises:
-        DeeplayerError: the rule is unknown, an id comes twice, no row has the field ``by``, or an answer cannot be read
-            again.
+        DeeplayerError: the rule is unknown, an id comes twice, no row has the field ``by``, an answer cannot be read
+            again, or ``box_format`` needs the size of an image that a row does not have.
     """
     if rule is not None and rule not in ANSWER_RULES:
         raise DeeplayerError(f"unknown answer rule {rule!r}: choose from {', '.join(ANSWER_RULES)}")
@@ -156,8 +158,9 @@ def score(
         if prediction.id in seen:
             raise DeeplayerError(f"id {prediction.id!r} comes twice: each id can be scored only once")
         seen.add(prediction.id)
-        box = prediction.gold if gold is None else gold.get(prediction.id)
-        check.add(prediction, box, prediction.box)
+        box = _in_pixels(prediction.gold if gold is None else gold.get(prediction.id), box_format, prediction)
+        if box_format is None:
+            check.add(prediction, box, prediction.box)
         groups[_group(prediction, by)].append(_judge(prediction, box, rule))
     if by is not None and seen and set(groups) == {NO_VALUE}:
         raise DeeplayerError(f"no row has a value for {by!r}: it is neither a field of the row nor one in meta")
@@ -170,6 +173,17 @@ def score(
         n_joined=None if gold is None else len(gold.keys() & seen),
         warnings=(*check.warnings(), *([] if gold is None else unlike_ids(seen - gold.keys(), gold.keys() - seen))),
     )
+
+
+def _in_pixels(gold: Box | None, box_format: BoxFormat | None, prediction: Prediction) -> Box | None:
+    if gold is None or box_format is None or prediction.status == "error":  # an error row is wrong whatever its gold
+        return gold
+    try:
+        return to_xyxy(
+            gold, box_format, (prediction.width, prediction.height) if prediction.width and prediction.height else None
+        )
+    except ValueError as error:
+        raise DeeplayerError(f"the gold box of row {prediction.id!r}: {error}, and the row has none") from error
 
 
 def image_key(prediction: Prediction) -> Hashable:

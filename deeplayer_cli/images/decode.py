@@ -57,17 +57,41 @@ def open_image(
         return to_rgb(framed, bits=bits, white_is_zero=white_is_zero)
 
 
-def read_size(path: Path) -> tuple[int, int]:
-    """Return (width, height) of an image file in pixels, as stored, without decoding it.
+def read_size(path: Path, *, exif_transpose: bool = False) -> tuple[int, int]:
+    """Return (width, height) of an image file in pixels without decoding it.
+
+    Args:
+        path: of the file.
+        exif_transpose: turn the image by its EXIF orientation; otherwise the size is that of the stored image.
 
     Raises:
         RowError: as `open_image`, as far as the file's header shows the problem.
     """
     with _opened(path, MAX_PIXELS, MAX_BYTES) as image:
-        return _stored_size(image)
+        width, height = _stored_size(image)
+        return (height, width) if exif_transpose and _orientation(image) in _ON_THEIR_SIDE else (width, height)
 
+
+def read_orientation(path: Path) -> int:
+    """Return the EXIF orientation of an image file, from 1 (as stored) to 8; 1 without one.
+
+    Raises:
+        RowError: as `read_size`.
+    """
+    with _opened(path, MAX_PIXELS, MAX_BYTES) as image:
+        return _orientation(image)
+
+
+_ON_THEIR_SIDE = frozenset({5, 6, 7, 8})
+"""EXIF orientations that swap width and height."""
 
 _PHOTOMETRIC = ExifTags.Base.PhotometricInterpretation
+
+
+def _orientation(image: Image.Image) -> int:
+    check_exif(image.info.get("exif", b""))
+    value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return value if value in range(1, 9) else 1
 
 
 def _stored_size(image: Image.Image) -> tuple[int, int]:

@@ -3,15 +3,14 @@
 Every request becomes exactly one prediction, even if the request is invalid.
 """
 
+from deeplayer_cli.schema.gold import ConventionCheck, GoldReader, WrittenGold, check_gold
 from deeplayer_cli.schema.prediction import Prediction, Status, overlap
 from deeplayer_cli.schema.request import (
     MAX_ROW_BYTES,
     BadRequest,
     Request,
-    check_gold,
     check_inside,
     check_resolution,
-    parse_box,
     parse_request,
 )
 from deeplayer_cli.schema.tiles import TileLayout, TokenCell
@@ -20,17 +19,19 @@ from deeplayer_cli.schema.values import Id, in_text
 __all__ = [
     "MAX_ROW_BYTES",
     "BadRequest",
+    "ConventionCheck",
+    "GoldReader",
     "Id",
     "Prediction",
     "Request",
     "Status",
     "TileLayout",
     "TokenCell",
+    "WrittenGold",
     "check_gold",
     "check_inside",
     "check_resolution",
     "in_text",
     "overlap",
-    "parse_box",
     "parse_request",
 ]

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import orjson
 
 from deeplayer_cli.errors import RowError
-from deeplayer_cli.schema.values import Id, find_wide, four_numbers, is_id, show
+from deeplayer_cli.schema.gold import GoldReader, WrittenGold, read_numbers
+from deeplayer_cli.schema.values import Id, find_wide, is_id, show
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,6 +31,10 @@ _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://|data:")
 _OWN_FIELDS = frozenset({"id", "image", "expression", "sent", "box", "bbox", "width", "height", "meta"})
 _PREDICTION_FIELDS = frozenset({"status", "answer", "gold"})
 _LONG_NUMBER = re.compile(rb"\d{19}")  # only such a row can hold an integer that orjson would round
+
+_IN_PIXELS = GoldReader()
+_TOLD_FIRST = ("id", "box", "image", "expression", "size", "meta", "path")
+"""The fields in the order in which a row's error names the first that is wrong."""
 
 T = TypeVar("T")
 
@@ -48,6 +53,7 @@ class Request:
         where: the row's place, such as ``"photos/requests.jsonl:12"``; it becomes the prediction's ``source``.
         resolution_wh: the image's width and height as the row states them, if it does.
         hint: what to say besides, if the image is missing.
+        written: the gold box as the row writes it.
     """
 
     id: Id
@@ -59,6 +65,7 @@ class Request:
     where: str
     resolution_wh: Resolution | None
     hint: str = ""
+    written: WrittenGold | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +82,7 @@ class BadRequest:
     meta: dict[str, object]
     where: str
     error: RowError
+    written: WrittenGold | None = None
 
 
 def parse_request(
@@ -85,6 +93,7 @@ def parse_request(
     *,
     confined: bool = False,
     hint: str = "",
+    gold_reader: GoldReader = _IN_PIXELS,
 ) -> Request | BadRequest:
     """Read one row; an invalid row becomes a `BadRequest`, so this never raises.
 
@@ -95,64 +104,40 @@ def parse_request(
         image_root: the folder that a relative image path starts from.
         confined: refuse images outside of ``image_root``, with links followed.
         hint: what to say besides, if the image is missing and its path is relative.
+        gold_reader: reads the gold box.
     """
-    problems: list[RowError] = []
+    problems: dict[str, RowError] = {}
 
-    def attempt(read: Callable[[], T]) -> T | None:
+    def attempt(field: str, read: Callable[[], T]) -> T | None:
         try:
             return read()
         except RowError as error:
-            problems.append(RowError(error.kind, f"{where}: {error.message}"))
+            problems[field] = RowError(error.kind, f"{where}: {error.message}")
             return None
 
-    row = attempt(lambda: _read_object(raw))
+    row = attempt("row", lambda: _read_object(raw))
     if row is None:
-        return BadRequest(default_id, None, None, None, {}, where, problems[0])
-    row_id = attempt(lambda: _read_id(row.get("id")))
-    gold = attempt(lambda: _read_gold(_first(row, "box", "bbox")))
-    image = attempt(lambda: _read_image(row.get("image")))
-    expression = attempt(lambda: _read_expression(_first(row, "expression", "sent")))
-    resolution_wh = attempt(lambda: _read_resolution(row))
+        return BadRequest(default_id, None, None, None, {}, where, problems["row"])
+    row_id = attempt("id", lambda: _read_id(row.get("id")))
+    image = attempt("image", lambda: _read_image(row.get("image")))
+    expression = attempt("expression", lambda: _read_expression(_first(row, "expression", "sent")))
+    resolution_wh = attempt("size", lambda: _read_resolution(row))
     meta, wide = _without_wide(_read_meta(row))
     if wide is not None:
         message = f"{where}: {wide} is an integer of more than 64 bits, which JSON readers round: write it as a string"
-        problems.append(RowError("bad_number", message))
-    path = attempt(lambda: _locate(image, image_root, confined=confined)) if image is not None else None
+        problems["meta"] = RowError("bad_number", message)
+    path = attempt("path", lambda: _locate(image, image_root, confined=confined)) if image is not None else None
+    box = _first(row, "box", "bbox")
+    numbers = attempt("box", lambda: read_numbers(box)) if box is not None else None
+    written = WrittenGold(numbers, resolution_wh, path) if numbers is not None else None
+    gold = attempt("box", lambda: gold_reader.read(written)) if written is not None else None
     if row_id is None:
         row_id = default_id
     if problems or image is None or path is None or expression is None:
-        return BadRequest(row_id, image, expression, gold, meta, where, problems[0])
+        error = next(problems[field] for field in _TOLD_FIRST if field in problems)
+        return BadRequest(row_id, image, expression, gold, meta, where, error, written)
     hint = "" if Path(image).is_absolute() else hint
-    return Request(row_id, image, path, expression, gold, meta, where, resolution_wh, hint)
-
-
-def parse_box(value: object) -> Box:
-    """Read a gold box ``[x1, y1, x2, y2]``, in pixels.
-
-    Raises:
-        RowError: ``bad_box``: the value is not four finite numbers, or not ``x1 < x2`` and ``y1 < y2``.
-    """
-    try:
-        x1, y1, x2, y2 = four_numbers("box", value)
-    except ValueError as error:
-        raise RowError("bad_box", str(error)) from error
-    if x2 <= x1 or y2 <= y1:
-        raise RowError("bad_box", f"box must be [x1, y1, x2, y2] with x1 < x2 and y1 < y2, not {show(value)}")
-    return x1, y1, x2, y2
-
-
-def check_gold(gold: Box, resolution_wh: Resolution) -> None:
-    """Refuse a gold box that lies wholly outside its image: it belongs to another image or another scale.
-
-    A box may lie partly outside: COCO's boxes do by rounding, amodal boxes on purpose.
-
-    Raises:
-        RowError: ``box_outside``: the box and the image do not overlap.
-    """
-    width, height = resolution_wh
-    x1, y1, x2, y2 = gold
-    if x1 >= width or y1 >= height or x2 <= 0 or y2 <= 0:
-        raise RowError("box_outside", f"box {list(gold)} lies outside the image of {width} x {height} pixels")
+    return Request(row_id, image, path, expression, gold, meta, where, resolution_wh, hint, written)
 
 
 def check_resolution(stated_wh: Resolution | None, stored_wh: Resolution) -> None:
@@ -251,10 +236,6 @@ def _read_expression(value: object) -> str:
     if not isinstance(value, str) or not value.strip():
         raise RowError("bad_expression", f"expression must be text that describes something, not {show(value)}")
     return value
-
-
-def _read_gold(value: object) -> Box | None:
-    return None if value is None else parse_box(value)
 
 
 def _read_resolution(row: Mapping[str, object]) -> Resolution | None:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from deeplayer_cli.errors import DeeplayerError, reading
-from deeplayer_cli.schema import MAX_ROW_BYTES, BadRequest, Request, parse_request
+from deeplayer_cli.schema import MAX_ROW_BYTES, BadRequest, GoldReader, Request, parse_request
 from deeplayer_cli.sources.arriving import PipeLines
+from deeplayer_cli.sources.conventions import watched
 from deeplayer_cli.sources.files import file_name, is_descriptor
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ _Line = tuple[int, bytes]
 
 SUFFIXES = frozenset({".jsonl", ".ndjson"})
 
+_IN_PIXELS = GoldReader()
+
 
 @dataclass(frozen=True, slots=True)
 class JsonLines:
@@ -37,11 +40,13 @@ class JsonLines:
         image_root: the folder that relative image paths start from; None for the file's own folder, or for the working
             directory if ``path`` is a descriptor.
         confined: refuse images outside of that folder.
+        gold_reader: reads the gold boxes.
     """
 
     path: Path
     image_root: Path | None = None
     confined: bool = False
+    gold_reader: GoldReader = _IN_PIXELS
 
     @property
     def name(self) -> str:
@@ -49,14 +54,24 @@ class JsonLines:
         return file_name(self.path)
 
     def rows(self) -> Iterator[Request | BadRequest]:
-        """Yield the rows of the file; the rows of a pipe come as they arrive."""
+        """Yield the rows of the file; the rows of a pipe come as they arrive.
+
+        Raises:
+            DeeplayerError: the file cannot be read, or the gold boxes of a pipe are not what they are read as.
+        """
+        rows = self._rows()
+        return rows if self.repeatable or self.gold_reader.box_format else watched(rows, self.name)
+
+    def _rows(self) -> Iterator[Request | BadRequest]:
         name, root, hint = self.name, self.image_root, ""
         if root is None:
             root, hint = (Path(), _from_here(name)) if is_descriptor(self.path) else (self.path.parent, "")
         with reading(name), self.path.open("rb") as stream:
             for number, line in _rows_in(stream if self.repeatable else PipeLines(stream)):
                 place = f"{name}:{number}"
-                yield parse_request(line, place, place, root, confined=self.confined, hint=hint)
+                yield parse_request(
+                    line, place, place, root, confined=self.confined, hint=hint, gold_reader=self.gold_reader
+                )
 
     @property
     def repeatable(self) -> bool:
@@ -71,10 +86,12 @@ class Stdin:
     Attributes:
         image_root: the folder that relative image paths start from; None for the working directory.
         confined: refuse images outside of that folder.
+        gold_reader: reads the gold boxes.
     """
 
     image_root: Path | None = None
     confined: bool = False
+    gold_reader: GoldReader = _IN_PIXELS
 
     @property
     def name(self) -> str:
@@ -82,14 +99,23 @@ class Stdin:
         return "stdin"
 
     def rows(self) -> Iterator[Request | BadRequest]:
-        """Yield the rows as they arrive."""
+        """Yield the rows as they arrive.
+
+        Raises:
+            DeeplayerError: stdin is closed, or the gold boxes are not what they are read as.
+        """
+        return self._rows() if self.gold_reader.box_format else watched(self._rows(), self.name)
+
+    def _rows(self) -> Iterator[Request | BadRequest]:
         if sys.stdin is None:
             raise DeeplayerError("stdin is closed: pipe JSON lines into it, or name a file")
         root, hint = (Path(), _from_here(self.name)) if self.image_root is None else (self.image_root, "")
         with reading(self.name):
             for number, line in _rows_in(PipeLines(sys.stdin.buffer)):
                 place = f"{self.name}:{number}"
-                yield parse_request(line, place, str(number), root, confined=self.confined, hint=hint)
+                yield parse_request(
+                    line, place, str(number), root, confined=self.confined, hint=hint, gold_reader=self.gold_reader
+                )
 
     @property
     def repeatable(self) -> bool:

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from deeplayer_cli.errors import DeeplayerError, reading
+from deeplayer_cli.images.decode import read_size
 from deeplayer_cli.images.formats import OTHER_SUFFIXES, way_out
 from deeplayer_cli.images.formats import SUFFIXES as IMAGE_SUFFIXES
-from deeplayer_cli.schema import in_text
+from deeplayer_cli.schema import GoldReader, in_text
+from deeplayer_cli.sources.conventions import refuse_doubtful
 from deeplayer_cli.sources.expression_file import EXPRESSION_SUFFIX
 from deeplayer_cli.sources.files import is_descriptor
 from deeplayer_cli.sources.folder import Folder
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from deeplayer_cli.schema import BadRequest, Request
 
 STDIN = "-"
+
+_IN_PIXELS = GoldReader(size_of=read_size)
 
 logger = logging.getLogger("deeplayer")
 
@@ -90,6 +94,7 @@ def open_source(
     confined: bool = True,
     share: tuple[int, int] = (0, 1),
     limit: int | None = None,
+    gold_reader: GoldReader = _IN_PIXELS,
 ) -> Requests:
     """Open sources as the rows of all of them, in the order given; the rows are streamed.
 
@@ -105,13 +110,14 @@ def open_source(
             effect.
         share: see ``Requests``.
         limit: see ``Requests``.
+        gold_reader: reads the gold boxes of JSON lines.
 
     Raises:
-        DeeplayerError: a source is missing, unreadable or without requests, or two sources have the same name in ids;
-            the message names them.
+        DeeplayerError: a source is missing, unreadable or without requests, two sources have the same name in ids, or
+            the gold boxes of a file are not what ``gold_reader`` takes them for; the message names them.
     """
     confined = confined and image_root is not None
-    return Requests(_resolve(sources, expressions, image_root, confined=confined), share, limit)
+    return Requests(_resolve(sources, expressions, image_root, gold_reader, confined=confined), share, limit)
 
 
 def parse_shard(argument: str) -> tuple[int, int]:
@@ -129,7 +135,12 @@ def parse_shard(argument: str) -> tuple[int, int]:
 
 
 def _resolve(
-    sources: Sequence[str], expressions: Sequence[Expression], image_root: Path | None, *, confined: bool
+    sources: Sequence[str],
+    expressions: Sequence[Expression],
+    image_root: Path | None,
+    gold_reader: GoldReader,
+    *,
+    confined: bool,
 ) -> list[Source]:
     _check_expressions(expressions)
     if "" in sources:  # an unset variable of a script; as a path it would mean the working directory
@@ -141,16 +152,18 @@ def _resolve(
 
     def make(source: str) -> Source:
         if source == STDIN:
-            return Stdin(image_root, confined)
+            return Stdin(image_root, confined, gold_reader)
         if _holds_images(source):
             return Images(Path(source), expressions, image_root if confined else None)
-        return JsonLines(Path(source), image_root, confined)
+        return JsonLines(Path(source), image_root, confined, gold_reader)
 
     made = [make(source) for source in paths]
     _refuse_equal_names(paths, made)
-    for images in made:
-        if isinstance(images, Images):
-            _check_images(images)
+    for one in made:
+        if isinstance(one, Images):
+            _check_images(one)
+        elif one.repeatable and gold_reader.box_format is None:
+            refuse_doubtful(one.rows(), one.name)
     return made
 
 

@@ -66,3 +66,21 @@ def test_what_is_refused(predictions, tmp_path):
     output.write_bytes(b"precious")
     assert "refcoco_val.jsonl:2 is not JSON" in refusal(run("data", "import", broken, "-o", output, "--overwrite"))
     assert output.read_bytes() == b"precious" and predictions.read_bytes() == before
+
+
+def test_gold_boxes_in_another_format_end_a_run_before_its_model(tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (100, 100)).save(tmp_path / "a.png")
+    boxes = [[60, 40, 30, 20], [50, 10, 40, 80], [70, 30, 25, 25]]
+    rows = [{"image": "a.png", "expression": f"thing {n}", "box": box} for n, box in enumerate(boxes)]
+    source = tmp_path / "rows.jsonl"
+    source.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    for command in ("ground", "compare"):  # the model does not exist: nobody looked for it
+        said = refusal(run(command, source, "--model", "no-such-model"))
+        assert "3 of 3 gold boxes cannot be [x1, y1, x2, y2] in pixels" in said and "--box-format xywh" in said
+    piped = run("ground", "-", "--model", "demo", "--image-root", tmp_path, stdin=source.read_bytes())
+    assert piped.returncode == 2 and b"stdin: 3 of 3 gold boxes" in piped.stderr
+    finished = run("ground", source, "--model", "demo", "--box-format", "xywh")
+    assert finished.returncode == 0, finished.stderr.decode()
+    assert [orjson.loads(line)["gold"] for line in finished.stdout.splitlines()][0] == [60, 40, 90, 60]

@@ -34,24 +34,43 @@ def predictions(tmp_path: Path) -> Path:
     return path
 
 
-def score(predictions: Path, rows: list[object]) -> Result:
+def score(predictions: Path, rows: list[object], *options: str) -> Result:
     gold = predictions.with_name("gold.jsonl")
     gold.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    return CliRunner().invoke(app, ["score", str(predictions), "--gold", str(gold)])
+    return CliRunner().invoke(app, ["score", str(predictions), "--gold", str(gold), *options])
 
 
-@pytest.mark.parametrize(
-    ("convert", "said"),
-    [
-        (lambda x1, y1, x2, y2: [x1, y1, x2, y2], []),
-        (lambda *box: [number / 100 for number in box], ["3 of 3 gold boxes lie between 0 and 1"]),
-    ],
-)
-def test_boxes_as_fractions(predictions: Path, caplog: pytest.LogCaptureFixture, convert, said: list[str]) -> None:
-    finished = score(predictions, [{"id": n, "box": convert(*box)} for n, box in enumerate(BOXES)])
-    assert finished.exit_code == 0 and "3 of 3 predictions have a gold box" in finished.stdout
-    assert len(caplog.messages) == len(said)
-    assert all(part in message for part, message in zip(said, caplog.messages, strict=True))
+def unit(box: Box) -> list[float]:
+    return [number / 100 for number in box]
+
+
+def test_gold_in_fractions_ends_it_and_names_the_option(predictions: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [{"id": n, "box": unit(box)} for n, box in enumerate(BOXES)]
+    finished = score(predictions, rows)
+    said = str(finished.exception)
+    assert "gold.jsonl: 3 of 3 gold boxes cannot be [x1, y1, x2, y2] in pixels, and 3 can be unit" in said
+    assert "give --box-format unit, or --box-format xyxy if they are right" in said
+    finished = score(predictions, rows, "--box-format", "unit")
+    assert finished.exit_code == 0 and caplog.messages == [] and "100.0%" in finished.stdout
+
+
+def test_gold_with_width_and_height_ends_it_and_names_the_option(predictions: Path) -> None:
+    rows = [{"id": n, "box": [x1, y1, x2 - x1, y2 - y1], "width": 100, "height": 100}
+            for n, (x1, y1, x2, y2) in enumerate([(60, 60, 90, 90), (50, 10, 70, 90), (70, 20, 99, 60)])]  # fmt: skip
+    assert "3 can be xywh: give --box-format xywh" in str(score(predictions, rows).exception)
+    assert score(predictions, rows, "--box-format", "xywh").exit_code == 0
+
+
+def test_the_rows_own_gold_is_read_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "p.jsonl"
+    rows = [prediction(n, box, (box[0], box[1], box[2] - box[0], box[3] - box[1])) for n, box in enumerate(BOXES)]
+    path.write_bytes(b"".join(row.to_json() for row in rows))
+    finished = CliRunner().invoke(app, ["score", str(path), "--box-format", "xywh"])
+    assert finished.exit_code == 0 and "100.0%" in finished.stdout and caplog.messages == []
+    path.write_bytes(b"".join(prediction(n, box, tuple(unit(box))).to_json() for n, box in enumerate(BOXES)))
+    assert CliRunner().invoke(app, ["score", str(path)]).exit_code == 0
+    (said,) = caplog.messages
+    assert "give --box-format unit" in said
 
 
 def test_boxes_with_width_and_height() -> None:
