@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 import sys
 import traceback
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -72,6 +71,7 @@ def main(prepare: Prepare | None = None) -> None:
     logging.getLogger("deeplayer").setLevel(logging.INFO)
     warnings.filterwarnings("ignore", module="PIL")  # the row of a broken image reports the problem
     try:
+        _require_working_folder()
         try:
             app(obj=prepare)
         finally:
@@ -81,9 +81,7 @@ def main(prepare: Prepare | None = None) -> None:
     except BrokenPipeError:  # the reader closed the pipe (`| head -1`)
         streams.abandon_stdout()
         sys.exit(1)
-    except OSError as error:  # of a place that names no file of its own, such as stdout or the working directory
-        if error.filename is None and error.strerror == os.strerror(errno.ENOENT):
-            _refuse("the working folder no longer exists: change to another")
+    except OSError as error:  # of a place that names no file of its own, such as stdout
         name = f"{error.filename}: " if error.filename else ""
         _refuse(f"{name}{error.strerror or error}")
     except KeyboardInterrupt:
@@ -93,6 +91,13 @@ def main(prepare: Prepare | None = None) -> None:
             _refuse("out of memory: use a smaller --batch-size or --max-tiles")
         traceback.print_exc()
         sys.exit(DEFECT)  # a defect of deeplayer must not look like a run that finished with some bad rows
+
+
+def _require_working_folder() -> None:
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:  # torch's libraries would fail in it, in their own words
+        raise DeeplayerError("the working folder no longer exists: change to another") from error
 
 
 def _refuse(reason: str) -> NoReturn:
