@@ -12,7 +12,19 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from deeplayer_cli import __version__
-from deeplayer_cli.commands import bench, calibrate, compare, data, demo, ground, methods, score, streams, verify
+from deeplayer_cli.commands import (
+    bench,
+    calibrate,
+    compare,
+    data,
+    demo,
+    ground,
+    methods,
+    report,
+    score,
+    streams,
+    verify,
+)
 from deeplayer_cli.errors import DeeplayerError, printable
 
 if TYPE_CHECKING:
@@ -30,6 +42,7 @@ app = typer.Typer(
 app.command()(ground.ground)
 app.command()(score.score)
 app.command()(compare.compare)
+app.command()(report.report)
 app.command()(verify.verify)
 app.command()(bench.bench)
 app.command()(methods.methods)

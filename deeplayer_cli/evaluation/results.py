@@ -18,7 +18,7 @@ from deeplayer_cli.sinks.reading import read_predictions
 from deeplayer_cli.sinks.run_record import load_record, record_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from deeplayer_cli.evaluation.compare import MethodRun
@@ -99,22 +99,31 @@ def _refuse_strangers(records: Mapping[Path, RunRecord]) -> None:
                 )
 
 
+def label_of_record(record: RunRecord) -> str:
+    """The name of the line of a run with this record, see `label_for`."""
+    settings = record.settings
+    changed = {name: settings[name] for name in ("layer", "max_tiles", "query") if name in settings}
+    return label_for(settings["method"], **changed)
+
+
+def keep_of_record(record: RunRecord) -> float | None:
+    """The ``--keep`` of a run; None if an absolute number of tokens was set."""
+    return None if record.settings.get("keep_tokens") else float(str(record.settings["keep"]))
+
+
+def total_cost(records: Iterable[RunRecord]) -> Cost | None:
+    """The cost of all rows of some runs; None if a record does not hold it, as those of `ground`."""
+    return reduce(_plus, map(_cost, records))
+
+
 def _read(files: Sequence[tuple[Path, RunRecord]]) -> MethodRun:
-    settings = files[0][1].settings
-    costs = [_cost(record) for _, record in files]
-    run = gather(
-        _once([path for path, _ in files]),
-        label=label_for(
-            settings["method"],
-            **{name: settings[name] for name in ("layer", "max_tiles", "query") if name in settings},
-        ),
-        keep=None if settings.get("keep_tokens") else float(str(settings["keep"])),
-    )
-    return replace(run, cost=reduce(_plus, costs))
+    record = files[0][1]
+    rows = rows_once([path for path, _ in files])
+    run = gather(rows, label=label_of_record(record), keep=keep_of_record(record))
+    return replace(run, cost=total_cost(record for _, record in files))
 
 
 def _cost(record: RunRecord) -> Cost | None:
-    """The cost in a record; None in records of `ground`, which do not hold it."""
     found = record.circumstances.get("cost")
     return Cost(**found) if isinstance(found, dict) and found.keys() == {part.name for part in fields(Cost)} else None
 
@@ -123,7 +132,7 @@ def _plus(one: Cost | None, other: Cost | None) -> Cost | None:
     return None if one is None or other is None else one.plus(other)
 
 
-def _once(paths: Sequence[Path]) -> Iterator[Prediction]:
+def rows_once(paths: Sequence[Path]) -> Iterator[Prediction]:
     """The rows of files with the same settings, each id once; logs a warning if their answers differ."""
     answers: dict[Id, str | None] = {}
     n_unlike = 0

@@ -161,7 +161,7 @@ def score(
         box = _in_pixels(prediction.gold if gold is None else gold.get(prediction.id), box_format, prediction)
         if box_format is None:
             check.add(prediction, box, prediction.box)
-        groups[_group(prediction, by)].append(_judge(prediction, box, rule))
+        groups[NO_VALUE if by is None else group_name(prediction, by)].append(_judge(prediction, box, rule))
     if by is not None and seen and set(groups) == {NO_VALUE}:
         raise DeeplayerError(f"no row has a value for {by!r}: it is neither a field of the row nor one in meta")
     return Report(
@@ -184,6 +184,14 @@ def _in_pixels(gold: Box | None, box_format: BoxFormat | None, prediction: Predi
         )
     except ValueError as error:
         raise DeeplayerError(f"the gold box of row {prediction.id!r}: {error}, and the row has none") from error
+
+
+def group_name(prediction: Prediction, by: str) -> str:
+    """The group that a row belongs to: its value of the field ``by`` of the row or of its ``meta``, as text."""
+    value = getattr(prediction, by) if by in _FIELDS else prediction.meta.get(by)
+    if value is None:
+        return NO_VALUE
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
 def image_key(prediction: Prediction) -> Hashable:
@@ -248,15 +256,6 @@ def _read_again(prediction: Prediction, rule: str) -> Box | None:
             "the row lacks its answer, width or height"
         )
     return next(iter(parse_answer(answer, (width, height), rule)), None)
-
-
-def _group(prediction: Prediction, by: str | None) -> str:
-    if by is None:
-        return NO_VALUE
-    value = getattr(prediction, by) if by in _FIELDS else prediction.meta.get(by)
-    if value is None:
-        return NO_VALUE
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
 def _summarise(outcomes: Sequence[_Outcome]) -> Summary:

@@ -127,7 +127,7 @@ class ImageLoader:
         """
         with self.times.timing("read and decode"):
             image = self.decode(path)
-            digest = _digest(path)
+            digest = content_digest(path)
         try:
             with self.times.timing("tile"):
                 tiles, grid = self.tile(image)
@@ -216,6 +216,11 @@ def _loaded(row: AnyRequest, result: Callable[[], LoadedImage] | None, timeout: 
     return LoadedRequest(row, image, None)
 
 
-def _digest(path: Path) -> str:
+def content_digest(path: Path) -> str:
+    """Return a digest of a file's content, 16 hexadecimal digits.
+
+    Raises:
+        RowError: as `opened_file`.
+    """
     with opened_file(path, MAX_BYTES) as file, reading_image(path):
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()

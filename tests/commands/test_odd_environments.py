@@ -30,6 +30,7 @@ def commands(predictions: Path) -> dict[str, list[str]]:
         "ground": ["ground", SAMPLES, *DEMO, "--limit", "1"],
         "score": ["score", str(predictions)],
         "compare": ["compare", SAMPLES, *DEMO, "--methods", "random", "--limit", "1"],
+        "report": ["report", str(predictions), "-o", str(predictions.parent / "report.html"), "--overwrite"],
         "methods": ["methods"],
         "verify": ["verify", "demo"],
         "bench": ["bench", "roofline", "--tflops", "1", "--bandwidth", "1"],

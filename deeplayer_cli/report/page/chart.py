@@ -1,0 +1,130 @@
+"""Accuracy against cost, as the numbers of a drawing; a template draws them."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from deeplayer_cli.report.page.runs import PageRun
+
+_WIDTH, _HEIGHT = 560, 320
+_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 16, 16, 44  # margins
+_STEPS = (1, 2, 5, 10)  # of ticks, times a power of ten
+
+
+@dataclass(frozen=True, slots=True)
+class ChartPoint:
+    """A run in the drawing.
+
+    Attributes:
+        x: of the point.
+        y: of the point.
+        low: y of the lower end of its interval.
+        high: y of the upper end of its interval.
+        title: the run and its numbers, in words.
+    """
+
+    x: float
+    y: float
+    low: float
+    high: float
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """A scale from values to places.
+
+    Attributes:
+        low: the smallest value.
+        high: the largest value.
+        start: the place of the smallest value.
+        end: the place of the largest value.
+        ticks: round values between them.
+    """
+
+    low: float
+    high: float
+    start: float
+    end: float
+    ticks: tuple[float, ...]
+
+    @classmethod
+    def over(cls, values: Sequence[float], start: float, end: float, *, most: float = math.inf) -> Axis:
+        """Make the axis that holds all values with a little room, from 0 to ``most`` at the widest."""
+        low, high = min(values), max(values)
+        room = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
+        low, high = max(0.0, low - room), min(most, high + room)
+        return cls(low, high, start, end, tuple(round_values(low, high)))
+
+    def place(self, value: float) -> float:
+        """The place of a value."""
+        return round(self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start), 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """The drawing.
+
+    Attributes:
+        x: the axis of cost.
+        y: the axis of accuracy.
+        unit: what the axis of cost shows.
+        width: of the drawing, in its own units; the page scales it.
+        height: of the drawing.
+        curves: the points of each method, from low to high cost; a method that prunes nothing is a line across.
+        whole: the points of the runs that prune nothing, which may lie beyond the axis of cost.
+    """
+
+    x: Axis
+    y: Axis
+    unit: str
+    width: int
+    height: int
+    curves: dict[str, list[ChartPoint]]
+    whole: list[ChartPoint]
+
+
+def draw(runs: Sequence[PageRun]) -> Chart | None:
+    """Place the runs by cost and accuracy; None if fewer than two runs have both.
+
+    Cost is GFLOPs, if all runs know them, or else the share of the visual tokens that were kept.
+    """
+    scored = [run for run in runs if run.report.overall.rates]
+    if all(run.measured.cost is not None for run in scored):
+        unit = "GFLOPs of vision and prompt, one expression per image"
+        costs = {run.label: run.measured.cost.gflops for run in scored if run.measured.cost is not None}
+    else:
+        unit = "visual tokens kept in the last layer (%)"
+        costs = {run.label: 100 * run.measured.kept for run in scored if run.measured.kept is not None}
+    drawn = sorted((run for run in scored if run.label in costs), key=lambda run: costs[run.label])
+    if len(drawn) < 2:
+        return None
+    rates = {run.label: run.report.overall.rates["acc@0.5"] for run in drawn}
+    across = {run.label for run in drawn if run.method == "none"}
+    across = across if len(across) < len(drawn) else set()
+    x = Axis.over([costs[run.label] for run in drawn if run.label not in across], _LEFT, _WIDTH - _RIGHT)
+    ends = [100 * end for rate in rates.values() for end in (rate.low, rate.high)]
+    y = Axis.over(ends, _HEIGHT - _BOTTOM, _TOP, most=100)
+    curves: defaultdict[str, list[ChartPoint]] = defaultdict(list)
+    whole: list[ChartPoint] = []
+    for run in drawn:
+        rate, cost = rates[run.label], costs[run.label]
+        title = f"{run.label}: {rate.value:.1%} ({100 * rate.low:.0f} to {100 * rate.high:.0f}) at {cost:.4g}"
+        middle, low, high = (y.place(100 * share) for share in (rate.value, rate.low, rate.high))
+        point = ChartPoint(x.place(cost), middle, low, high, title)
+        (whole if run.label in across else curves[run.measured.label]).append(point)
+    return Chart(x, y, unit, _WIDTH, _HEIGHT, dict(curves), whole)
+
+
+def round_values(low: float, high: float, n: int = 6) -> list[float]:
+    """About ``n`` round values from ``low`` to ``high``, with equal steps of 1, 2 or 5 times a power of ten."""
+    rough = (high - low) / n
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = power * next(one for one in _STEPS if one * power >= rough)
+    return [number * step for number in range(math.ceil(low / step), math.floor(high / step) + 1)]

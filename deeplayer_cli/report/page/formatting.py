@@ -1,0 +1,35 @@
+"""Numbers as the text of a page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from deeplayer_cli.evaluation import Rate, Report
+
+
+def counted(n: int, noun: str) -> str:
+    """A number and what it counts: ``1 row``, ``1,234 rows``."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def percent(share: float) -> str:
+    """A share of 1 in percent, with one decimal."""
+    return f"{share:.1%}"
+
+
+def interval(rate: Rate) -> str:
+    """The interval of a share, in percent."""
+    return f"{100 * rate.low:.0f} to {100 * rate.high:.0f}"
+
+
+def points(difference: float, decimals: int = 1) -> str:
+    """A difference of shares in percentage points, with its sign."""
+    return f"{100 * difference:+.{decimals}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def all_groups(reports: Iterable[Report]) -> list[str]:
+    """The names of the groups in any of the reports, sorted."""
+    return sorted({name for report in reports for name in report.groups})
