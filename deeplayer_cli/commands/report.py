@@ -104,10 +104,7 @@ def _say(summary: PageSummary, output: Path, max_images: int) -> None:
     for warning in summary.warnings:
         logger.warning(warning)
     if problems := summary.problems:
-        logger.warning(
-            "%d of %d images are not shown, such as: %s (--image-root names the folder that image paths start from)",
-            *(len(problems), n_images, problems[0]),
-        )
+        logger.warning("%d of %d images are not shown, such as: %s", len(problems), n_images, problems[0])
     if summary.n_left_out:
         logger.warning(
             "%d of %d images are left out by --max-images %d; their rows are on the page",

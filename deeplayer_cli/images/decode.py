@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from deeplayer_cli.errors import RowError
-from deeplayer_cli.images.files import opened_file
+from deeplayer_cli.images.files import MAX_BYTES, opened_file
 from deeplayer_cli.images.formats import FORMATS
 from deeplayer_cli.images.headers import ExcessiveHeaderError, check_exif, check_header, describe_tiff
 from deeplayer_cli.images.pixels import UnsupportedPixelsError, to_rgb
@@ -26,9 +26,6 @@ MAX_PIXELS = 178_956_970
 
 MAX_SIDE = 65_535
 """Longest side of an image to decode, in pixels: the memory of a resize grows with it."""
-
-MAX_BYTES = 512 * 2**20
-"""Largest image file to read, in bytes."""
 
 
 def open_image(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from io import BufferedReader
     from pathlib import Path
+
+MAX_BYTES = 512 * 2**20
+"""Largest image file to read, in bytes."""
 
 
 @contextmanager
@@ -40,6 +44,16 @@ def reading_image(path: Path) -> Iterator[None]:
         raise RowError("image_missing", f"{path} does not exist") from error
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         raise RowError("image_unreadable", f"{path} cannot be read: {error}") from error
+
+
+def content_digest(path: Path) -> str:
+    """Return a digest of a file's content, 16 hexadecimal digits: the ``image_id`` of rows.
+
+    Raises:
+        RowError: as `opened_file`.
+    """
+    with opened_file(path, MAX_BYTES) as file, reading_image(path):
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

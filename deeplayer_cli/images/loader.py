@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections import OrderedDict, deque
@@ -14,8 +13,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
 from deeplayer_cli.errors import RowError
-from deeplayer_cli.images.decode import MAX_BYTES
-from deeplayer_cli.images.files import opened_file, reading_image
+from deeplayer_cli.images.files import content_digest, reading_image
 from deeplayer_cli.images.workers import Job, JobTimeoutError, Workers
 from deeplayer_cli.schema import BadRequest, Request, check_gold, check_resolution
 
@@ -214,13 +212,3 @@ def _loaded(row: AnyRequest, result: Callable[[], LoadedImage] | None, timeout: 
         hint = f"; {row.hint}" if row.hint and error.kind == "image_missing" else ""
         return LoadedRequest(row, image, RowError(error.kind, f"{row.where}: {error.message}{hint}"))
     return LoadedRequest(row, image, None)
-
-
-def content_digest(path: Path) -> str:
-    """Return a digest of a file's content, 16 hexadecimal digits.
-
-    Raises:
-        RowError: as `opened_file`.
-    """
-    with opened_file(path, MAX_BYTES) as file, reading_image(path):
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()

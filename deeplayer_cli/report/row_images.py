@@ -1,96 +1,178 @@
-"""Finds the images of prediction rows again, and decodes them in the frame of their boxes."""
+"""The images of prediction rows, found where their run found them."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deeplayer_cli.errors import RowError
+from deeplayer_cli.errors import RowError, printable
 from deeplayer_cli.images.decode import open_image
-from deeplayer_cli.images.loader import content_digest
+from deeplayer_cli.images.files import content_digest
 from deeplayer_cli.schema import check_inside
+from deeplayer_cli.sinks.run_record import load_record
+from deeplayer_cli.sources.files import file_name, name_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterator, Sequence
 
     from PIL import Image
 
     from deeplayer_cli.schema import Prediction
-    from deeplayer_cli.sinks import RunRecord
 
 
-@dataclass(frozen=True, slots=True)
-class RowImages:
-    """The images of a prediction file's rows.
+@dataclass(frozen=True)
+class _Root:
+    """A folder that paths in rows may start from.
 
     Attributes:
-        folders: where relative paths may start from; the first one with the image counts.
-        confined: refuse images outside of these folders.
-        exif_transpose: turn images by their EXIF orientation, as the run did.
+        folder: the folder.
+        name: how the ``source`` of its rows begins.
     """
 
-    folders: tuple[Path, ...]
-    confined: bool = False
-    exif_transpose: bool = False
+    folder: Path
+    name: str
+
+
+class RowImages:
+    """Finds and opens the images of rows.
+
+    The ``image`` of a row starts from ``image_root``, or from where the row's source is. A file counts only if its
+    content is that of the row's ``image_id``, so a row never gets the image of another one.
+
+    Args:
+        sources: of the run, as they were typed.
+        image_root: the folder that relative paths start from, and the first one to look in.
+        confined: refuse images outside of ``image_root``.
+        folder: where else to look: the folder of the prediction file.
+        turned: whether boxes are in the frame that EXIF orientation turns an image to; None if it is not known.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[str],
+        *,
+        image_root: Path | None = None,
+        confined: bool = False,
+        folder: Path | None = None,
+        turned: bool | None = None,
+    ) -> None:
+        self._image_root, self._confined, self._turned = image_root, confined, turned
+        self._folders = [Path(), *([] if folder is None else [folder])]
+        self._roots = [root for source in sources for base in self._folders for root in _roots_of(base / source)]
+        self._last: tuple[tuple[Path, tuple[int, int] | None], Image.Image] | None = None
 
     @classmethod
-    def of_files(cls, files: Iterable[tuple[Path, RunRecord | None]], image_root: Path | None = None) -> RowImages:
-        """Look where the run found its images, then beside the predictions, then in the working directory.
+    def from_predictions(cls, predictions: Path, image_root: Path | None = None) -> RowImages:
+        """Find the images of a prediction file, by the record beside it if there is one.
 
         Args:
-            files: prediction files with the same settings, and the record of each if there is one.
-            image_root: the only folder to look in, if it is given; images outside of it are refused.
-        """
-        files = list(files)
-        turned = any(record is not None and bool(record.settings.get("exif_transpose")) for _, record in files)
-        if image_root is not None:
-            return cls((image_root,), True, turned)
-        of_run = [folder for _, record in files if record is not None for folder in _folders_of_run(record)]
-        return cls(tuple(dict.fromkeys([*of_run, *(path.parent for path, _ in files), Path()])), False, turned)
-
-    def open(self, row: Prediction) -> Image.Image:
-        """Decode the image of a row into RGB.
+            predictions: the file.
+            image_root: the folder that relative paths start from; images outside of it are refused. None: where the run
+                found them.
 
         Raises:
-            RowError: as `open_image`; ``image_missing``: no folder has it; ``image_outside``: it lies outside of the
-                given folder; ``image_changed``: it is not the image that the run has read.
+            DeeplayerError: the record cannot be read.
+        """
+        record = load_record(predictions)
+        circumstances = {} if record is None else record.circumstances
+        turned = None if record is None else bool(record.settings.get("exif_transpose"))
+        sources, recorded = circumstances.get("source"), circumstances.get("image_root")
+        return cls(
+            [str(one) for one in sources] if isinstance(sources, list) else [],
+            image_root=image_root or (Path(recorded) if isinstance(recorded, str) else None),
+            confined=image_root is not None,
+            folder=predictions.parent,
+            turned=turned,
+        )
+
+    def find(self, row: Prediction) -> Path:
+        """Return the path of a row's image.
+
+        Raises:
+            RowError: ``image_missing``; ``image_outside``; or ``image_changed``: the file has other content than the
+                row's image had.
         """
         if row.image is None:
-            raise RowError("image_missing", "the row names no image")
-        image = open_image(self._find(row), exif_transpose=self.exif_transpose)
-        if None not in (row.width, row.height) and image.size != (row.width, row.height):
-            raise RowError("image_changed", f"{row.image} had {row.width} x {row.height} pixels in the run")
+            raise RowError("image_missing", f"row {_id(row)} names no image")
+        refused: RowError | None = None
+        for path in self._candidates(row):
+            if not os.path.isfile(path):  # noqa: PTH113 - false where it cannot be told
+                continue
+            try:
+                self._check(path, row)
+            except RowError as error:
+                refused = refused or error
+            else:
+                return path
+        raise refused or RowError(
+            "image_missing",
+            f"row {_id(row)}: {printable(row.image)} is not found: --image-root names the folder it starts from",
+        )
+
+    def open(self, row: Prediction) -> Image.Image:
+        """Return the image of a row, RGB, in the frame of the row's boxes; that of the row before is kept.
+
+        Raises:
+            RowError: as `decode`.
+        """
+        key = self.find(row), _size_of(row)
+        if self._last is None or self._last[0] != key:
+            self._last = None  # two large images at once would need twice the memory
+            self._last = (key, self._decoded(*key))
+        return self._last[1]
+
+    def decode(self, row: Prediction) -> Image.Image:
+        """Return the image of a row as `open`, but keep nothing; several threads may do this at once.
+
+        Raises:
+            RowError: it is not found, cannot be decoded, or has another size than the row says.
+        """
+        return self._decoded(self.find(row), _size_of(row))
+
+    def _decoded(self, path: Path, size: tuple[int, int] | None) -> Image.Image:
+        image = open_image(path, exif_transpose=bool(self._turned))
+        if self._turned is None and size is not None and image.size != size:
+            image = open_image(path, exif_transpose=True)
+        if size is not None and image.size != size:
+            found, said = (f"{width} x {height}" for width, height in (image.size, size))
+            raise RowError("size_mismatch", f"{path} has {found} pixels, but its row says {said}")
         return image
 
-    def _find(self, row: Prediction) -> Path:
-        paths = [folder / str(row.image) for folder in self.folders]
-        found = [path for path in paths if _exists(path)]
-        if not found:
-            folders = [str(folder) if folder.parts else "the working folder" for folder in self.folders]
-            raise RowError("image_missing", f"{row.image} is not in {', '.join(folders)}")
-        if self.confined:
-            check_inside(found[0], self.folders[0])
-        if row.image_id is None:
-            return found[0]
-        for path in found:
-            if content_digest(path) == row.image_id:
-                return path
-        raise RowError("image_changed", f"{found[0]} is not the image that the run has read")
+    def _candidates(self, row: Prediction) -> Iterator[Path]:
+        image = Path(str(row.image))
+        if self._image_root is not None:
+            yield self._image_root / image
+            yield self._image_root.joinpath(*image.parts[1:])  # of a folder of images, whose name is the first part
+        own = [root for root in self._roots if (row.source or "").startswith(root.name)]
+        for root in own or self._roots:
+            yield root.folder / image
+        for folder in self._folders:
+            yield folder / image
+
+    def _check(self, path: Path, row: Prediction) -> None:
+        """Refuse a file that a row may not name, or that is not what was grounded."""
+        if self._confined and self._image_root is not None:
+            check_inside(path, self._image_root)
+        if row.image_id is not None and content_digest(path) != row.image_id:
+            raise RowError(
+                "image_changed", f"row {_id(row)}: {path} is not the image that was grounded: it has changed"
+            )
 
 
-def _folders_of_run(record: RunRecord) -> list[Path]:
-    """The folders that the relative paths of a run started from."""
-    root, sources = record.circumstances.get("image_root"), record.circumstances.get("source")
-    folders = [Path(root)] if isinstance(root, str) else []
-    for source in sources if isinstance(sources, list) else []:
-        path = Path(str(source))
-        folders += [path, path.parent] if path.is_dir() else [path.parent]  # a folder of images is part of their names
-    return folders
+def _roots_of(source: Path) -> list[_Root]:
+    """Return the folders that the paths in a source's rows start from, whatever kind of source it is."""
+    if source.is_dir():  # of JSON lines, or of images, whose paths begin with the folder's name
+        name = name_in(source, "")
+        return [_Root(source, name), _Root(Path(os.path.realpath(source)).parent, name)]
+    name = file_name(source)
+    return [_Root(source.parent, name), _Root(Path(os.path.realpath(source.parent)).parent, name)]
 
 
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # too long, or a null byte
-        return False
+def _size_of(row: Prediction) -> tuple[int, int] | None:
+    return None if row.width is None or row.height is None else (row.width, row.height)
+
+
+def _id(row: Prediction) -> str:
+    return printable(str(row.id))

@@ -28,7 +28,7 @@ def test_a_page_is_written_and_never_over_another_file(predictions, tmp_path):
     assert finished.returncode == 0 and finished.stdout == b""
     said = finished.stderr.decode()
     assert "report.html: 3 rows of 1 run, 1 image" in said
-    assert said.count("1 of 1 images are not shown, such as: a.png is not in") == 1 and "--image-root" in said
+    assert said.count("1 of 1 images are not shown, such as: row 0: a.png is not found") == 1 and "--image-root" in said
     page = output.read_bytes()
     assert "exists: --overwrite replaces it" in refusal(run("report", predictions, "-o", output))
     assert "is also an input" in refusal(run("report", predictions, "-o", predictions, "--overwrite"))

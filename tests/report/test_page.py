@@ -216,8 +216,8 @@ def test_missing_changed_and_broken_images_are_told(tmp_path, page):
     found, summary = page(write(tmp_path / "boxes.jsonl", rows))
     said = " ".join(summary.problems)
     assert len(summary.problems) == 5 and summary.n_left_out == 0
-    assert "absent.png is not in" in said and "resized.png had 80 x 80 pixels in the run" in said
-    assert "changed.png is not the image that the run has read" in said and "broken.png is not an image" in said
+    assert "absent.png is not found" in said and "resized.png has 40 x 40 pixels, but its row says 80 x 80" in said
+    assert "changed.png is not the image that was grounded" in said and "broken.png is not an image" in said
     assert all(one["source"] is None for one in found.pictures) and found.data["rows"][4]["picture"] is None
 
 

@@ -44,11 +44,11 @@ class Picture:
         return {"name": self.name, "width": self.width, "height": self.height, "source": self.source}
 
 
-def make_pictures(rows: Sequence[tuple[Prediction, RowImages]], side: int) -> Iterator[Picture]:
+def make_pictures(rows: Sequence[tuple[Prediction, Sequence[RowImages]]], side: int) -> Iterator[Picture]:
     """Make a thumbnail of each row's image, in order; threads decode several images at a time.
 
     Args:
-        rows: one row for each image, with the place of its images.
+        rows: one row for each image, with where to look for it.
         side: the longer side of a thumbnail, in pixels; smaller images keep their size.
     """
     with ThreadPoolExecutor() as pool:
@@ -63,12 +63,16 @@ def unseen(row: Prediction, problem: str | None = None) -> Picture:
     return Picture(row.image or "", row.width, row.height, None, problem)
 
 
-def _make(row: Prediction, images: RowImages, side: int) -> Picture:
-    try:
-        image = images.open(row)
-    except RowError as error:
-        return unseen(row, error.message)
-    return Picture(row.image or "", *image.size, _thumbnail(image, side))
+def _make(row: Prediction, places: Sequence[RowImages], side: int) -> Picture:
+    problems = []
+    for place in places:
+        try:
+            image = place.decode(row)
+        except RowError as error:
+            problems.append(error.message)
+        else:
+            return Picture(row.image or "", *image.size, _thumbnail(image, side))
+    return unseen(row, problems[0])
 
 
 def _thumbnail(image: Image.Image, side: int) -> str:

@@ -136,7 +136,7 @@ def write_page(
     )
     with replacing(output) as partial:
         partial.write_text(content, encoding="utf-8")
-    disagreements = [one for run in runs for path, _ in run.files for one in evaluation.disagreements(path)]
+    disagreements = [one for run in runs for path in run.files for one in evaluation.disagreements(path)]
     warnings = dict.fromkeys([*disagreements, *(warning for run in runs for warning in run.report.warnings)])
     return PageSummary(len(runs), len(joined), tuple(pictures.values()), tuple(warnings))
 
@@ -164,8 +164,8 @@ def _pictures(
     runs: Sequence[PageRun], joined: Joined, options: PageOptions, progress: Callable[[int, int], None]
 ) -> dict[Hashable, Picture]:
     """The images of all rows, each once; those of the rows with the lowest IoU come first and get the thumbnails."""
-    places = [RowImages.of_files(run.files, options.image_root) for run in runs]
-    wanted: dict[Hashable, tuple[Prediction, RowImages]] = {}
+    places = [[RowImages.from_predictions(path, options.image_root) for path in run.files] for run in runs]
+    wanted: dict[Hashable, tuple[Prediction, Sequence[RowImages]]] = {}
     for rows in sorted(joined.values(), key=_iou):
         row = _read_row(rows)
         if row.image is not None:

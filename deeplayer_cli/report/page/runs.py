@@ -45,7 +45,7 @@ class PageRun:
 
     label: str
     method: str | None
-    files: tuple[RecordedFile, ...]
+    files: tuple[Path, ...]
     rows: Mapping[Id, Prediction]
     report: Report
     measured: MethodRun
@@ -129,7 +129,7 @@ def _read(label: str, files: tuple[RecordedFile, ...], gold: Mapping[Id, Box] | 
     records = [record for _, record in files if record is not None]
     measured = gather(rows, label=_curve(*files[0]), keep=keep_of_record(records[0]) if records else None)
     measured = replace(measured, cost=total_cost(records) if records else None)
-    return PageRun(label, rows[0].method, files, {row.id: row for row in rows}, report, measured)
+    return PageRun(label, rows[0].method, tuple(paths), {row.id: row for row in rows}, report, measured)
 
 
 def _judged(row: Prediction, gold: Mapping[Id, Box] | None) -> Prediction:
