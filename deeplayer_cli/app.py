@@ -22,6 +22,7 @@ from deeplayer_cli.commands import (
     methods,
     report,
     score,
+    show,
     streams,
     verify,
 )
@@ -43,6 +44,7 @@ app.command()(ground.ground)
 app.command()(score.score)
 app.command()(compare.compare)
 app.command()(report.report)
+app.command()(show.show)
 app.command()(verify.verify)
 app.command()(bench.bench)
 app.command()(methods.methods)

@@ -50,7 +50,9 @@ def refusal(finished):
     return finished.stderr.decode()
 
 
-@pytest.mark.parametrize("command", [[], ["ground"], ["score"], ["compare"], ["verify"], ["demo"], ["demo", "scenes"]])
+@pytest.mark.parametrize(
+    "command", [[], ["ground"], ["score"], ["compare"], ["show"], ["verify"], ["demo"], ["demo", "scenes"]]
+)
 def test_help_needs_no_torch(command):
     program = "import sys; from deeplayer_cli.app import app\ntry: app()\nfinally: print('torch' in sys.modules)"
     arguments = [sys.executable, "-c", program, *command, "--help"]

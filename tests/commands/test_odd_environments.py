@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -31,6 +32,7 @@ def commands(predictions: Path) -> dict[str, list[str]]:
         "score": ["score", str(predictions)],
         "compare": ["compare", SAMPLES, *DEMO, "--methods", "random", "--limit", "1"],
         "report": ["report", str(predictions), "-o", str(predictions.parent / "report.html"), "--overwrite"],
+        "show": ["show", str(predictions), "-o", str(predictions.parent / "pictures")],
         "methods": ["methods"],
         "verify": ["verify", "demo"],
         "bench": ["bench", "roofline", "--tflops", "1", "--bandwidth", "1"],
@@ -50,6 +52,7 @@ NAMES = list(commands(Path()))
 @pytest.fixture
 def predictions(tmp_path: Path) -> Path:
     path = tmp_path / "p.jsonl"
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.jpg")
     box = (0.0, 0.0, 10.0, 10.0)
     path.write_bytes(Prediction(1, "a.jpg", "dog", "ok", box, (box,), gold=box, width=20, height=20).to_json())
     return path
@@ -150,6 +153,7 @@ def integers() -> list[tuple[str, str]]:
 def test_integers_of_80_digits(number: str, tmp_path: Path) -> None:
     assert len(integers()) > 20
     needs = {"bench": ["roofline"], "ground": [SAMPLES], "calibrate": ["a", "-o", "b"], "compare": [SAMPLES]}
+    needs |= {"show": ["a", "-o", str(tmp_path / "s")]}
     needs |= {name: ["-o", str(tmp_path / "s")] for name in ("demo train", "demo scenes")}
     for command, flag in integers():
         finished = CliRunner().invoke(app, [*command.split(), *needs.get(command, []), f"{flag}={number}"])
