@@ -83,4 +83,4 @@ def test_gold_boxes_in_another_format_end_a_run_before_its_model(tmp_path):
     assert piped.returncode == 2 and b"stdin: 3 of 3 gold boxes" in piped.stderr
     finished = run("ground", source, "--model", "demo", "--box-format", "xywh")
     assert finished.returncode == 0, finished.stderr.decode()
-    assert [orjson.loads(line)["gold"] for line in finished.stdout.splitlines()][0] == [60, 40, 90, 60]
+    assert next(orjson.loads(line)["gold"] for line in finished.stdout.splitlines()) == [60, 40, 90, 60]
