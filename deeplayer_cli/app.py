@@ -18,6 +18,7 @@ from deeplayer_cli.commands import (
     compare,
     data,
     demo,
+    diagnose,
     ground,
     methods,
     report,
@@ -43,6 +44,7 @@ app = typer.Typer(
 app.command()(ground.ground)
 app.command()(score.score)
 app.command()(compare.compare)
+app.command()(diagnose.diagnose)
 app.command()(report.report)
 app.command()(show.show)
 app.command()(verify.verify)

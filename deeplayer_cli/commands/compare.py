@@ -18,12 +18,13 @@ import typer
 from deeplayer_cli import __version__
 from deeplayer_cli.commands import options
 from deeplayer_cli.commands.options import INPUT, OUTPUT, PRUNING, option
+from deeplayer_cli.commands.outputs import Csv, refuse_bad_outputs
 from deeplayer_cli.commands.progress import ProgressBar
 from deeplayer_cli.commands.stopping import stoppable
 from deeplayer_cli.errors import DeeplayerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from deeplayer_cli.evaluation.compare import MethodRun
     from deeplayer_cli.evaluation.matching import Unreachable
@@ -106,9 +107,7 @@ def compare(
             rich_help_panel=OUTPUT,
         ),
     ] = None,
-    csv: Annotated[
-        Path | None, option("--csv", help="Also write the table to this CSV file.", rich_help_panel=OUTPUT)
-    ] = None,
+    csv: Csv = None,
     plot: Annotated[
         Path | None,
         option("--plot", help="Draw accuracy against cost into this .png, .svg or .pdf file.", rich_help_panel=OUTPUT),
@@ -126,7 +125,7 @@ def compare(
     """Run several methods on the same rows with one loaded model, and compare each with the reference, row by row."""
     from deeplayer_cli import evaluation
 
-    _refuse_bad_outputs(csv, plot, inputs=[*(source or []), *(from_ or [])], overwrite=overwrite)
+    refuse_bad_outputs(csv, plot, inputs=[*(source or []), *(from_ or [])], overwrite=overwrite)
     if bool(source) == bool(from_):
         raise DeeplayerError("compare takes requests, or folders with --from: give one of the two")
     unreachable: list[Unreachable] = []
@@ -277,16 +276,3 @@ def _refuse_options_of_a_run(context: typer.Context) -> None:
         is_given = given is not None and given.name == "COMMANDLINE" and parameter.param_type_name == "option"
         if is_given and parameter.name not in _WITHOUT_A_RUN:
             raise DeeplayerError(f"{parameter.opts[0]} applies to a run, and --from runs nothing: leave one out")
-
-
-def _refuse_bad_outputs(csv: Path | None, plot: Path | None, *, inputs: Iterable[str | Path], overwrite: bool) -> None:
-    """Refuse output files that cannot be written, before any work."""
-    from deeplayer_cli.sinks.output_file import refuse_output
-
-    for path in (csv, plot):
-        if path is not None:
-            refuse_output(path, inputs=inputs, overwrite=overwrite)
-    if plot is not None:
-        from deeplayer_cli.report.tradeoff import require_plot
-
-        require_plot(plot)

@@ -187,7 +187,7 @@ def compare(runs: Sequence[MethodRun], reference: MethodRun) -> list[ComparedRun
     return [_line(run, reference) for run in runs]
 
 
-def paired_difference(right: Sequence[bool], other: Sequence[bool], images: Sequence[Hashable]) -> Difference:
+def paired_difference(right: Sequence[float], other: Sequence[float], images: Sequence[Hashable]) -> Difference:
     """``mean(right) - mean(other)`` over the same rows, with a 95% interval and a p-value clustered by image.
 
     Interval and test are normal, with the cluster-robust variance ``G / (G - 1) * sum_g (sum_i (d_gi - d))^2 / n^2``
@@ -198,8 +198,8 @@ def paired_difference(right: Sequence[bool], other: Sequence[bool], images: Sequ
     four outcomes of a pair (Agresti and Min 2005, Statistics in Medicine 24, 729-740).
 
     Args:
-        right: for each row, whether the one method is right.
-        other: for each row, whether the other method is right.
+        right: for each row, whether the one method is right, or another value from 0 to 1.
+        other: for each row, the same of the other method.
         images: the image of each row.
     """
     index = {image: number for number, image in enumerate(dict.fromkeys(images))}

@@ -1,4 +1,4 @@
-"""Writes the lines of a comparison as comma-separated values."""
+"""Writes tables as comma-separated values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from deeplayer_cli.evaluation.compare import Difference
 from deeplayer_cli.sinks.output_file import replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from deeplayer_cli.evaluation.compare import ComparedRun
@@ -24,7 +24,15 @@ def write_csv(lines: Sequence[ComparedRun], path: Path) -> None:
     Raises:
         DeeplayerError: the file cannot be written.
     """
-    rows = [_flat(line) for line in lines]
+    write_rows([_flat(line) for line in lines], path)
+
+
+def write_rows(rows: Sequence[Mapping[str, object]], path: Path) -> None:
+    """Write rows of equal fields as a CSV file with a heading; at least one.
+
+    Raises:
+        DeeplayerError: the file cannot be written.
+    """
     with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, list(rows[0]))
         writer.writeheader()

@@ -235,7 +235,7 @@ class Grounder:
         tasks = []
         for index, loaded in enumerate(window):
             try:
-                tasks.append(self._task(index, loaded))
+                tasks.append(self.task(index, loaded))
             except RowError as error:
                 predictions[index] = failed_prediction(self.method, loaded.request, error, loaded.image)
         self._count(tasks)
@@ -262,8 +262,8 @@ class Grounder:
         for group in by_key.values():
             self.savings.add(group[0].n_visual, [len(task.expression_ids) for task in group])
 
-    def _task(self, index: int, loaded: LoadedRequest) -> Task:
-        """Make the task of a request.
+    def task(self, index: int, loaded: LoadedRequest) -> Task:
+        """Make the task of a request; ``index`` is its position in the window.
 
         Raises:
             RowError: the model cannot read the request, or its image could not be loaded.

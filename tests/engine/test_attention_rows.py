@@ -38,7 +38,7 @@ def test_every_kind_of_row_is_that_of_eager_attention(family):
     checkpoint = tiny_checkpoint(family)
     draft, plain = TemplateDraft.from_tokenizer(checkpoint.tokenizer), PlainModel(checkpoint)
     engine = Engine(checkpoint, Method("none"), draft=draft)
-    tiles = torch.randint(0, 256, (2, 3, 3, 56, 56), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    tiles = torch.randint(0, 256, (2, 3, 3, 56, 56), dtype=torch.uint8, generator=torch.manual_seed(1))
     texts = ["the dog", "a cat on the far left", "x"]
     rows = [
         Row(image, checkpoint.tokenizer.encode_expression(text)) for image, text in zip((0, 1, 1), texts, strict=True)
