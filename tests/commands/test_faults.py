@@ -189,8 +189,13 @@ def test_every_change_fails_once(name: str, tmp_path: Path) -> None:
             ["t.csv", "p.svg"],
             20,
         ),
+        (
+            ["diagnose", "DIR/in.jsonl", "--model", "demo", "--csv", "DIR/t.csv", "--plot", "DIR/p.svg", "--overwrite"],
+            ["t.csv", "p.svg"],
+            4,
+        ),
     ],
-    ids=["calibrate", "compare"],
+    ids=["calibrate", "compare", "diagnose"],
 )
 def test_every_change_fails_once_with_a_model(
     arguments: list[str], earlier: list[str], least: int, demo: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

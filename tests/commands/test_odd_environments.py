@@ -33,6 +33,7 @@ def commands(predictions: Path) -> dict[str, list[str]]:
         "compare": ["compare", SAMPLES, *DEMO, "--methods", "random", "--limit", "1"],
         "report": ["report", str(predictions), "-o", str(predictions.parent / "report.html"), "--overwrite"],
         "show": ["show", str(predictions), "-o", str(predictions.parent / "pictures")],
+        "diagnose": ["diagnose", SAMPLES, *DEMO, "--images", "1"],
         "methods": ["methods"],
         "verify": ["verify", "demo"],
         "bench": ["bench", "roofline", "--tflops", "1", "--bandwidth", "1"],
@@ -112,6 +113,8 @@ def test_a_deleted_working_folder(name: str, predictions: Path) -> None:
         ["compare", SAMPLES, *DEMO, "--limit", "1", "--results", "LOOP"],
         ["compare", "--from", "LOOP"],
         ["compare", SAMPLES, *DEMO, "--limit", "1", "--csv", "LOOP"],
+        ["diagnose", "LOOP", *DEMO],
+        ["diagnose", SAMPLES, *DEMO, "--images", "1", "--plot", "LOOP/plot.png"],
         ["verify", "LOOP"],
         ["verify", "demo", "--data", "LOOP"],
         ["calibrate", "LOOP", *DEMO, "-o", "prior"],
@@ -124,7 +127,8 @@ def test_symlinks_in_a_circle(arguments: list[str], predictions: Path, monkeypat
     loop = predictions.parent / "loop"
     loop.symlink_to(loop)
     monkeypatch.chdir(predictions.parent)
-    names = {"LOOP": str(loop), "LOOP/out.jsonl": str(loop / "out.jsonl"), "PREDICTIONS": str(predictions)}
+    names = {"LOOP": str(loop), "PREDICTIONS": str(predictions)}
+    names |= {f"LOOP/{name}": str(loop / name) for name in ("out.jsonl", "plot.png")}
     finished = CliRunner().invoke(app, [names.get(one, one) for one in arguments])
     assert finished.exit_code != 0 and loop.is_symlink()
     assert isinstance(finished.exception, (DeeplayerError, OSError, SystemExit)), finished.exception  # one line each
@@ -153,7 +157,7 @@ def integers() -> list[tuple[str, str]]:
 def test_integers_of_80_digits(number: str, tmp_path: Path) -> None:
     assert len(integers()) > 20
     needs = {"bench": ["roofline"], "ground": [SAMPLES], "calibrate": ["a", "-o", "b"], "compare": [SAMPLES]}
-    needs |= {"show": ["a", "-o", str(tmp_path / "s")]}
+    needs |= {"show": ["a", "-o", str(tmp_path / "s")], "diagnose": [SAMPLES]}
     needs |= {name: ["-o", str(tmp_path / "s")] for name in ("demo train", "demo scenes")}
     for command, flag in integers():
         finished = CliRunner().invoke(app, [*command.split(), *needs.get(command, []), f"{flag}={number}"])

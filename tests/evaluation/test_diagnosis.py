@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import orjson
 import pytest
+from scipy.spatial.distance import pdist
 from scipy.stats import entropy
 
 from deeplayer_cli.evaluation.attention_maps import ImageAttention
