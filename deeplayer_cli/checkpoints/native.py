@@ -63,7 +63,7 @@ def read(folder: Path, config: dict[str, Any]) -> Layout:
 
 def _grounding_layer(config: dict[str, Any], n_layers: int) -> int | None:
     layer = config.get("grounding_layer")
-    if layer is not None and not (isinstance(layer, int) and 0 < layer < n_layers):
+    if layer is not None and not (type(layer) is int and 0 < layer < n_layers):
         raise ValueError(f"grounding_layer {layer!r} is not an integer from 1 to {n_layers - 1}")
     return layer
 
@@ -116,8 +116,9 @@ def read_tiling(folder: Path) -> Tiling:
         mean, std = tuple(processor["image_mean"]), tuple(processor["image_std"])
         height, width = processor["size"]["height"], processor["size"]["width"]
         least, most = processor.get("min_patches", 1), processor["max_patches"]
-        if not all(isinstance(number, int) and number > 0 for number in (height, width, least, most)):
+        if not all(type(number) is int for number in (height, width, least, most)):
             raise ValueError
+        tiling = Tiling(tile_size=height, min_tiles=least, max_tiles=min(_MAX_TILES, most))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DeeplayerError(
             f"{path} does not have a valid size, max_patches, image_mean and image_std: download the checkpoint again"
@@ -127,7 +128,7 @@ def read_tiling(folder: Path) -> Tiling:
             f"{path} has image_mean {mean}, image_std {std} and size {width}x{height}: InternVL has {IMAGENET_MEAN}, "
             f"{IMAGENET_STD} and square tiles, and nothing else is supported"
         )
-    return Tiling(tile_size=height, min_tiles=least, max_tiles=min(_MAX_TILES, most))
+    return tiling
 
 
 def read_prompt(folder: Path, tokenizer: Tokenizer) -> GroundingPrompt:

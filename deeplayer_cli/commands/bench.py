@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import platform
+import re
 from dataclasses import asdict
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import orjson
 import typer
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 
     from deeplayer_cli.bench import BenchPlan, Result, Spread
     from deeplayer_cli.checkpoints import Checkpoint
-
-
-_Number = TypeVar("_Number", int, float)
 
 
 class Suite(StrEnum):
@@ -73,9 +71,9 @@ def bench(
     from deeplayer_cli.bench import SUITES, BenchPlan, measure
 
     plan = BenchPlan(
-        _numbers("--tiles", tiles, int),
-        _numbers("--keep", keep, float),
-        _numbers("--expressions", expressions, int),
+        _integers("--tiles", tiles),
+        _shares(keep),
+        _integers("--expressions", expressions),
         new_tokens,
     )
     if suite == Suite.ROOFLINE:
@@ -132,11 +130,17 @@ def _roofline(
     )
 
 
-def _numbers(name: str, text: str, kind: type[_Number]) -> tuple[_Number, ...]:
+def _integers(name: str, text: str) -> tuple[int, ...]:
+    if not all(re.fullmatch("[1-9][0-9]{0,3}", part.strip(), re.ASCII) for part in text.split(",")):
+        raise DeeplayerError(f"{name} must be integers from 1 to 9999, separated by commas, not {text!r}")
+    return tuple(map(int, text.split(",")))
+
+
+def _shares(text: str) -> tuple[float, ...]:
     try:
-        return tuple(kind(part) for part in text.split(","))
+        return tuple(map(float, text.split(",")))
     except ValueError as error:
-        raise DeeplayerError(f"{name} must be numbers separated by commas, not {text!r}") from error
+        raise DeeplayerError(f"--keep must be shares separated by commas, such as 0.1,0.5, not {text!r}") from error
 
 
 def _circumstances(checkpoint: Checkpoint, suite: Suite, rounds: int) -> dict[str, object]:

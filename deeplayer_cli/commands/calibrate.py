@@ -41,7 +41,7 @@ def calibrate(
     from tqdm import tqdm
 
     from deeplayer_cli import checkpoints
-    from deeplayer_cli.images.decode import open_image
+    from deeplayer_cli.images.loader import open_in_time
     from deeplayer_cli.runtime import calibrate as calibration
     from deeplayer_cli.runtime.prior_file import save_prior
     from deeplayer_cli.sinks.output_file import refuse_output
@@ -60,7 +60,7 @@ def calibrate(
         nonlocal used
         for path in tqdm(paths, unit="image", disable=None, leave=False):
             try:
-                image = open_image(path)
+                image = open_in_time(path)
             except RowError as error:
                 logger.warning("image left out: %s", error.message)
                 continue

@@ -124,14 +124,7 @@ def ground(
     batch_tokens: options.BatchTokens = None,
     compile_: options.Compile = None,
     workers: options.Workers = None,
-    image_timeout: Annotated[
-        float,
-        option(
-            "--image-timeout",
-            help="Seconds that an image may take to decode; one that takes longer becomes an error row.",
-            rich_help_panel=options.SPEED,
-        ),
-    ] = 60.0,
+    image_timeout: options.ImageTimeout = 60.0,
     profile: Annotated[
         bool, option("--profile", help="Report at the end where the time went.", rich_help_panel=options.SPEED)
     ] = False,

@@ -191,3 +191,11 @@ Output = Annotated[
 ]
 Overwrite = Annotated[bool, option("--overwrite", help="Replace an output file that exists.", rich_help_panel=OUTPUT)]
 Json = Annotated[bool, option("--json", help="Print JSON instead of a table.")]
+ImageTimeout = Annotated[
+    float,
+    option(
+        "--image-timeout",
+        help="Seconds that an image may take to decode; one that takes longer becomes an error row.",
+        rich_help_panel=SPEED,
+    ),
+]

@@ -69,11 +69,6 @@ class MethodRun:
     warnings: tuple[str, ...] = ()
     failures: tuple[str, ...] = ()
 
-    @property
-    def failed(self) -> bool:
-        """Whether every row is an error row."""
-        return self.n_error == self.n_rows
-
 
 @dataclass(frozen=True, slots=True)
 class ComparedRun:

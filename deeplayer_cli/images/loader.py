@@ -13,6 +13,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
 from deeplayer_cli.errors import RowError
+from deeplayer_cli.images.decode import open_image
 from deeplayer_cli.images.files import content_digest, reading_image
 from deeplayer_cli.images.workers import Job, JobTimeoutError, Workers
 from deeplayer_cli.schema import BadRequest, Request, check_gold, check_resolution
@@ -134,6 +135,21 @@ class ImageLoader:
         return LoadedImage(ImageId.from_file(path), tiles, image.size, grid, digest)
 
 
+def open_in_time(path: Path, timeout: float = IMAGE_TIMEOUT) -> Image.Image:
+    """Decode an image as `open_image` does, with its limits, in a thread that may get stuck.
+
+    Raises:
+        RowError: as `open_image`; ``image_timeout`` if decoding takes longer than ``timeout`` seconds.
+    """
+    worker: Workers[Image.Image] = Workers(1, timeout)
+    try:
+        return worker.result(worker.submit(partial(open_image, path)))
+    except JobTimeoutError as error:
+        raise _too_slow(path, timeout) from error
+    finally:
+        worker.close()
+
+
 def read_ahead(
     rows: Iterable[AnyRequest],
     load: Callable[[Path], LoadedImage],
@@ -206,9 +222,14 @@ def _loaded(row: AnyRequest, result: Callable[[], LoadedImage] | None, timeout: 
         if row.gold is not None:
             check_gold(row.gold, image.resolution_wh)
     except JobTimeoutError:
-        message = f"{row.path} takes longer than {timeout:g} seconds to decode; --image-timeout sets the limit"
-        return LoadedRequest(row, None, RowError("image_timeout", f"{row.where}: {message}"))
+        error = _too_slow(row.path, timeout)
+        message = f"{row.where}: {error.message}; --image-timeout sets the limit"
+        return LoadedRequest(row, None, RowError(error.kind, message))
     except RowError as error:
         hint = f"; {row.hint}" if row.hint and error.kind == "image_missing" else ""
         return LoadedRequest(row, image, RowError(error.kind, f"{row.where}: {error.message}{hint}"))
     return LoadedRequest(row, image, None)
+
+
+def _too_slow(path: Path, timeout: float) -> RowError:
+    return RowError("image_timeout", f"{path} takes longer than {timeout:g} seconds to decode")

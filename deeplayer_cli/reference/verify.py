@@ -15,7 +15,7 @@ from deeplayer_cli import checkpoints, pruning
 from deeplayer_cli.device.memory import peak_bytes
 from deeplayer_cli.engine import Engine, Row
 from deeplayer_cli.errors import DeeplayerError, RowError
-from deeplayer_cli.images.decode import open_image
+from deeplayer_cli.images.loader import open_in_time
 from deeplayer_cli.models.internvl.prompt import IMAGE_CONTEXT
 from deeplayer_cli.models.internvl.tiling import Tiling, count_tiles, tile_image
 from deeplayer_cli.reference.generate import generate
@@ -185,7 +185,7 @@ def _questions(rows: Iterable[Request | BadRequest]) -> list[Question]:
     for row in rows:
         if isinstance(row, Request):
             with suppress(RowError):
-                questions.append(Question(open_image(row.path), row.expression))
+                questions.append(Question(open_in_time(row.path), row.expression))
         if len(questions) == N_QUESTIONS:
             break
     if not questions:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -198,11 +199,12 @@ def run_rows(
         totals = Totals(line.answerer.mean_keep)
         progress(RunProgress(totals, n_left, None))
         begun = time.perf_counter()
-        for _, prediction in take_turns([line], _rows_to_answer(requests, line), stopped):
-            totals.add(prediction)
-            progress(RunProgress(totals, n_left, prediction))
-            if failures is not None and prediction.error is not None:
-                failures.refuse(totals.rows, totals.errors, n_left, prediction.error["message"])
+        with _rows_to_answer(requests, line) as rows:
+            for _, prediction in take_turns([line], rows, stopped):
+                totals.add(prediction)
+                progress(RunProgress(totals, n_left, prediction))
+                if failures is not None and prediction.error is not None:
+                    failures.refuse(totals.rows, totals.errors, n_left, prediction.error["message"])
         seconds = time.perf_counter() - begun
     spent = line.answerer.profile(line.rows, seconds) if profile else None
     written = sink.predictions()  # retried rows are in their places only after the sink is closed
@@ -278,8 +280,9 @@ def _own_rows(line: RunLine, window: Sequence[LoadedRequest], *, alone: bool) ->
     return window if alone else [loaded for loaded in window if line.sink.unanswered(loaded.request)]
 
 
-def _rows_to_answer(requests: Requests, line: RunLine) -> Rows:
-    """Return the rows without an answer, or all rows of their images; the rows of a pipe as they come."""
+@contextmanager
+def _rows_to_answer(requests: Requests, line: RunLine) -> Iterator[Rows]:
+    """Yield the rows without an answer, or all rows of their images; the rows of a pipe as they come."""
     rows: Rows = requests if requests.repeatable else fail_repeated(requests)
     unanswered = line.sink.unanswered
     if line.answerer.answers_whole_images:
@@ -288,4 +291,8 @@ def _rows_to_answer(requests: Requests, line: RunLine) -> Rows:
         rows = chain.from_iterable(image for image in images if any([unanswered(row) for row in image]))  # noqa: C419
     else:
         rows = (row for row in rows if unanswered(row))
-    return rows if requests.repeatable else ArrivingRows(rows)
+    if requests.repeatable:
+        yield rows
+        return
+    with closing(ArrivingRows(rows)) as arriving:
+        yield arriving

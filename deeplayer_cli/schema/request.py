@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -20,7 +21,7 @@ from deeplayer_cli.schema.gold import GoldReader, WrittenGold, read_numbers
 from deeplayer_cli.schema.values import Id, find_wide, is_id, show
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from deeplayer_cli.boxes import Box, Resolution
 
@@ -117,7 +118,8 @@ def parse_request(
 
     row = attempt("row", lambda: _read_object(raw))
     if row is None:
-        return BadRequest(default_id, None, None, None, {}, where, problems["row"])
+        known = raw.get("id") if isinstance(raw, Mapping) else None
+        return BadRequest(known if is_id(known) else default_id, None, None, None, {}, where, problems["row"])
     row_id = attempt("id", lambda: _read_id(row.get("id")))
     image = attempt("image", lambda: _read_image(row.get("image")))
     expression = attempt("expression", lambda: _read_expression(_first(row, "expression", "sent")))
@@ -200,7 +202,7 @@ def _plain(value: object) -> object:
 def _read_id(value: object) -> Id | None:
     if value is not None and not is_id(value):
         raise RowError("bad_id", f"id must be a string or a 64-bit integer, not {show(value)}")
-    return cast("Id | None", value)
+    return value
 
 
 def _read_image(value: object) -> str:

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +37,7 @@ def _is_finite(value: object) -> bool:
     return is_64_bit(value) if isinstance(value, int) else math.isfinite(value)
 
 
-def is_id(value: object) -> bool:
+def is_id(value: object) -> TypeGuard[Id]:
     """Whether a value can be the id of a row: a string or a 64-bit integer, but not true or false."""
     return isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool) and is_64_bit(value))
 

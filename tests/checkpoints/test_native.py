@@ -144,11 +144,13 @@ def test_templates_that_fail(folder: Path, template: str, sentence: str) -> None
         ("config.json", {"image_token_id": 4}, "image_token_id 4 is not the tokenizer's id of <IMG_CONTEXT>"),
         ("config.json", {"grounding_layer": 2}, "grounding_layer 2 is not an integer from 1 to 1"),
         ("config.json", {"grounding_layer": "1"}, "grounding_layer '1' is not an integer from 1 to 1"),
+        ("config.json", {"grounding_layer": True}, "grounding_layer True is not an integer from 1 to 1"),
         ("config.json", {"vision_config.hidden_size": "x"}, "does not describe an InternVL model"),
         ("preprocessor_config.json", {"image_mean": [0.5, 0.5, 0.5]}, r"has image_mean \(0\.5, 0\.5, 0\.5\)"),
         ("preprocessor_config.json", {"size": {"height": 28, "width": 56}}, "size 56x28"),
         ("preprocessor_config.json", {"size": {"height": 56, "width": 56}}, "but a tile has 56 pixels"),
         ("preprocessor_config.json", {"max_patches": "many"}, "does not have a valid size, max_patches"),
+        ("preprocessor_config.json", {"min_patches": 7}, "preprocessor_config.json does not have a valid size"),
         ("preprocessor_config.json", {"image_std": None}, "does not have a valid size, max_patches"),
     ],
 )

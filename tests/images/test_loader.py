@@ -9,8 +9,9 @@ import threading
 import pytest
 from PIL import Image
 
+from deeplayer_cli.errors import RowError
 from deeplayer_cli.images.decode import open_image
-from deeplayer_cli.images.loader import ImageLoader, WorkerTimes, read_ahead
+from deeplayer_cli.images.loader import ImageLoader, WorkerTimes, open_in_time, read_ahead
 from deeplayer_cli.models.internvl.tiling import Tiling, tile_grid, tile_image
 from deeplayer_cli.schema import parse_request
 
@@ -193,3 +194,17 @@ def test_an_error_survives_the_way_from_another_process(rows):
     assert (back.error.kind, back.error.message) == (bad.error.kind, bad.error.message) and str(
         back.error
     ) == bad.error.message
+
+
+def test_one_image_is_opened_in_time(tmp_path, monkeypatch):
+    image = tmp_path / "a.png"
+    Image.new("RGB", (8, 8)).save(image)
+    assert open_in_time(image).size == (8, 8)
+    with pytest.raises(RowError, match="does not exist"):
+        open_in_time(tmp_path / "absent.png")
+    over = threading.Event()
+    monkeypatch.setattr("deeplayer_cli.images.loader.open_image", lambda _: over.wait())
+    with pytest.raises(RowError, match=r"takes longer than 0\.05 seconds") as refused:
+        open_in_time(image, 0.05)
+    assert refused.value.kind == "image_timeout"
+    over.set()

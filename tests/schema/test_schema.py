@@ -124,6 +124,11 @@ def test_what_python_programs_have_is_read(given: dict[str, object], meant: dict
     assert asked(ROW | given) == asked(ROW | meant)
 
 
+def test_a_row_that_cannot_be_read_keeps_its_id() -> None:
+    row = parse_request(ROW | {"id": "a1", "score": math.nan}, "rows:3", 3, Path())
+    assert isinstance(row, BadRequest) and row.error.kind == "bad_json" and row.id == "a1"
+
+
 @pytest.mark.parametrize(
     ("given", "kind"),
     [
