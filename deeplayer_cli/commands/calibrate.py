@@ -26,6 +26,10 @@ def calibrate(
     output: Annotated[Path, option("--output", "-o", help="Write the prior here, as safetensors.")],
     overwrite: options.Overwrite = False,
     layer: Annotated[int, option("--layer", help="Decoder layer, counted from 1, whose attention is averaged.")] = 2,
+    together: Annotated[
+        bool,
+        option("--together", help="One mean over all tiles and thumbnails, as in clawRxiv 2604.00591, instead of two."),
+    ] = False,
     limit: Annotated[
         int | None, option("--limit", min=1, help="Use the first N images only.", rich_help_panel=INPUT)
     ] = None,
@@ -67,6 +71,6 @@ def calibrate(
             used += 1
             yield image
 
-    prior = calibration.calibrate(checkpoint, opened(), layer)
-    save_prior(prior, output, checkpoint, used, calibration.QUESTION)
+    prior = calibration.calibrate(checkpoint, opened(), layer, together=together)
+    save_prior(prior, output, checkpoint, used, calibration.QUESTION, together=together)
     logger.info("wrote %s: mean attention of layer %d over %d images", output, layer, used)

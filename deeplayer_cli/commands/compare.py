@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from deeplayer_cli.runtime.settings import Settings
     from deeplayer_cli.sources import Requests
 
-_CHANGES = {"layer": "layer", "max-tiles": "max_tiles"}
-"""The keys that may follow a method's name and an ``@``, and the field of `Settings` that each of them sets."""
+_NUMBERS = {"layer": "layer", "max-tiles": "max_tiles"}
+"""The keys that may follow a method's name and an ``@`` with a number, and the field of `Settings` that each sets."""
 
 _WITHOUT_A_RUN = {"from_", "reference", "csv", "plot", "overwrite", "json"}
 """The options that work with ``--from``, which reads results and runs nothing."""
@@ -62,7 +62,8 @@ def compare(
         option(
             "--methods",
             help="Names, separated by commas; `none` always runs. `deep-layer@layer=8` sets the layer of one method, "
-            "`none@max-tiles=2` its number of tiles.",
+            "`none@max-tiles=2` its number of tiles, `pyramiddrop@positions=renumber` its position ids, "
+            "`NAME@PARAMETER=VALUE` a parameter of its own.",
             rich_help_panel=PRUNING,
         ),
     ] = "deep-layer,random",
@@ -251,18 +252,24 @@ def _folder(results: Path | None, source: Sequence[str]) -> Iterator[Path]:
 
 def _wanted(text: str, base: Settings, layer: int | None, prior: Path | None) -> Settings:
     """Read one item of ``--methods``: a name, and a setting after each ``@``; calibrated methods get the prior."""
-    from deeplayer_cli.pruning import known_methods, require_known
+    from deeplayer_cli.pruning import find_method
 
     name, *changes = text.split("@")
-    require_known(name)
+    entry, _ = find_method(name)
     found: dict[str, Any] = {} if name == base.method else {"layer": layer}
-    if known_methods()[name].is_calibrated:
+    if entry.is_calibrated:
         found["prior"] = prior
     for change in changes:
         key, _, value = change.partition("=")
-        if key not in _CHANGES or not re.fullmatch(r"\d{1,6}", value, re.ASCII):
-            raise DeeplayerError(f"--methods {text}: after an @ comes layer=K or max-tiles=N, not {change!r}")
-        found[_CHANGES[key]] = int(value)
+        if key in entry.parameters:
+            name += f"@{change}"
+        elif key == "positions":
+            found[key] = value
+        elif key in _NUMBERS and re.fullmatch(r"\d{1,6}", value, re.ASCII):
+            found[_NUMBERS[key]] = int(value)
+        else:
+            known = ["layer=K", "max-tiles=N", "positions=keep|renumber|published", *entry.parameters]
+            raise DeeplayerError(f"--methods {text}: after an @ comes {' or '.join(known)}, not {change!r}")
     return replace(base, method=name, **found)
 
 

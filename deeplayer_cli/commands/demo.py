@@ -74,7 +74,7 @@ def evaluate(
     from deeplayer_cli.commands.progress import ProgressBar
     from deeplayer_cli.commands.score import show
     from deeplayer_cli.demo.evaluate import HeldOutEvaluation
-    from deeplayer_cli.pruning import require_known
+    from deeplayer_cli.pruning import find_method
     from deeplayer_cli.runtime.grounder import Grounder
     from deeplayer_cli.runtime.run import RunProgress
     from deeplayer_cli.runtime.totals import Totals
@@ -82,7 +82,7 @@ def evaluate(
     from deeplayer_cli.sinks.stream import Stream
 
     held_out = HeldOutEvaluation(split, seed, count)
-    require_known(method)
+    find_method(method)
     options.warn_of_idle_options(context)
     grounder = Grounder.load(model, device=device, method=method, keep=keep, layer=layer, query=query.value)
     totals = Totals(grounder.mean_keep)

@@ -14,7 +14,7 @@ import typer
 
 from deeplayer_cli import __version__
 from deeplayer_cli.commands import options
-from deeplayer_cli.commands.options import INPUT, OUTPUT, Kernel, Query, Sharing, option
+from deeplayer_cli.commands.options import INPUT, OUTPUT, Kernel, PositionIds, Query, Sharing, option
 from deeplayer_cli.commands.stopping import stoppable
 from deeplayer_cli.errors import DeeplayerError
 
@@ -117,6 +117,7 @@ def ground(
     keep_tokens: options.KeepTokens = None,
     layer: options.Layer = None,
     query: options.QueryRows = Query.LAST,
+    positions: options.Positions = PositionIds.KEEP,
     prior: options.Prior = None,
     seed: options.Seed = 0,
     share: options.Share = Sharing.EACH,
@@ -161,6 +162,7 @@ def ground(
         "keep_tokens": keep_tokens,
         "layer": layer,
         "query": query.value,
+        "positions": positions.value,
         "prior": prior,
         "max_tiles": max_tiles,
         "max_pixels": max_pixels,

@@ -18,7 +18,12 @@ def methods(json: options.Json = False) -> None:
             "name": name,
             "keeps": entry.summary,
             "layer": entry.after,
+            "positions": entry.positions,
             "source": entry.source,
+            "parameters": {
+                key: {"default": one.default, "allowed": one.allowed, "about": one.about}
+                for key, one in entry.parameters.items()
+            },
         }
         for name, entry in known_methods().items()
     ]
@@ -34,10 +39,13 @@ def methods(json: options.Json = False) -> None:
 
     table = plain_table()
     table.add_column("method", no_wrap=True)
-    for heading in ("keeps", "after layer", "source"):
+    for heading in ("keeps", "after layer", "authors' position ids", "source"):
         table.add_column(heading)
-    for row in rows:
-        table.add_row(*(escape(value or "-") for value in row.values()))
+    for name, entry in known_methods().items():
+        cells = [name, entry.summary, entry.after, entry.positions, entry.source]
+        table.add_row(*(escape(cell or "-") for cell in cells))
+        for key, one in entry.parameters.items():
+            table.add_row("", escape(f"@{key}={one.default}: {one.about}; {one.allowed}"), "", "", "")
     show_table(table)
     for reason in broken.values():
         typer.echo(printable(reason))

@@ -20,6 +20,14 @@ class Query(StrEnum):
     TEXT = "text"
 
 
+class PositionIds(StrEnum):
+    """What later layers do with position ids after a drop."""
+
+    KEEP = "keep"
+    RENUMBER = "renumber"
+    PUBLISHED = "published"
+
+
 class Sharing(StrEnum):
     """What the expressions about one image share."""
 
@@ -70,13 +78,13 @@ def given(context: typer.Context, *names: str) -> list[str]:
 
 def warn_of_idle_options(context: typer.Context) -> None:
     """Log a warning about options that have no effect with the chosen ``--method``, or beside another option."""
-    idle = given(context, "keep", "keep_tokens", "layer", "query")
+    idle = given(context, "keep", "keep_tokens", "layer", "query", "positions")
     if not idle:
         return
-    from deeplayer_cli.pruning import known_methods
+    from deeplayer_cli.pruning import find_method
 
     method = context.params["method"]
-    if not known_methods()[method].prunes:
+    if not find_method(method)[0].prunes:
         logger.warning("--method %s prunes nothing, so it ignores %s", method, ", ".join(idle))
     elif {"--keep", "--keep-tokens"} <= set(idle):
         logger.warning("--keep-tokens replaces --keep, so --keep is ignored")
@@ -102,7 +110,12 @@ Attention = Annotated[
     Kernel, option("--attention", help="Attention kernel to prefer; `auto` lets torch choose.", rich_help_panel=MODEL)
 ]
 Method = Annotated[
-    str, option("--method", help="Pruning method; `deeplayer methods` lists them.", rich_help_panel=PRUNING)
+    str,
+    option(
+        "--method",
+        help="Pruning method; `deeplayer methods` lists them. `NAME@PARAMETER=VALUE` sets a parameter of the method.",
+        rich_help_panel=PRUNING,
+    ),
 ]
 Keep = Annotated[
     float, option("--keep", help="Share of the visual tokens to keep, over all tiles.", rich_help_panel=PRUNING)
@@ -125,6 +138,15 @@ QueryRows = Annotated[
         "--query",
         help="Query rows whose attention scores the visual tokens: `last`, the last prompt token, or `text`, the mean "
         "over the expression's tokens.",
+        rich_help_panel=PRUNING,
+    ),
+]
+Positions = Annotated[
+    PositionIds,
+    option(
+        "--positions",
+        help="Position ids after a drop: `keep` those of the whole prompt, `renumber` without gaps, or `published`: "
+        "what the method's authors do.",
         rich_help_panel=PRUNING,
     ),
 ]

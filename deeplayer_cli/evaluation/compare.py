@@ -111,10 +111,20 @@ class ComparedRun:
         }
 
 
-def label_for(method: object, *, layer: object = None, max_tiles: object = None, query: object = "last") -> str:
+def label_for(
+    method: object,
+    *,
+    layer: object = None,
+    max_tiles: object = None,
+    query: object = "last",
+    positions: object = "keep",
+) -> str:
     """The name of a line: the method, then ``@name=value`` for each option that is not the default."""
-    unusual = {"layer": layer, "max-tiles": max_tiles, "query": None if query == "last" else query}
-    return "".join([str(method), *(f"@{name}={value}" for name, value in unusual.items() if value is not None)])
+    values = {"layer": layer, "max-tiles": max_tiles, "query": query, "positions": positions}
+    defaults = {"query": "last", "positions": "keep"}
+    return "".join(
+        [str(method), *(f"@{name}={value}" for name, value in values.items() if value != defaults.get(name))]
+    )
 
 
 def gather(predictions: Iterable[Prediction], *, label: str, keep: float | None) -> MethodRun:

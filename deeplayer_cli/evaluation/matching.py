@@ -51,12 +51,18 @@ class Unreachable:
 
 def prunes(settings: Settings) -> bool:
     """Whether the method of the settings drops tokens. If not, ``keep`` has no effect."""
-    return pruning.known_methods()[settings.method].prunes
+    return pruning.find_method(settings.method)[0].prunes
 
 
 def label_of(settings: Settings) -> str:
     """The name of the line with these settings, see `label_for`."""
-    return label_for(settings.method, layer=settings.layer, max_tiles=settings.max_tiles, query=settings.query)
+    return label_for(
+        settings.method,
+        layer=settings.layer,
+        max_tiles=settings.max_tiles,
+        query=settings.query,
+        positions=settings.positions,
+    )
 
 
 def require_measure(wanted: Sequence[Settings], match: Match) -> None:

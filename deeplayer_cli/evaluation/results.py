@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("deeplayer")
 
-_COMPARED = ("method", "keep", "keep_tokens", "layer", "query", "prior", "max_tiles")
+_COMPARED = ("method", "keep", "keep_tokens", "layer", "query", "positions", "prior", "max_tiles")
 """The settings that may differ between the lines of a comparison."""
 
 
@@ -102,7 +102,7 @@ def _refuse_strangers(records: Mapping[Path, RunRecord]) -> None:
 def label_of_record(record: RunRecord) -> str:
     """The name of the line of a run with this record, see `label_for`."""
     settings = record.settings
-    changed = {name: settings[name] for name in ("layer", "max_tiles", "query") if name in settings}
+    changed = {name: settings[name] for name in ("layer", "max_tiles", "query", "positions") if name in settings}
     return label_for(settings["method"], **changed)
 
 

@@ -1,26 +1,20 @@
 """Pruning methods. They are pure functions on tensors: no model classes, no files.
 
 inputs.py, method.py    the contract: what a method reads, and what it consists of
-registry.py             finds a method by its name and builds it; the options that a user may set
+entry.py, parameter.py  the declaration of a method, and what a user may set about it
+registry.py             finds a method by its name and builds it
 methods/NAME.py         one file for each method
 attention.py, topk.py, independent_set.py, prior.py, places.py   code that several methods share
 """
 
 from deeplayer_cli.pruning.attention import AttentionScorer
+from deeplayer_cli.pruning.entry import Drop, Entry, Options
 from deeplayer_cli.pruning.inputs import Need, QueryRowKind, ScorerInputs
 from deeplayer_cli.pruning.method import Budget, Method, Scorer, Selection, Selector, Stage, StageShare
+from deeplayer_cli.pruning.parameter import Parameter
 from deeplayer_cli.pruning.places import Grid, token_places, tokens_in_box
 from deeplayer_cli.pruning.prior import Prior
-from deeplayer_cli.pruning.registry import (
-    Drop,
-    Entry,
-    Options,
-    broken_methods,
-    build,
-    check_layer,
-    known_methods,
-    require_known,
-)
+from deeplayer_cli.pruning.registry import broken_methods, build, check_layer, find_method, known_methods
 from deeplayer_cli.pruning.topk import TopK, topk
 
 __all__ = [
@@ -32,6 +26,7 @@ __all__ = [
     "Method",
     "Need",
     "Options",
+    "Parameter",
     "Prior",
     "QueryRowKind",
     "Scorer",
@@ -44,8 +39,8 @@ __all__ = [
     "broken_methods",
     "build",
     "check_layer",
+    "find_method",
     "known_methods",
-    "require_known",
     "token_places",
     "tokens_in_box",
     "topk",

@@ -6,16 +6,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch.nn import functional
 
 from deeplayer_cli.pruning.method import Selector
+from deeplayer_cli.pruning.parameter import Parameter
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from deeplayer_cli.pruning.entry import Options
     from deeplayer_cli.pruning.inputs import ScorerInputs
 
 
@@ -30,18 +32,25 @@ class IndependentSet(Selector):
        are set aside, and so on.
     4. If fewer than ``n_keep`` tokens are kept then, the highest scores of the tokens set aside fill the budget.
 
-    We found no published formula of the spatial similarity. `nearness` is our choice.
+    Our choices:
+
+    * ``S_spat``. Its formula is published nowhere that we could read. The official function takes features, attention
+      and numbers, and no grid of tiles. So its spatial similarity can come from the index of a token only, and ours by
+      places cannot be equal to it. `index_nearness` uses the index alone.
+    * Pivots set aside what is like them. The paper speaks of an independent set among the other tokens.
 
     Attributes:
         pivots: share of the budget that goes to pivots; 0.7 as published.
         threshold: tokens more similar than this are alike; 0.8 as published.
         semantic: weight of ``S_sem``; 0.5 as published for localisation.
+        spatial: ``places``: ``S_spat`` is `nearness`; ``index``: `index_nearness`.
     """
 
     needs = frozenset({"features", "places"})
     pivots: float = 0.7
     threshold: float = 0.8
     semantic: float = 0.5
+    spatial: Literal["places", "index"] = "places"
 
     def __call__(self, scores: Tensor, inputs: ScorerInputs, n_keep: int) -> Tensor:
         """Return sorted indices, (B, n_keep) int64."""
@@ -59,7 +68,8 @@ class IndependentSet(Selector):
         """Weighted similarity of every two tokens, from features (B, n, C) and places (B, n, 3): (B, n, n) float32."""
         unit = functional.normalize(features.float(), dim=-1)
         cosine = unit @ unit.mT
-        return self.semantic * (1 + cosine) / 2 + (1 - self.semantic) * nearness(places)
+        near = nearness(places) if self.spatial == "places" else index_nearness(places.shape[1], places.device)
+        return self.semantic * (1 + cosine) / 2 + (1 - self.semantic) * near
 
 
 def nearness(places: Tensor) -> Tensor:
@@ -74,6 +84,31 @@ def nearness(places: Tensor) -> Tensor:
     apart = torch.cdist(places[..., :2], places[..., :2], compute_mode="donot_use_mm_for_euclid_dist")
     same_level = places[:, :, None, 2] == places[:, None, :, 2]
     return torch.exp(-0.5 * apart.square()) * same_level
+
+
+def index_nearness(n_visual: int, device: torch.device) -> Tensor:
+    """Spatial similarity by index: ``exp(-d^2 / 2)`` for tokens that are d apart in the order of the prompt.
+
+    Returns:
+        (n_visual, n_visual) float32.
+    """
+    index = torch.arange(n_visual, dtype=torch.float32, device=device)
+    return torch.exp(-0.5 * (index[:, None] - index).square())
+
+
+def from_options(options: Options) -> IndependentSet:
+    """The selector of D2Pruner and of `deep_layer_mis`, with their parameters."""
+    return IndependentSet(spatial="index" if options.parameters["spatial"] == "index" else "places")
+
+
+PARAMETERS = {
+    "spatial": Parameter(
+        "places",
+        "how near two tokens are: by their places in the image, or by their index in the prompt",
+        ("places", "index"),
+    )
+}
+"""The parameters of D2Pruner and of `deep_layer_mis`."""
 
 
 def independent_set(rank: Tensor, alike: Tensor, candidates: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -10,199 +10,18 @@ from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
 from deeplayer_cli.errors import DeeplayerError
-from deeplayer_cli.pruning.inputs import NEEDS
-from deeplayer_cli.pruning.method import Budget, Method, Scorer, Selector, Stage, StageShare
-from deeplayer_cli.pruning.topk import TopK
+from deeplayer_cli.pruning.entry import Entry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence, Set
+    from collections.abc import Mapping, Sequence, Set
     from importlib.metadata import EntryPoint
 
-    from deeplayer_cli.pruning.inputs import QueryRowKind
-    from deeplayer_cli.pruning.method import Schedule, ScoreFrom
-    from deeplayer_cli.pruning.prior import Prior
+    from deeplayer_cli.pruning.entry import Options
+    from deeplayer_cli.pruning.method import Method, Stage
+    from deeplayer_cli.pruning.parameter import Value
 
 ENTRY_POINTS = "deeplayer.methods"
 _PACKAGE = "deeplayer_cli.pruning.methods"
-
-_TOP_K = TopK()
-_LAYERS = 32  # depth of the models that the papers name layers of
-_DEEP_LAYER = 12  # the layer of "Deep-Layer Attention Pruning for Vision-Language Models"
-
-
-@dataclass(frozen=True)
-class Options:
-    """The options of a method that a user may set. Each method reads those that it needs.
-
-    Attributes:
-        budget: the number of visual tokens that are kept after the last drop.
-        layer: the decoder layer to drop after, counted from 1; None for the method's own layer.
-        grounding_layer: the layer that the checkpoint names as its grounding layer; it replaces layer 12 of 32.
-        query: the query rows whose attention scores, for methods that read attention.
-        prior: mean attention by place, for calibrated methods.
-    """
-
-    budget: Budget
-    layer: int | None = None
-    grounding_layer: int | None = None
-    query: QueryRowKind = "last"
-    prior: Prior | None = None
-
-
-@dataclass(frozen=True)
-class Drop:
-    """One drop of a method, without a model and a budget.
-
-    Attributes:
-        scorer: makes the scorer from the options.
-        selector: chooses the kept tokens.
-        layer: the layer to drop after, counted from 1, at any depth of the model.
-        of_32: the layer to drop after in a model of 32 layers; it is scaled to the model's depth. Without ``layer`` and
-            ``of_32``, the drop comes after the grounding layer, or else after layer 12 of 32.
-        power: see ``StageShare``.
-        share: a fixed share of tokens to keep, see ``StageShare``.
-        score_from: see ``Stage``.
-        schedule: see ``StageShare``.
-    """
-
-    scorer: Callable[[Options], Scorer]
-    selector: Selector = _TOP_K
-    layer: int | None = None
-    of_32: int | None = None
-    power: float = 1.0
-    share: float | None = None
-    score_from: ScoreFrom = "same_layer"
-    schedule: Schedule = ()
-
-    def layer_in(self, n_layers: int, grounding_layer: int | None) -> int:
-        """The layer of the drop in a model of ``n_layers`` decoder layers."""
-        if self.layer is not None:
-            return self.layer
-        if self.of_32 is None and grounding_layer is not None:
-            return grounding_layer
-        return max(1, round((self.of_32 or _DEEP_LAYER) * n_layers / _LAYERS))
-
-    @property
-    def after(self) -> str:
-        """The layer of the drop, as text: ``2`` or ``12 of 32``."""
-        return str(self.layer) if self.layer is not None else f"{self.of_32 or _DEEP_LAYER} of {_LAYERS}"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """The declaration of a method.
-
-    A method with one drop gives ``scorer``, ``selector`` and ``layer``. A method with several drops gives ``drops``
-    instead. A method that prunes nothing gives none of them.
-
-    Attributes:
-        summary: which tokens are kept, in a few words.
-        source: the paper or repository that the method follows.
-        scorer: makes the scorer of the only drop from the options.
-        selector: the selector of the only drop.
-        layer: the layer of the only drop, see ``Drop``.
-        is_calibrated: whether the method needs a prior; then it drops after the prior's layer.
-        drops: several drops, in the order of their layers.
-        renumbers: see ``Method``.
-    """
-
-    summary: str
-    source: str
-    scorer: Callable[[Options], Scorer] | None = None
-    selector: Selector = _TOP_K
-    layer: int | None = None
-    is_calibrated: bool = False
-    drops: tuple[Drop, ...] = ()
-    renumbers: bool = False
-
-    @property
-    def all_drops(self) -> tuple[Drop, ...]:
-        """All drops; empty for a method that prunes nothing."""
-        return self.drops or (() if self.scorer is None else (Drop(self.scorer, self.selector, self.layer),))
-
-    @property
-    def prunes(self) -> bool:
-        """Whether the method drops tokens. If not, a budget has no effect on it."""
-        return bool(self.all_drops)
-
-    @property
-    def after(self) -> str | None:
-        """The layers of the drops, as text: ``8, 16, 24 of 32``; None for a method that prunes nothing."""
-        if not self.all_drops:
-            return None
-        *first, last = (drop.after for drop in self.all_drops)
-        shown = ", ".join([*(layer.removesuffix(f" of {_LAYERS}") for layer in first), last])
-        return f"{shown}, calibrated" if self.is_calibrated else shown
-
-    def build(self, name: str, options: Options, n_layers: int) -> Method:
-        """Build the method for a model of ``n_layers`` decoder layers.
-
-        Args:
-            name: the method's name.
-            options: what the user has set.
-            n_layers: number of decoder layers of the model.
-
-        Raises:
-            DeeplayerError: ``options`` give a layer, but the method has several drops; or a drop is invalid.
-        """
-        drops = self.all_drops
-        layers = [drop.layer_in(n_layers, options.grounding_layer) for drop in drops]
-        if options.layer is not None and len(drops) > 1:
-            raise DeeplayerError(f"--layer {options.layer}: {name} drops after several layers, {layers} of {n_layers}")
-        if options.layer is not None:
-            layers = [options.layer for _ in drops]
-        elif self.is_calibrated and options.prior:
-            layers = [options.prior.layer for _ in drops]
-        stages = tuple(
-            Stage(
-                layer,
-                _make_scorer(name, drop, options),
-                drop.selector,
-                StageShare(options.budget, drop.power, drop.share, drop.schedule),
-                drop.score_from,
-            )
-            for layer, drop in zip(layers, drops, strict=True)
-        )
-        for stage in stages:
-            _check_stage(name, stage, may_adapt=stage is stages[-1] and not self.renumbers)
-        return Method(name, stages, self.renumbers)
-
-
-def _make_scorer(name: str, drop: Drop, options: Options) -> Scorer:
-    """Make the scorer of a drop.
-
-    Raises:
-        DeeplayerError: the method's own code raised an exception; the message names the method.
-    """
-    try:
-        return drop.scorer(options)
-    except DeeplayerError:
-        raise
-    except Exception as error:  # foreign code may raise anything
-        raise DeeplayerError(
-            f"method {name} is broken: making its scorer raised {type(error).__name__}: {error}"
-        ) from error
-
-
-def _check_stage(name: str, stage: Stage, *, may_adapt: bool) -> None:
-    """Refuse a stage that the engine cannot run.
-
-    Raises:
-        DeeplayerError: the message names the method and the reason.
-    """
-    if not isinstance(stage.scorer, Scorer) or not isinstance(stage.selector, Selector):
-        raise DeeplayerError(
-            f"method {name}: its scorer and selector must be subclasses of deeplayer_cli.pruning.Scorer and Selector, "
-            "and their `needs` must name the inputs that they read; see deeplayer_cli/pruning/README.md"
-        )
-    if unknown := sorted(stage.needs - NEEDS):
-        raise DeeplayerError(f"method {name} needs {', '.join(unknown)}; known inputs: {', '.join(sorted(NEEDS))}")
-    if stage.selector.merges and "features" not in stage.selector.needs:
-        raise DeeplayerError(f"method {name}: its selector merges tokens, so its `needs` must name features")
-    if stage.selector.adaptive and not may_adapt:
-        raise DeeplayerError(
-            f"method {name}: only the last drop may be adaptive, and only if the method does not renumber position ids"
-        )
 
 
 @cache
@@ -246,27 +65,48 @@ def _own() -> dict[str, Entry]:
     return {name.replace("_", "-"): import_module(f"{_PACKAGE}.{name}").ENTRY for name in names}
 
 
-def require_known(name: str) -> None:
-    """Refuse a method name that is unknown, or whose method cannot be used.
+def find_method(text: str) -> tuple[Entry, Mapping[str, Value]]:
+    """Find a method by its name, and read what follows the name: ``@PARAMETER=VALUE`` for each parameter to set.
+
+    Returns:
+        The method, and the parameters that are set.
 
     Raises:
-        DeeplayerError: no method has this name, and the message lists all methods; or the method's package is broken.
+        DeeplayerError: no method has this name, and the message lists all methods; or the method's package is broken;
+            or the method has no such parameter, or the parameter no such value.
     """
-    if name in known_methods():
-        return
+    name, *settings = text.split("@")
     if name in broken_methods():
         raise DeeplayerError(broken_methods()[name])
-    raise DeeplayerError(f"unknown pruning method {name!r}; known methods: {', '.join(known_methods())}")
+    if name not in known_methods():
+        raise DeeplayerError(f"unknown pruning method {name!r}; known methods: {', '.join(known_methods())}")
+    entry = known_methods()[name]
+    found: dict[str, Value] = {}
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        if key not in entry.parameters:
+            known = f"its parameters: {', '.join(entry.parameters)}" if entry.parameters else "it has none"
+            raise DeeplayerError(f"method {name} has no parameter {key!r}; {known}")
+        try:
+            found[key] = entry.parameters[key].read(value)
+        except DeeplayerError as error:
+            raise DeeplayerError(f"method {name}: {key} {error}") from None
+    return entry, found
 
 
 def build(name: str, options: Options, n_layers: int) -> Method:
-    """Build the method ``name`` for a model of ``n_layers`` decoder layers.
+    """Build a method for a model of ``n_layers`` decoder layers.
+
+    Args:
+        name: its name, with ``@PARAMETER=VALUE`` for each parameter to set.
+        options: the other options.
+        n_layers: number of decoder layers of the model.
 
     Raises:
-        DeeplayerError: there is no such method, or it cannot drop after the given layer.
+        DeeplayerError: there is no such method or parameter, or it cannot drop after the given layer.
     """
-    require_known(name)
-    method = known_methods()[name].build(name, options, n_layers)
+    entry, parameters = find_method(name)
+    method = entry.build(name, replace(options, parameters=parameters), n_layers)
     for stage in method.stages:
         check_layer(stage, n_layers)
     return method

@@ -49,14 +49,26 @@ class RecordScores(Selector):
         return torch.arange(n_keep, device=scores.device).expand(len(scores), -1)
 
 
-def calibrate(checkpoint: Checkpoint, images: Iterable[Image.Image], layer: int, question: str = QUESTION) -> Prior:
+def calibrate(
+    checkpoint: Checkpoint,
+    images: Iterable[Image.Image],
+    layer: int,
+    question: str = QUESTION,
+    *,
+    together: bool = False,
+) -> Prior:
     """Average a layer's attention over images, with the same question about each.
+
+    By default, attention counts in units of an image's mean attention, and tiles and thumbnails have a mean of their
+    own. ``together`` makes the prior of clawRxiv 2604.00591 instead: one mean of the attention as it is, over all tiles
+    of all images, thumbnails included.
 
     Args:
         checkpoint: the model.
         images: at least one, RGB.
         layer: decoder layer, counted from 1; not the last one.
         question: a neutral question, which is about no part of the image.
+        together: one mean for tiles and thumbnails.
 
     Raises:
         DeeplayerError: no image was given, the model has no such layer, or the layer is the last.
@@ -72,7 +84,11 @@ def calibrate(checkpoint: Checkpoint, images: Iterable[Image.Image], layer: int,
         engine.prefill(engine.prefix(engine.encode(tiles)), [Row(0, ())], 1)
         assert record.scores is not None  # noqa: S101 - a prefill that prunes has selected
         scores = record.scores[0].float().cpu()
-        by_tile = (scores * len(scores)).view(tiles.shape[1], -1)
+        by_tile = scores.view(tiles.shape[1], -1)
+        if together:
+            whole.add(by_tile)
+            continue
+        by_tile = by_tile * len(scores)
         columns, rows = tile_grid(image.size, checkpoint.tiling)
         if columns * rows > 1:
             tile.add(by_tile[: columns * rows])

@@ -44,6 +44,7 @@ def to_prediction(task: Task, answer: Answer, decode: Decode, method: Method, se
         layer=method.layer,
         image_id=task.image.digest,
         share="union" if settings.share == "union" else None,
+        positions="renumber" if method.renumbers and method.prunes(task.n_visual) else None,
     )
     if not settings.with_kept:
         return prediction

@@ -33,8 +33,10 @@ def prior_digest(path: Path) -> str:
         raise DeeplayerError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def save_prior(prior: Prior, path: Path, checkpoint: Checkpoint, n_images: int, question: str) -> None:
-    """Write a prior with a record of everything that it depends on.
+def save_prior(
+    prior: Prior, path: Path, checkpoint: Checkpoint, n_images: int, question: str, *, together: bool = False
+) -> None:
+    """Write a prior with a record of everything that it depends on; arguments as for `calibrate`.
 
     Raises:
         DeeplayerError: the file cannot be written.
@@ -46,6 +48,7 @@ def save_prior(prior: Prior, path: Path, checkpoint: Checkpoint, n_images: int, 
         "layer": str(prior.layer),
         "question": question,
         "images": str(n_images),
+        "tiles": "together" if together else "apart",
         "max_tiles": str(checkpoint.tiling.max_tiles),
     }
     try:

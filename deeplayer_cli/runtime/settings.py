@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from deeplayer_cli.pruning import QueryRowKind
 
 Share = Literal["each", "union", "off"]
+Positions = Literal["keep", "renumber", "published"]
 
 _CHOICES: dict[str, tuple[object, ...]] = {
     **dict.fromkeys(("exif_transpose", "with_kept", "compiled", "profile", "strict"), (True, False)),
     "query": ("last", "text"),
+    "positions": ("keep", "renumber", "published"),
     "share": ("each", "union", "off"),
     "attention": ("auto", "flash", "efficient", "cudnn", "math"),
 }
@@ -47,11 +49,13 @@ class Settings:
     """The settings of a run: how to ground.
 
     Attributes:
-        method: a name from ``deeplayer_cli.pruning.known_methods()``.
+        method: a name from ``deeplayer_cli.pruning.known_methods()``; ``NAME@PARAMETER=VALUE`` sets a parameter of it.
         keep: share of the visual tokens to keep, over all tiles and the thumbnail together.
         keep_tokens: number of visual tokens to keep, instead of ``keep``.
         layer: decoder layer, counted from 1, after which tokens are dropped; None for the method's own.
         query: query rows whose attention scores the visual tokens, for methods that read attention.
+        positions: what happens to position ids after a drop: tokens ``keep`` theirs, or later layers ``renumber`` what
+            is left without gaps; ``published``: what the method's authors do.
         prior: file of the prior of a calibrated method; see `deeplayer_cli.runtime.calibrate`.
         max_tiles: the most tiles of an image, without the thumbnail; None for the checkpoint's own number.
         max_pixels: the largest image to decode; None for `deeplayer_cli.images.decode.MAX_PIXELS`.
@@ -80,6 +84,7 @@ class Settings:
     keep_tokens: int | None = None
     layer: int | None = None
     query: QueryRowKind = "last"
+    positions: Positions = "keep"
     prior: Path | None = None
     max_tiles: int | None = None
     max_pixels: int | None = None
@@ -108,9 +113,9 @@ class Settings:
             raise DeeplayerError(
                 f"--image-timeout must be above 0 and at most {TIMEOUT_MAX:.0f} seconds; it was {self.image_timeout:g}"
             )
-        pruning.require_known(self.method)
+        entry, _ = pruning.find_method(self.method)
         pruning.Budget(self.keep, self.keep_tokens)  # refuses an impossible budget before a model is loaded
-        needs_prior = pruning.known_methods()[self.method].is_calibrated
+        needs_prior = entry.is_calibrated
         if needs_prior != (self.prior is not None):
             rule = "needs --prior FILE, which `deeplayer calibrate` makes" if needs_prior else "takes no --prior"
             raise DeeplayerError(f"method {self.method} {rule}")
@@ -140,7 +145,7 @@ class Settings:
             prior: the content of the file ``prior``, for calibrated methods.
         """
         budget = pruning.Budget(self.keep, self.keep_tokens)
-        return pruning.Options(budget, self.layer, grounding_layer, self.query, prior)
+        return pruning.Options(budget, self.layer, grounding_layer, self.query, prior, self.positions)
 
     def tiling(self, model: Tiling) -> Tiling:
         """Return how images are cut into tiles; ``model`` is the tiling of the checkpoint."""

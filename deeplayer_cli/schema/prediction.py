@@ -26,6 +26,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "error": dict,
     "kept": list,
     "share": str,
+    "positions": str,
 }
 _CALLED: dict[type | tuple[type, ...], str] = {
     str: "a string",
@@ -36,7 +37,7 @@ _CALLED: dict[type | tuple[type, ...], str] = {
     bool: "true or false",
 }
 
-_OPTIONAL_FIELDS = frozenset({"error", "kept", "tiles", "share"})
+_OPTIONAL_FIELDS = frozenset({"error", "kept", "tiles", "share", "positions"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ class Prediction:
         tiles: where visual tokens lie in the image, if ``kept`` was requested.
         share: ``"union"`` if all rows of an image kept the union of their kept tokens; then this answer depends on all
             of these rows.
+        positions: ``"renumber"`` if the layers after a drop numbered the positions of what was left without gaps.
     """
 
     id: Id
@@ -93,6 +95,7 @@ class Prediction:
     kept: list[int] | None = None
     tiles: TileLayout | None = None
     share: str | None = None
+    positions: str | None = None
 
     @classmethod
     def answered(
@@ -108,6 +111,7 @@ class Prediction:
         layer: int | None = None,
         image_id: str | None = None,
         share: str | None = None,
+        positions: str | None = None,
     ) -> Prediction:
         """Make the prediction of an answer: read its boxes, and compare the first with gold.
 
@@ -124,6 +128,7 @@ class Prediction:
             layer: layer K, counted from 1.
             image_id: the digest of the image file's content.
             share: ``"union"`` if all rows of the image kept the union of their kept tokens.
+            positions: ``"renumber"`` if position ids were numbered anew after a drop.
         """
         boxes = parse_answer(answer[echo_end(answer, request.expression) :], resolution_wh)
         box = boxes[0] if boxes else None
@@ -148,6 +153,7 @@ class Prediction:
             source=request.where,
             meta=request.meta,
             share=share,
+            positions=positions,
         )
 
     @classmethod

@@ -99,7 +99,7 @@ def test_unpruned_run_equals_generate(checkpoint, tiles):
 def test_selectors_see_what_layer_k_puts_out(checkpoint, tiles, method, layer):
     engine = make_engine(checkpoint, method, layer=layer)
     logits, kept, answers = run(engine, tiles, make_rows(checkpoint))
-    plain, selector = PlainModel(checkpoint), known_methods()[method].all_drops[0].selector
+    plain, selector = PlainModel(checkpoint), engine.method.stages[0].selector
     for index, expression in enumerate(EXPRESSIONS):
         ids = plain.prompt_ids(expression, N_VISUAL)
         features = plain.features(normalize(tiles[ON_IMAGE[index]]))
@@ -223,6 +223,22 @@ def test_a_union_of_one_is_its_own_choice(checkpoint, tiles, budget, renumbers):
     expected, found = run(alone, tiles[:1], row), run(union, tiles[:1], row)
     assert (expected[0] - found[0]).abs().max() < 1e-12
     assert expected[1:] == found[1:]
+
+
+ONE_DROP = [name for name, entry in known_methods().items() if len(entry.all_drops) == 1]
+
+
+@pytest.mark.parametrize("method", ONE_DROP)
+def test_any_method_may_renumber(checkpoint, tiles, method):
+    engine = make_engine(checkpoint, method, positions="renumber")
+    logits, kept, answers = run(engine, tiles, make_rows(checkpoint))
+    plain = PlainModel(checkpoint, renumbers=True)
+    for index, expression in enumerate(EXPRESSIONS):
+        features = plain.features(normalize(tiles[ON_IMAGE[index]]))
+        drops = [(engine.method.layer, kept[index])]
+        reference = plain.answer(plain.prompt_ids(expression, N_VISUAL), features, drops, N_NEW)
+        assert (logits[index] - reference.logits).abs().max() < 1e-9
+        assert answers[index] == reference.token_ids
 
 
 @pytest.mark.parametrize("layer", [0, 4])

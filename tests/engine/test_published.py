@@ -121,16 +121,22 @@ def rated(after: int, n: int):
     return keep
 
 
-Rule = tuple["Callable[[Prompt], tuple[int, list[int]]]", ...]
+@dataclass(frozen=True)
+class Rule:
+    """A method: its budget as a share, what stays of 20 tokens step by step, and whether positions are renumbered."""
 
-# name: budget as a share, what stays of 20 tokens step by step.
-RULES: dict[str, tuple[float, Rule]] = {
-    "fastv": (0.25, (top(1, 1, 5),)),
-    "deep-layer": (0.1, (top(11, 11, 2),)),
-    "pyramiddrop": (0.1, (top(7, 8, 9), top(15, 16, 4), top(23, 24, 2))),
-    "vscan": (0.2, (top(15, 16, 4, rope=False),)),
-    "feather": (0.1, (grid_and_top(7, 10), top(15, 15, 2, rope=False, over="image"))),
-    "sparsevlm-nomerge": (110 / 576, (rated(2, 10), rated(6, 6), rated(15, 3))),
+    keep: float
+    steps: tuple[Callable[[Prompt], tuple[int, list[int]]], ...]
+    renumbers: bool = False
+
+
+RULES = {
+    "fastv": Rule(0.25, (top(1, 1, 5),)),
+    "deep-layer": Rule(0.1, (top(11, 11, 2),)),
+    "pyramiddrop": Rule(0.1, (top(7, 8, 9), top(15, 16, 4), top(23, 24, 2)), renumbers=True),
+    "vscan": Rule(0.2, (top(15, 16, 4, rope=False),)),
+    "feather": Rule(0.1, (grid_and_top(7, 10), top(15, 15, 2, rope=False, over="image"))),
+    "sparsevlm-nomerge": Rule(110 / 576, (rated(2, 10), rated(6, 6), rated(15, 3)), renumbers=True),
 }
 
 
@@ -144,16 +150,19 @@ def tiles():
     return torch.randint(0, 256, (2, 5, 3, 56, 56), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
 
 
-@pytest.mark.parametrize("method", RULES)
-def test_every_drop_is_the_authors(deep, tiles, method: str) -> None:
-    keep, rule = RULES[method]
-    engine = Engine(deep, build(method, Options(Budget(keep)), 32))
+@pytest.mark.parametrize(
+    ("method", "positions"),
+    [(name, "published") for name in RULES] + [(name, "keep") for name, rule in RULES.items() if rule.renumbers],
+)
+def test_every_drop_is_the_authors(deep, tiles, method: str, positions: str) -> None:
+    rule = RULES[method]
+    engine = Engine(deep, build(method, Options(Budget(rule.keep), positions=positions), 32))
     logits, kept, answers = run(engine, tiles, make_rows(deep))
-    plain = PlainModel(deep)
+    plain = PlainModel(deep, renumbers=rule.renumbers and positions == "published")
     for index, expression in enumerate(EXPRESSIONS):
         features = plain.features(normalize(tiles[ON_IMAGE[index]]))
         prompt = Prompt(plain, plain.prompt_ids(expression, N_VISUAL), features, [])
-        for step in rule:
+        for step in rule.steps:
             prompt.stages.append(step(prompt))
         assert kept[index] == prompt.left
         reference = plain.answer(prompt.ids, features, prompt.stages, N_NEW)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deeplayer_cli.errors import DeeplayerError
-from deeplayer_cli.pruning import Budget, Options, ScorerInputs, build, known_methods
+from deeplayer_cli.pruning import Budget, Options, Parameter, ScorerInputs, build, known_methods
 from deeplayer_cli.pruning.attention import AttentionScorer
 from deeplayer_cli.pruning.methods.random import RandomScorer
 from deeplayer_cli.pruning.methods.visionzip_nomerge import ClassAttentionScorer
@@ -157,3 +157,49 @@ def test_random_may_drop_before_the_language_model():
 def test_unknown_methods_are_refused_with_the_known_ones():
     with pytest.raises(DeeplayerError, match="'fastvv'.*" + ".*".join(known_methods())):
         build("fastvv", Options(Budget(0.1)), 8)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("deep-layer-mis@spatial=near", "method deep-layer-mis: spatial must be places or index, not 'near'"),
+        ("deep-layer-mis@spatial", "method deep-layer-mis: spatial must be places or index, not ''"),
+        ("deep-layer-mis@shape=round", "method deep-layer-mis has no parameter 'shape'; its parameters: spatial"),
+        ("fastv@layer=3", "method fastv has no parameter 'layer'; it has none"),
+        ("@spatial=index", "unknown pruning method ''"),
+    ],
+)
+def test_wrong_parameters_are_refused(text, reason):
+    with pytest.raises(DeeplayerError, match=f"^{reason}"):
+        build(text, Options(Budget(0.1)), 8)
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_a_number_is_read_and_held_in_its_range(value, high):
+    parameter = Parameter(0.5, "", low=0, high=high)
+    if value <= high:
+        assert parameter.read(repr(value)) == value
+    else:
+        with pytest.raises(DeeplayerError, match=f"must be a number from 0 to {high:g}, not"):
+            parameter.read(repr(value))
+    for wrong in ("nan", "", "1e", "one"):
+        with pytest.raises(DeeplayerError, match="must be a"):
+            parameter.read(wrong)
+
+
+def test_position_ids_are_kept_unless_asked_otherwise():
+    def renumbers(name, positions):
+        return build(name, Options(Budget(0.1), positions=positions), 8).renumbers
+
+    for name, entry in known_methods().items():
+        if entry.is_calibrated:
+            continue
+        found = [renumbers(name, positions) for positions in ("keep", "renumber", "published")]
+        assert found == [False, True, entry.positions == "renumber"]
+    authors = {name for name, entry in known_methods().items() if entry.positions == "renumber"}
+    assert authors >= {"pyramiddrop", "sparsevlm-nomerge", "divprune", "visionzip-nomerge"}
+    assert {name for name, entry in known_methods().items() if entry.positions == "keep"} >= {
+        "fastv",
+        "vscan",
+        "feather",
+    }

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deeplayer_cli.pruning import ScorerInputs, known_methods, token_places
+from deeplayer_cli.pruning import Budget, Options, Prior, ScorerInputs, build, known_methods, token_places
 from deeplayer_cli.pruning.independent_set import IndependentSet, independent_set, nearness
 from deeplayer_cli.pruning.methods.dart import KeyNormScorer, UnlikePivots
 from deeplayer_cli.pruning.methods.divprune import MaxMin, NoScore
@@ -63,6 +63,25 @@ def test_similarity_is_the_formula() -> None:
             p, q = inputs.places[0, i].tolist(), inputs.places[0, j].tolist()
             spatial = math.exp(-(math.dist(p[:2], q[:2]) ** 2) / 2) if p[2] == q[2] else 0.0
             assert float(similarity[i, j]) == pytest.approx(0.3 * semantic + 0.7 * spatial, abs=1e-5)
+
+
+def test_similarity_by_index_does_not_know_places() -> None:
+    _, inputs = random_inputs(1, 6, batch=1)
+    similarity = IndependentSet(semantic=0.3, spatial="index").similarity(inputs.features, inputs.places)[0]
+    for i in range(6):
+        for j in range(6):
+            a, b = inputs.features[0, i], inputs.features[0, j]
+            semantic = (1 + float(a @ b) / float(a.norm() * b.norm())) / 2
+            assert float(similarity[i, j]) == pytest.approx(
+                0.3 * semantic + 0.7 * math.exp(-((i - j) ** 2) / 2), abs=1e-5
+            )
+
+
+@pytest.mark.parametrize("method", ["deep-layer-mis", "d2pruner"])
+def test_the_spatial_term_is_a_parameter(method: str) -> None:
+    options = Options(Budget(0.5), prior=PRIOR)
+    found = [build(name, options, 32).stages[0].selector for name in (method, f"{method}@spatial=index")]
+    assert found == [IndependentSet(), IndependentSet(spatial="index")]
 
 
 def test_tiles_and_thumbnail_are_never_near() -> None:
@@ -143,11 +162,16 @@ def test_places_are_where_the_tokens_are(grid: tuple[int, int], n_tiles: int) ->
     assert places[:5].tolist() == [[0.5, 0.5, 0], [1.5, 0.5, 0], [2.5, 0.5, 0], [3.5, 0.5, 0], [0.5, 1.5, 0]]
 
 
+PRIOR = Prior(torch.ones(4), torch.ones(4), layer=2)
+METHODS = [build(name, Options(Budget(0.5), prior=PRIOR), 32) for name in known_methods()]
+SELECTORS = {stage.selector for method in METHODS for stage in method.stages}
+
+
 @given(st.integers(0, 1000), st.integers(1, 48))
 @settings(max_examples=30)
 def test_every_selector_keeps_what_was_promised(seed: int, n_keep: int) -> None:
     scores, inputs = random_inputs(seed, 48)
-    for selector in {drop.selector for entry in known_methods().values() for drop in entry.all_drops}:
+    for selector in SELECTORS:
         kept = selector(scores, inputs, n_keep)
         assert kept.shape == (2, n_keep) and kept.dtype == torch.int64
         assert (kept[:, 1:] > kept[:, :-1]).all() and kept.min() >= 0 and kept.max() < 48

@@ -43,8 +43,9 @@ def prior(checkpoint, images):
     return calibrate(checkpoint, images, LAYER)
 
 
-def test_the_prior_is_the_mean_of_eager_attention(checkpoint, images, prior):
-    plain, wholes, tiles = PlainModel(replace(checkpoint, prompt=internvl2_5("You see."))), [], []
+def eager_attention(checkpoint, images):
+    """The attention to each token of each tile of each image, (tiles, 4) for every image."""
+    plain = PlainModel(replace(checkpoint, prompt=internvl2_5("You see.")))
     for image in images:
         cut = torch.from_numpy(tile_image(image, checkpoint.tiling))
         text = (
@@ -52,13 +53,24 @@ def test_the_prior_is_the_mean_of_eager_attention(checkpoint, images, prior):
         )
         text += "Please describe the provided image.<|im_end|>\n<|im_start|>assistant\n"
         ids = checkpoint.tokenizer.encode(text)
-        scores = plain.scores(ids, plain.features(normalize(cut)), LAYER, [len(ids) - 1]) * 4 * len(cut)
-        by_tile = scores.view(-1, 4)
+        yield plain.scores(ids, plain.features(normalize(cut)), LAYER, [len(ids) - 1]).view(-1, 4)
+
+
+def test_the_prior_is_the_mean_of_eager_attention(checkpoint, images, prior):
+    wholes, tiles = [], []
+    for by_tile in eager_attention(checkpoint, images):
+        by_tile *= by_tile.numel()
         wholes.append(by_tile[-1])
         tiles += list(by_tile[:-1])
     assert [len(wholes), len(tiles)] == [3, 2]
     assert torch.allclose(prior.whole, torch.stack(wholes).mean(0).float(), atol=1e-6)
     assert torch.allclose(prior.tile, torch.stack(tiles).mean(0).float(), atol=1e-6)
+
+
+def test_the_papers_prior_is_one_mean_over_all_tiles(checkpoint, images):
+    prior = calibrate(checkpoint, images, LAYER, together=True)
+    mean = torch.cat(list(eager_attention(checkpoint, images))).mean(0).float()
+    assert torch.allclose(prior.whole, mean, atol=1e-6) and torch.equal(prior.whole, prior.tile)
 
 
 def test_scores_are_attention_over_the_prior_of_the_place():

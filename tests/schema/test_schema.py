@@ -272,7 +272,8 @@ def test_key_order() -> None:
     kept = replace(row, kept=[0, 5], tiles=TileLayout(2, 1, True, 4))
     assert list(json.loads(kept.to_json())) == [*KEYS, "kept", "tiles"]
     assert Prediction.from_json(kept.to_json()) == kept
-    assert [item.name for item in fields(Prediction)] == [*KEYS, "error", "kept", "tiles", "share"]
+    optional = ["error", "kept", "tiles", "share", "positions"]
+    assert [item.name for item in fields(Prediction)] == [*KEYS, *optional]
 
 
 @pytest.mark.parametrize(

@@ -10,16 +10,16 @@ import torch
 
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.pruning.attention import AttentionScorer
-from deeplayer_cli.pruning.independent_set import IndependentSet
+from deeplayer_cli.pruning.entry import Entry
+from deeplayer_cli.pruning.independent_set import PARAMETERS, from_options
 from deeplayer_cli.pruning.method import Scorer
-from deeplayer_cli.pruning.registry import Entry
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from deeplayer_cli.pruning.entry import Options
     from deeplayer_cli.pruning.inputs import ScorerInputs
     from deeplayer_cli.pruning.prior import Prior
-    from deeplayer_cli.pruning.registry import Options
 
 _EPSILON = 1e-7
 
@@ -58,9 +58,10 @@ def _relative(options: Options) -> Scorer:
 
 ENTRY = Entry(
     "70% of the budget by attention relative to a prior; the rest: tokens unlike these and unlike each other",
-    "D2Pruner, arXiv:2512.19443. Ours: the spatial similarity, and the prior for several tiles",
+    "D2Pruner, arXiv:2512.19443. Ours: the spatial similarity, pivots that set aside, the prior for several tiles",
     _relative,
-    IndependentSet(),
+    from_options,
     layer=2,
     is_calibrated=True,
+    parameters=PARAMETERS,
 )

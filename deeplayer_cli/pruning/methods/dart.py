@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional
 
+from deeplayer_cli.pruning.entry import Entry
 from deeplayer_cli.pruning.method import Scorer, Selector
-from deeplayer_cli.pruning.registry import Entry
 from deeplayer_cli.pruning.topk import topk
 
 if TYPE_CHECKING:
@@ -96,4 +96,5 @@ ENTRY = Entry(
     lambda _: KeyNormScorer(),
     UnlikePivots(),
     layer=2,
+    positions="keep",
 )

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional
 
+from deeplayer_cli.pruning.entry import Entry
 from deeplayer_cli.pruning.method import Scorer, Selector
-from deeplayer_cli.pruning.registry import Entry
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,4 +60,5 @@ ENTRY = Entry(
     lambda _: NoScore(),
     MaxMin(),
     layer=0,
+    positions="renumber",
 )

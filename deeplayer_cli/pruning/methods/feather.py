@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import torch
 
 from deeplayer_cli.pruning.attention import AttentionScorer
+from deeplayer_cli.pruning.entry import Drop, Entry
 from deeplayer_cli.pruning.method import Selector
-from deeplayer_cli.pruning.registry import Drop, Entry
 from deeplayer_cli.pruning.topk import topk
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from deeplayer_cli.pruning.entry import Options
     from deeplayer_cli.pruning.inputs import ScorerInputs
-    from deeplayer_cli.pruning.registry import Options
 
 
 @dataclass(frozen=True)
@@ -53,4 +53,5 @@ ENTRY = Entry(
         Drop(_without_rope, GridAndTopK(), of_32=8, power=0.288),  # published: 30% and a ninth of the rest
         Drop(_without_rope, of_32=16),  # published: 9% of these
     ),
+    positions="keep",
 )

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from deeplayer_cli.pruning.registry import Entry
+from deeplayer_cli.pruning.entry import Entry
 
 ENTRY = Entry("all tokens", "the unpruned model")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deeplayer_cli.pruning.attention import AttentionScorer
-from deeplayer_cli.pruning.registry import Entry
+from deeplayer_cli.pruning.entry import Entry
 
 ENTRY = Entry(
     "the tokens with the highest attention from the last token of the draft, before the first number",

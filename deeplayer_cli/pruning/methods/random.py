@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from deeplayer_cli.pruning.entry import Entry
 from deeplayer_cli.pruning.method import Scorer
-from deeplayer_cli.pruning.registry import Entry
 
 if TYPE_CHECKING:
     from torch import Tensor

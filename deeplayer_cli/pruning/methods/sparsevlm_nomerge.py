@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from deeplayer_cli.pruning.attention import AttentionScorer
-from deeplayer_cli.pruning.registry import Drop, Entry
+from deeplayer_cli.pruning.entry import Drop, Entry
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,4 +62,5 @@ ENTRY = Entry(
         Drop(lambda _: RaterScorer(), of_32=layer, schedule=schedule)
         for layer, schedule in ((3, SCHEDULES[0]), (7, SCHEDULES[1]), (16, ()))
     ),
+    positions="renumber",
 )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from deeplayer_cli.pruning.entry import Entry
 from deeplayer_cli.pruning.method import Scorer
-from deeplayer_cli.pruning.registry import Entry
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,4 +35,5 @@ ENTRY = Entry(
     "VisionZip, arXiv:2412.04467. Ours: patches are summed, and all tiles compete",
     lambda _: ClassAttentionScorer(),
     layer=0,
+    positions="renumber",
 )

@@ -1,0 +1,210 @@
+"""The declaration of a method: what it drops, when, and what a user may set about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+
+from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.pruning.inputs import NEEDS
+from deeplayer_cli.pruning.method import Budget, Method, Scorer, Selector, Stage, StageShare
+from deeplayer_cli.pruning.topk import TopK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from deeplayer_cli.pruning.inputs import QueryRowKind
+    from deeplayer_cli.pruning.method import Schedule, ScoreFrom
+    from deeplayer_cli.pruning.parameter import Parameter, Value
+    from deeplayer_cli.pruning.prior import Prior
+
+PositionIds = Literal["keep", "renumber"]
+"""What later layers do with the position ids of the tokens that are left: keep them, or number them without gaps."""
+
+_TOP_K = TopK()
+_LAYERS = 32  # depth of the models that the papers name layers of
+_DEEP_LAYER = 12  # the layer of "Deep-Layer Attention Pruning for Vision-Language Models"
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of a method that a user may set. Each method reads those that it needs.
+
+    Attributes:
+        budget: the number of visual tokens that are kept after the last drop.
+        layer: the decoder layer to drop after, counted from 1; None for the method's own layer.
+        grounding_layer: the layer that the checkpoint names as its grounding layer; it replaces layer 12 of 32.
+        query: the query rows whose attention scores, for methods that read attention.
+        prior: mean attention by place, for calibrated methods.
+        positions: what happens to position ids; ``published``: what the method's authors do.
+        parameters: the method's own parameters, see ``Entry.parameters``; those that are not given have their default.
+    """
+
+    budget: Budget
+    layer: int | None = None
+    grounding_layer: int | None = None
+    query: QueryRowKind = "last"
+    prior: Prior | None = None
+    positions: Literal["keep", "renumber", "published"] = "keep"
+    parameters: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Drop:
+    """One drop of a method, without a model and a budget.
+
+    Attributes:
+        scorer: makes the scorer from the options.
+        selector: chooses the kept tokens; or makes such a selector from the options.
+        layer: the layer to drop after, counted from 1, at any depth of the model.
+        of_32: the layer to drop after in a model of 32 layers; it is scaled to the model's depth. Without ``layer`` and
+            ``of_32``, the drop comes after the grounding layer, or else after layer 12 of 32.
+        power: see ``StageShare``.
+        share: a fixed share of tokens to keep, see ``StageShare``.
+        score_from: see ``Stage``.
+        schedule: see ``StageShare``.
+    """
+
+    scorer: Callable[[Options], Scorer]
+    selector: Selector | Callable[[Options], Selector] = _TOP_K
+    layer: int | None = None
+    of_32: int | None = None
+    power: float = 1.0
+    share: float | None = None
+    score_from: ScoreFrom = "same_layer"
+    schedule: Schedule = ()
+
+    def layer_in(self, n_layers: int, grounding_layer: int | None) -> int:
+        """The layer of the drop in a model of ``n_layers`` decoder layers."""
+        if self.layer is not None:
+            return self.layer
+        if self.of_32 is None and grounding_layer is not None:
+            return grounding_layer
+        return max(1, round((self.of_32 or _DEEP_LAYER) * n_layers / _LAYERS))
+
+    @property
+    def after(self) -> str:
+        """The layer of the drop, as text: ``2`` or ``12 of 32``."""
+        return str(self.layer) if self.layer is not None else f"{self.of_32 or _DEEP_LAYER} of {_LAYERS}"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The declaration of a method.
+
+    A method with one drop gives ``scorer``, ``selector`` and ``layer``. A method with several drops gives ``drops``
+    instead. A method that prunes nothing gives none of them.
+
+    Attributes:
+        summary: which tokens are kept, in a few words.
+        source: the paper or repository that the method follows.
+        scorer: makes the scorer of the only drop from the options.
+        selector: the selector of the only drop.
+        layer: the layer of the only drop, see ``Drop``.
+        is_calibrated: whether the method needs a prior; then it drops after the prior's layer.
+        drops: several drops, in the order of their layers.
+        positions: what the authors' program does with position ids; None if nothing is published.
+        parameters: the method's own parameters by name. ``--method NAME@PARAMETER=VALUE`` sets one.
+    """
+
+    summary: str
+    source: str
+    scorer: Callable[[Options], Scorer] | None = None
+    selector: Selector | Callable[[Options], Selector] = _TOP_K
+    layer: int | None = None
+    is_calibrated: bool = False
+    drops: tuple[Drop, ...] = ()
+    positions: PositionIds | None = None
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+
+    @property
+    def all_drops(self) -> tuple[Drop, ...]:
+        """All drops; empty for a method that prunes nothing."""
+        return self.drops or (() if self.scorer is None else (Drop(self.scorer, self.selector, self.layer),))
+
+    @property
+    def prunes(self) -> bool:
+        """Whether the method drops tokens. If not, a budget has no effect on it."""
+        return bool(self.all_drops)
+
+    @property
+    def after(self) -> str | None:
+        """The layers of the drops, as text: ``8, 16, 24 of 32``; None for a method that prunes nothing."""
+        if not self.all_drops:
+            return None
+        *first, last = (drop.after for drop in self.all_drops)
+        shown = ", ".join([*(layer.removesuffix(f" of {_LAYERS}") for layer in first), last])
+        return f"{shown}, calibrated" if self.is_calibrated else shown
+
+    def build(self, name: str, options: Options, n_layers: int) -> Method:
+        """Build the method for a model of ``n_layers`` decoder layers.
+
+        Args:
+            name: the method's name.
+            options: what the user has set.
+            n_layers: number of decoder layers of the model.
+
+        Raises:
+            DeeplayerError: ``options`` give a layer, but the method has several drops; or a drop is invalid.
+        """
+        defaults = {key: parameter.default for key, parameter in self.parameters.items()}
+        options = replace(options, parameters={**defaults, **options.parameters})
+        renumbers = (self.positions if options.positions == "published" else options.positions) == "renumber"
+        drops = self.all_drops
+        layers = [drop.layer_in(n_layers, options.grounding_layer) for drop in drops]
+        if options.layer is not None and len(drops) > 1:
+            raise DeeplayerError(f"--layer {options.layer}: {name} drops after several layers, {layers} of {n_layers}")
+        if options.layer is not None:
+            layers = [options.layer for _ in drops]
+        elif self.is_calibrated and options.prior:
+            layers = [options.prior.layer for _ in drops]
+        stages = tuple(
+            Stage(
+                layer,
+                *_make_parts(name, drop, options),
+                StageShare(options.budget, drop.power, drop.share, drop.schedule),
+                drop.score_from,
+            )
+            for layer, drop in zip(layers, drops, strict=True)
+        )
+        for stage in stages:
+            _check_stage(name, stage, may_adapt=stage is stages[-1] and not renumbers)
+        return Method(name, stages, renumbers)
+
+
+def _make_parts(name: str, drop: Drop, options: Options) -> tuple[Scorer, Selector]:
+    """Make the scorer and the selector of a drop.
+
+    Raises:
+        DeeplayerError: the method's own code raised an exception; the message names the method.
+    """
+    try:
+        selector = drop.selector if isinstance(drop.selector, Selector) else drop.selector(options)
+        return drop.scorer(options), selector
+    except DeeplayerError:
+        raise
+    except Exception as error:  # foreign code may raise anything
+        raise DeeplayerError(
+            f"method {name} is broken: making its scorer and selector raised {type(error).__name__}: {error}"
+        ) from error
+
+
+def _check_stage(name: str, stage: Stage, *, may_adapt: bool) -> None:
+    """Refuse a stage that the engine cannot run.
+
+    Raises:
+        DeeplayerError: the message names the method and the reason.
+    """
+    if not isinstance(stage.scorer, Scorer) or not isinstance(stage.selector, Selector):
+        raise DeeplayerError(
+            f"method {name}: its scorer and selector must be subclasses of deeplayer_cli.pruning.Scorer and Selector, "
+            "and their `needs` must name the inputs that they read; see deeplayer_cli/pruning/README.md"
+        )
+    if unknown := sorted(stage.needs - NEEDS):
+        raise DeeplayerError(f"method {name} needs {', '.join(unknown)}; known inputs: {', '.join(sorted(NEEDS))}")
+    if stage.selector.merges and "features" not in stage.selector.needs:
+        raise DeeplayerError(f"method {name}: its selector merges tokens, so its `needs` must name features")
+    if stage.selector.adaptive and not may_adapt:
+        raise DeeplayerError(
+            f"method {name}: only the last drop may be adaptive, and only if the method does not renumber position ids"
+        )
