@@ -76,10 +76,9 @@ def find_method(text: str) -> tuple[Entry, Mapping[str, Value]]:
             or the method has no such parameter, or the parameter no such value.
     """
     name, *settings = text.split("@")
-    if name in broken_methods():
-        raise DeeplayerError(broken_methods()[name])
     if name not in known_methods():
-        raise DeeplayerError(f"unknown pruning method {name!r}; known methods: {', '.join(known_methods())}")
+        unknown = f"unknown pruning method {name!r}; known methods: {', '.join(known_methods())}"
+        raise DeeplayerError(broken_methods().get(name, unknown))
     entry = known_methods()[name]
     found: dict[str, Value] = {}
     for setting in settings:
