@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 from collections import Counter
@@ -148,7 +149,7 @@ def _resolve(
     paths: list[str] = []
     for source in sources:
         with reading(in_text(source)):
-            paths += _expand(source, expressions)
+            paths += _expand(source, expressions, image_root if confined else None)
 
     def make(source: str) -> Source:
         if source == STDIN:
@@ -167,13 +168,16 @@ def _resolve(
     return made
 
 
-def _expand(source: str, expressions: Sequence[Expression]) -> list[str]:
-    """Return the files or folders of a source that are read: a folder of JSON lines becomes its files."""
+def _expand(source: str, expressions: Sequence[Expression], inside: Path | None) -> list[str]:
+    """Return the files or folders of a source that are read: a folder of JSON lines becomes its files.
+
+    Links in the folder must lead into it, or into ``inside``; None for no limit.
+    """
     path = Path(source)
     if source != STDIN and not path.exists():
         raise DeeplayerError(f"{source} does not exist: give a .jsonl file, an image, a folder, or - for stdin")
     if _holds_images(source):
-        of_rows = [] if expressions or not path.is_dir() else _files_of_rows(path)
+        of_rows = [] if expressions or not path.is_dir() else _files_of_rows(path, inside)
         return [str(file) for file in of_rows] or [source]
     if expressions:
         raise DeeplayerError(f"the rows of {source} have their own expressions: give -e with images only")
@@ -186,10 +190,15 @@ def _expand(source: str, expressions: Sequence[Expression]) -> list[str]:
     return [source]
 
 
-def _files_of_rows(folder: Path) -> list[Path]:
+def _files_of_rows(folder: Path, inside: Path | None) -> list[Path]:
     """Return the JSONL files in a folder, without hidden ones, sorted."""
-    files = (file for file in folder.iterdir() if not file.name.startswith(".") and file.suffix.lower() in SUFFIXES)
-    return sorted(file for file in files if file.is_file())
+    found = (file for file in folder.iterdir() if not file.name.startswith(".") and file.suffix.lower() in SUFFIXES)
+    files = sorted(file for file in found if file.is_file())
+    allowed = [os.path.realpath(one) for one in (folder, inside) if one is not None]
+    for file in files if inside is not None else ():
+        if not any(Path(os.path.realpath(file)).is_relative_to(root) for root in allowed):
+            raise DeeplayerError(f"{file} is a link that leaves --image-root {inside}: name the file it points to")
+    return files
 
 
 def _holds_images(source: str) -> bool:

@@ -332,3 +332,14 @@ def test_rows_of_a_pipe_come_as_they_are_written(
         assert next(rows).id == f"{number}"
     assert list(rows) == [], "the limit is the end"
     os.close(descriptor)
+
+
+def test_a_linked_file_of_rows_stays_in_the_image_root(tmp_path: Path) -> None:
+    write(tmp_path / "away" / "r.jsonl", ROW)
+    write(tmp_path / "here" / "rows" / "own.jsonl", ROW)
+    (tmp_path / "here" / "rows" / "link.jsonl").symlink_to(tmp_path / "away" / "r.jsonl")
+    source = tmp_path / "here" / "rows"
+    with pytest.raises(DeeplayerError, match=r"link\.jsonl is a link that leaves --image-root .*here"):
+        ids(source, image_root=tmp_path / "here")
+    assert len(ids(source)) == len(ids(source, image_root=tmp_path)) == 2
+    assert len(ids(source, image_root=tmp_path / "here", confined=False)) == 2
