@@ -16,6 +16,7 @@ from deeplayer_cli.commands.options import option
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from deeplayer_cli.boxes import BoxFormat
     from deeplayer_cli.report.page import PageSummary
 
 logger = logging.getLogger("deeplayer")
@@ -43,6 +44,7 @@ def report(
             show_default=False,
         ),
     ] = None,
+    box_format: options.BoxFormat = None,
     title: Annotated[str, option("--title", help="Heading of the page.")] = "Visual grounding",
     image_root: Annotated[
         Path | None,
@@ -75,8 +77,9 @@ def report(
     require_jinja()
     inputs = [*predictions, *([] if gold is None else [gold])]
     refuse_output(output, inputs=inputs, overwrite=overwrite)
-    page = PageOptions(in_text(title), by, image_root, thumbnails, max_images)
-    boxes = evaluation.read_gold(gold) if gold else None
+    written: BoxFormat | None = box_format.value if box_format else None
+    page = PageOptions(in_text(title), by, written, image_root, thumbnails, max_images)
+    boxes = evaluation.read_gold(gold, written) if gold else None
     with _progress() as show:
         summary = write_page(predictions, output, page, boxes, show)
     _say(summary, output, max_images)

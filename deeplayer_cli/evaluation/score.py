@@ -158,7 +158,7 @@ def score(
         if prediction.id in seen:
             raise DeeplayerError(f"id {prediction.id!r} comes twice: each id can be scored only once")
         seen.add(prediction.id)
-        box = _in_pixels(prediction.gold if gold is None else gold.get(prediction.id), box_format, prediction)
+        box = gold_in_pixels(prediction.gold if gold is None else gold.get(prediction.id), box_format, prediction)
         if box_format is None:
             check.add(prediction, box, prediction.box)
         groups[NO_VALUE if by is None else group_name(prediction, by)].append(_judge(prediction, box, rule))
@@ -175,7 +175,12 @@ def score(
     )
 
 
-def _in_pixels(gold: Box | None, box_format: BoxFormat | None, prediction: Prediction) -> Box | None:
+def gold_in_pixels(gold: Box | None, box_format: BoxFormat | None, prediction: Prediction) -> Box | None:
+    """Convert a row's gold box to corners in pixels; without ``box_format`` it is that already.
+
+    Raises:
+        DeeplayerError: the format needs the size of the image, and the row does not have it.
+    """
     if gold is None or box_format is None or prediction.status == "error":  # an error row is wrong whatever its gold
         return gold
     try:

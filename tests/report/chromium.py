@@ -28,8 +28,8 @@ class Browser:
         (commands, self._commands), (self._answers, answers) = os.pipe(), os.pipe()
         arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--hide-scrollbars"]
         arguments += [f"--user-data-dir={profile}", "--no-first-run", "--disable-background-networking", "about:blank"]
-        # The protocol's file descriptors are 3 and 4.
-        wired = ["sh", "-c", f'exec "$@" 3<&{commands} 4>&{answers}', "sh", program, *arguments]
+        # The protocol's file descriptors are 3 and 4; other shells know no descriptor above 9.
+        wired = ["bash", "-c", f'exec "$@" 3<&{commands} 4>&{answers}', "bash", program, *arguments]
         self._process = subprocess.Popen(
             wired, pass_fds=(commands, answers), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )

@@ -19,9 +19,10 @@ from PIL import Image
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.evaluation import score
 from deeplayer_cli.report.page import PageOptions, write_page
-from deeplayer_cli.report.page.chart import round_values
+from deeplayer_cli.report.page.chart import draw_charts, round_values
 from deeplayer_cli.report.page.render import embedded_json
-from deeplayer_cli.schema import Prediction
+from deeplayer_cli.report.page.runs import read_page_runs
+from deeplayer_cli.schema import Prediction, TileLayout
 from deeplayer_cli.sinks import RunRecord
 
 if TYPE_CHECKING:
@@ -316,6 +317,57 @@ def test_gold_of_another_file_counts(page):
     found, _ = page(gold=dict.fromkeys(range(8), (60.0, 60.0, 70.0, 70.0)))
     assert [row["answers"][0].get("iou") for row in found.data["rows"][:9]] == [1, 0, 0, 0, 1, 0, 0, 0, None]
     assert found.row("boxes")[4].startswith("25.0%")
+
+
+def test_gold_in_another_format_is_read(tmp_path, page):
+    ours = write(tmp_path / "boxes.jsonl", [prediction(1, gold=(10.0, 10.0, 40.0, 40.0))])
+    found, _ = page(ours, box_format="xywh")
+    assert found.data["rows"][0]["gold"] == list(GOLD) and found.data["rows"][0]["answers"][0]["iou"] == 1
+    theirs, _ = page(ours, box_format="unit", gold={1: (0.125, 0.125, 0.625, 0.625)})
+    assert theirs.data["rows"][0]["answers"][0]["iou"] == 1 and theirs.row("boxes")[4].startswith("100.0%")
+
+
+def test_kept_tokens_are_a_mask(tmp_path, page, caplog):
+    tiles, kept = TileLayout(2, 1, True, 3), [0, 8, 9, 26]
+    odd = [{"kept": [27], "tiles": tiles}, {"kept": [1]}]
+    odd += [{"kept": [2**40], "tiles": TileLayout(60000, 60000, False, 60000)}]
+    rows = [prediction(0, kept=kept, tiles=tiles), *[prediction(n, **fields) for n, fields in enumerate(odd, start=1)]]
+    found, _ = page(write(tmp_path / "boxes.jsonl", rows))
+    first, *others = [row["answers"][0].get("kept") for row in found.data["rows"]]
+    assert first["tiles"] == [2, 1, True, 3] and others == [None] * 3
+    mask = base64.b64decode(first["mask"])
+    assert [index for index in range(8 * len(mask)) if mask[index // 8] >> index % 8 & 1] == kept
+    assert "3 rows have kept tokens that their tiles do not have" in caplog.text
+
+
+def test_runs_are_drawn_by_accuracy_and_cost(tmp_path, rows):
+    runs = {"none": (1.0, 2.0), "a": (0.1, 1.0), "b": (0.5, 1.5)}
+    for name, (keep, gflops) in runs.items():
+        answered = [replace(row, method=name, visual_tokens=100, kept_tokens=int(100 * keep)) for row in rows]
+        path = write(tmp_path / f"{name}.jsonl", answered)
+        cost = {"rows": 40, "visual_tokens": 4000, "seen_tokens": 4000 * keep, "total_gflops": 40 * gflops}
+        settings = {"method": name, "keep": keep, "keep_tokens": None, "layer": None}
+        RunRecord(settings, {"cost": {**cost, "total_kv_bytes": 1.0}}).save(path)
+    paths = [tmp_path / f"{name}.jsonl" for name in runs]
+    by_gflops, by_mean_keep = draw_charts(read_page_runs(paths))
+    assert by_gflops.unit.startswith("GFLOPs") and by_mean_keep.unit.startswith("visual tokens seen")
+    assert list(by_gflops.curves) == ["a", "b"] and [point.label for point in by_gflops.whole] == ["none"]
+    (low,), (high,) = by_gflops.curves.values()
+    assert low.x < high.x and low.high < low.y < low.low  # y grows downwards
+    (tmp_path / "b.jsonl.run.json").unlink()
+    (by_kept,) = draw_charts(read_page_runs(paths))
+    assert by_kept.unit == "visual tokens kept in the last layer (%)" and list(by_kept.curves) == ["a", "b"]
+    assert draw_charts(read_page_runs(paths[:1])) == []
+
+
+def test_a_folder_of_a_comparison_is_in_order(tmp_path, page, rows):
+    for name, method, keep in (("x", "fastv", 0.5), ("y", "fastv", 0.1), ("z", "none", 1.0)):
+        answered = [replace(row, method=method, layer=None if method == "none" else 2) for row in rows]
+        write(tmp_path / "results" / f"{name}.jsonl", answered, method=method, keep=keep)
+    assert page(tmp_path / "results")[0].data["runs"] == ["none", "fastv, keep 0.1", "fastv, keep 0.5"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DeeplayerError, match="has no prediction files"):
+        page(tmp_path / "empty")
 
 
 def test_fields_of_the_row_make_tables_but_no_filters(page):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from deeplayer_cli.report.page.formatting import interval, percent
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from deeplayer_cli.report.page.runs import PageRun
 
@@ -26,6 +27,7 @@ class ChartPoint:
         y: of the point.
         low: y of the lower end of its interval.
         high: y of the upper end of its interval.
+        label: of the run.
         title: the run and its numbers, in words.
     """
 
@@ -33,6 +35,7 @@ class ChartPoint:
     y: float
     low: float
     high: float
+    label: str
     title: str
 
 
@@ -90,36 +93,45 @@ class Chart:
     whole: list[ChartPoint]
 
 
-def draw(runs: Sequence[PageRun]) -> Chart | None:
-    """Place the runs by cost and accuracy; None if fewer than two runs have both.
+def draw_charts(runs: Sequence[PageRun]) -> list[Chart]:
+    """Place the runs by cost and accuracy: one chart for each kind of cost in which they differ.
 
-    Cost is GFLOPs, if all runs know them, or else the share of the visual tokens that were kept.
+    Costs are GFLOPs and mean keep, which `compare` records. If a run lacks them, the cost is the share of the visual
+    tokens that were kept.
     """
     scored = [run for run in runs if run.report.overall.rates]
-    if all(run.measured.cost is not None for run in scored):
-        unit = "GFLOPs of vision and prompt, one expression per image"
-        costs = {run.label: run.measured.cost.gflops for run in scored if run.measured.cost is not None}
+    if any(run.measured.cost is None for run in scored):
+        kept = {run.label: 100 * run.measured.kept for run in scored if run.measured.kept is not None}
+        costs = {"visual tokens kept in the last layer (%)": kept}
     else:
-        unit = "visual tokens kept in the last layer (%)"
-        costs = {run.label: 100 * run.measured.kept for run in scored if run.measured.kept is not None}
-    drawn = sorted((run for run in scored if run.label in costs), key=lambda run: costs[run.label])
-    if len(drawn) < 2:
-        return None
-    rates = {run.label: run.report.overall.rates["acc@0.5"] for run in drawn}
-    across = {run.label for run in drawn if run.method == "none"}
-    across = across if len(across) < len(drawn) else set()
-    x = Axis.over([costs[run.label] for run in drawn if run.label not in across], _LEFT, _WIDTH - _RIGHT)
+        known = [(run.label, run.measured.cost) for run in scored if run.measured.cost is not None]
+        costs = {
+            "GFLOPs of vision and prompt, one expression per image": {label: cost.gflops for label, cost in known},
+            "visual tokens seen, mean over layers (%)": {label: 100 * cost.mean_keep for label, cost in known},
+        }
+    return [
+        _draw([run for run in scored if run.label in by], by, unit)
+        for unit, by in costs.items()
+        if len(set(by.values())) > 1
+    ]
+
+
+def _draw(runs: Sequence[PageRun], costs: Mapping[str, float], unit: str) -> Chart:
+    across = {run.label for run in runs if run.method == "none"}
+    across = across if len(across) < len(runs) else set()
+    rates = {run.label: run.report.overall.rates["acc@0.5"] for run in runs}
     ends = [100 * end for rate in rates.values() for end in (rate.low, rate.high)]
+    x = Axis.over([cost for label, cost in costs.items() if label not in across], _LEFT, _WIDTH - _RIGHT)
     y = Axis.over(ends, _HEIGHT - _BOTTOM, _TOP, most=100)
-    curves: defaultdict[str, list[ChartPoint]] = defaultdict(list)
+    curves: dict[str, list[ChartPoint]] = {run.measured.label: [] for run in runs if run.label not in across}
     whole: list[ChartPoint] = []
-    for run in drawn:
+    for run in sorted(runs, key=lambda run: costs[run.label]):
         rate, cost = rates[run.label], costs[run.label]
-        title = f"{run.label}: {rate.value:.1%} ({100 * rate.low:.0f} to {100 * rate.high:.0f}) at {cost:.4g}"
+        title = f"{run.label}: {percent(rate.value)} ({interval(rate)}) at {cost:.4g}"
         middle, low, high = (y.place(100 * share) for share in (rate.value, rate.low, rate.high))
-        point = ChartPoint(x.place(cost), middle, low, high, title)
+        point = ChartPoint(x.place(cost), middle, low, high, run.label, title)
         (whole if run.label in across else curves[run.measured.label]).append(point)
-    return Chart(x, y, unit, _WIDTH, _HEIGHT, dict(curves), whole)
+    return Chart(x, y, unit, _WIDTH, _HEIGHT, curves, whole)
 
 
 def round_values(low: float, high: float, n: int = 6) -> list[float]:

@@ -14,7 +14,7 @@ import orjson
 from deeplayer_cli import __version__, evaluation
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.evaluation.score import image_key
-from deeplayer_cli.report.page import chart
+from deeplayer_cli.report.page.chart import draw_charts
 from deeplayer_cli.report.page.formatting import all_groups, counted, interval, percent, points
 from deeplayer_cli.report.page.pictures import Picture, make_pictures, unseen
 from deeplayer_cli.report.page.rows import filter_fields, first_of, joined_rows, row_data
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from jinja2 import Environment
 
-    from deeplayer_cli.boxes import Box
+    from deeplayer_cli.boxes import Box, BoxFormat
     from deeplayer_cli.report.page.runs import PageRun
     from deeplayer_cli.schema import Id, Prediction
 
@@ -47,6 +47,7 @@ class PageOptions:
     Attributes:
         title: of the page.
         by: fields of the rows or of their ``meta`` for tables and filters; None for those of ``meta`` with few values.
+        box_format: how gold boxes are written; None for corners in pixels.
         image_root: the only folder to look for images in; None for where the runs found them.
         thumbnail: the longer side of a thumbnail, in pixels.
         max_images: the most thumbnails; the images of the rows with the lowest IoU come first.
@@ -54,6 +55,7 @@ class PageOptions:
 
     title: str = "Visual grounding"
     by: Sequence[str] | None = None
+    box_format: BoxFormat | None = None
     image_root: Path | None = None
     thumbnail: int = 320
     max_images: int = 2000
@@ -119,7 +121,7 @@ def write_page(
         DeeplayerError: a file cannot be read or written, or the runs cannot be shown together.
     """
     options = options or PageOptions()
-    runs = read_page_runs(predictions, gold)
+    runs = read_page_runs(predictions, gold, options.box_format)
     joined = joined_rows(runs)
     fields = filter_fields(runs, options.by)
     pictures = _pictures(runs, joined, options, progress)
@@ -130,7 +132,7 @@ def write_page(
         n_rows=len(joined),
         n_images=len(pictures),
         tables={name: [evaluation.score(run.rows.values(), by=name) for run in runs] for name in fields},
-        chart=chart.draw(runs),
+        charts=draw_charts(runs),
         data=_data(runs, joined, fields, pictures),
         pictures=[picture.to_dict() for picture in pictures.values()],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from deeplayer_cli.boxes import Box
     from deeplayer_cli.report.page.runs import PageRun
-    from deeplayer_cli.schema import Id, Prediction
+    from deeplayer_cli.schema import Id, Prediction, TileLayout
 
 MOST_VALUES = 100
 """The most values that a field may have to be a filter and a table."""
@@ -128,6 +129,7 @@ def _answer(row: Prediction) -> dict[str, object]:
         "box": _rounded(row.box),
         "others": [_rounded(box) for box in row.boxes[1:]] or None,
         "text": row.answer,
+        "kept": None if row.kept is None or row.tiles is None else _kept(row.kept, row.tiles),
         "tokens": None if row.kept_tokens is None else [row.kept_tokens, row.visual_tokens],
         "error": None if row.error is None else ": ".join(map(str, row.error.values())),
     }
@@ -136,3 +138,11 @@ def _answer(row: Prediction) -> dict[str, object]:
 
 def _rounded(box: Box | None) -> list[float] | None:
     return None if box is None else [round(number, 2) for number in box]
+
+
+def _kept(kept: Sequence[int], tiles: TileLayout) -> dict[str, object]:
+    """The kept tokens as a mask: bit ``i % 8`` of byte ``i // 8`` is set if token i was kept."""
+    mask = bytearray(tiles.n_visual // 8 + 1)
+    for index in kept:
+        mask[index // 8] |= 1 << index % 8
+    return {"tiles": [tiles.columns, tiles.rows, tiles.thumbnail, tiles.side], "mask": b64encode(mask).decode()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,18 +11,23 @@ from deeplayer_cli import evaluation
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.evaluation.compare import gather
 from deeplayer_cli.evaluation.results import keep_of_record, label_of_record, rows_once, total_cost
+from deeplayer_cli.evaluation.score import gold_in_pixels
 from deeplayer_cli.schema import in_text, overlap
 from deeplayer_cli.sinks import load_record, read_predictions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from deeplayer_cli.boxes import Box
+    from deeplayer_cli.boxes import Box, BoxFormat
     from deeplayer_cli.evaluation import Report
     from deeplayer_cli.evaluation.compare import Difference, MethodRun
     from deeplayer_cli.schema import Id, Prediction
     from deeplayer_cli.sinks import RunRecord
 
+
+logger = logging.getLogger("deeplayer")
+
+_MOST_TOKENS = 2**20  # of an image
 
 RecordedFile = tuple["Path", "RunRecord | None"]
 """A prediction file, and the record beside it if there is one."""
@@ -53,7 +59,9 @@ class PageRun:
     is_reference: bool = False
 
 
-def read_page_runs(paths: Sequence[Path], gold: Mapping[Id, Box] | None = None) -> list[PageRun]:
+def read_page_runs(
+    paths: Sequence[Path], gold: Mapping[Id, Box] | None = None, box_format: BoxFormat | None = None
+) -> list[PageRun]:
     """Read prediction files, and folders of them as ``compare --results`` fills them.
 
     Files whose records have the same settings form one run. Runs are in the order of their files; with a folder, they
@@ -63,12 +71,13 @@ def read_page_runs(paths: Sequence[Path], gold: Mapping[Id, Box] | None = None) 
     Args:
         paths: of the files and folders.
         gold: gold boxes by id, which replace those of the rows.
+        box_format: how the gold boxes are written; None for corners in pixels.
 
     Raises:
         DeeplayerError: a file cannot be read, is given twice or has no rows, or an id comes twice in it.
     """
     groups = _grouped([(path, load_record(path)) for path in _files(paths)])
-    runs = [_read(label, files, gold) for label, files in zip(_labels(groups), groups, strict=True)]
+    runs = [_read(label, files, gold, box_format) for label, files in zip(_labels(groups), groups, strict=True)]
     if any(path.is_dir() for path in paths):  # whose files have names that say nothing about the order
         runs.sort(key=lambda run: (run.method != "none", run.measured.label, run.measured.keep or 0.0))
     reference = next((run for run in runs if run.method == "none"), runs[0])
@@ -119,23 +128,44 @@ def _kept(path: Path, record: RunRecord | None) -> str:
     return f"keep {keep_of_record(record):.4g}"
 
 
-def _read(label: str, files: tuple[RecordedFile, ...], gold: Mapping[Id, Box] | None) -> PageRun:
+def _read(
+    label: str, files: tuple[RecordedFile, ...], gold: Mapping[Id, Box] | None, box_format: BoxFormat | None
+) -> PageRun:
     paths = [path for path, _ in files]
     found = read_predictions(paths[0]) if len(paths) == 1 else rows_once(paths)
-    rows = [_judged(row, gold) for row in found]
+    rows = [_judged(row, gold, box_format) for row in found]
+    odd = {place for place, row in enumerate(rows) if row.kept is not None and not _fits(row)}
+    if odd:
+        logger.warning(
+            "%s: %d rows have kept tokens that their tiles do not have; they are not shown", paths[0], len(odd)
+        )
+        rows = [replace(row, kept=None) if place in odd else row for place, row in enumerate(rows)]
     if not rows:
         raise DeeplayerError(f"{paths[0]} has no rows: there is nothing to show")
-    report = evaluation.score(rows, gold=gold)  # refuses an id that comes twice
+    report = evaluation.score(
+        rows, gold=None if gold is None else _joined(gold, rows)
+    )  # refuses an id that comes twice
     records = [record for _, record in files if record is not None]
     measured = gather(rows, label=_curve(*files[0]), keep=keep_of_record(records[0]) if records else None)
     measured = replace(measured, cost=total_cost(records) if records else None)
     return PageRun(label, rows[0].method, tuple(paths), {row.id: row for row in rows}, report, measured)
 
 
-def _judged(row: Prediction, gold: Mapping[Id, Box] | None) -> Prediction:
-    """The row with the gold box that counts, and the IoU with it."""
-    box = row.gold if gold is None else gold.get(row.id)
+def _judged(row: Prediction, gold: Mapping[Id, Box] | None, box_format: BoxFormat | None) -> Prediction:
+    """The row with the gold box that counts, in pixels, and the IoU with it."""
+    box = gold_in_pixels(row.gold if gold is None else gold.get(row.id), box_format, row)
     return replace(row, gold=box, iou=overlap(row.box, box))
+
+
+def _joined(gold: Mapping[Id, Box], rows: Iterable[Prediction]) -> dict[Id, Box]:
+    """The given gold boxes, with those of the rows in pixels."""
+    return {**gold, **{row.id: row.gold for row in rows if row.gold is not None}}
+
+
+def _fits(row: Prediction) -> bool:
+    """Whether the kept tokens of a row are tokens of its image."""
+    n_visual = 0 if row.tiles is None else row.tiles.n_visual
+    return n_visual <= _MOST_TOKENS and all(index < n_visual for index in row.kept or ())
 
 
 def _compared(run: PageRun, reference: PageRun) -> PageRun:

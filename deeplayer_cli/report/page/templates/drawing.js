@@ -12,13 +12,41 @@ function rectangle(box, kind) {
   return draw("g", { class: `box ${kind}` }, draw("rect", { ...place, class: "halo" }), draw("rect", place));
 }
 
+/* The cells of the kept visual tokens, as columns and rows of a grid over the whole image: of the tiles, or of the
+   thumbnail. The tokens of a tile come row by row, the tiles too, and the thumbnail last. */
+function keptCells(kept, onThumbnail) {
+  const [columns, rows, , side] = kept.tiles;
+  const mask = atob(kept.mask);
+  const tiles = columns * rows;
+  const cells = [];
+  for (let index = 0; index < 8 * mask.length; index += 1) {
+    if (!((mask.charCodeAt(index >> 3) >> (index & 7)) & 1)) continue;
+    const tile = Math.floor(index / side ** 2);
+    const within = index % side ** 2;
+    const [column, row] = [within % side, Math.floor(within / side)];
+    if (tile === tiles && onThumbnail) cells.push([column, row]);
+    else if (tile < tiles && !onThumbnail)
+      cells.push([(tile % columns) * side + column, Math.floor(tile / columns) * side + row]);
+  }
+  return { cells, across: onThumbnail ? side : columns * side, down: onThumbnail ? side : rows * side };
+}
+
+/* A shade over the image with a hole for each kept token. */
+function shade(kept, onThumbnail, width, height) {
+  const { cells, across, down } = keptCells(kept, onThumbnail);
+  const [w, h] = [width / across, height / down];
+  const hole = ([column, row]) => `M${(column * w).toFixed(2)} ${(row * h).toFixed(2)}h${w.toFixed(2)}v${h.toFixed(2)}h-${w.toFixed(2)}z`;
+  return draw("path", { class: "shade", d: `M0 0H${width}V${height}H0z${cells.map(hole).join("")}` });
+}
+
 /* The picture of a row with its gold box and the boxes of one answer, in pixels of the stored image. */
-function drawPicture(row, answer, picture, description) {
+function drawPicture(row, answer, picture, { description, tokens = null }) {
   const known = picture !== null && picture.width !== null;
   const [width, height] = known ? [picture.width, picture.height] : [400, 300];
   const parts = [];
   if (picture?.source) parts.push(draw("image", { href: picture.source, width, height, preserveAspectRatio: "none" }));
   else parts.push(draw("rect", { width, height, class: "absent" }));
+  if (known && tokens && answer?.kept) parts.push(shade(answer.kept, tokens === "thumbnail", width, height));
   if (known && row.gold) parts.push(rectangle(row.gold, "gold"));
   for (const box of (known && answer?.others) || []) parts.push(rectangle(box, "predicted other"));
   if (known && answer?.box) parts.push(rectangle(answer.box, "predicted"));
@@ -41,6 +69,11 @@ function described(series, most) {
       return `${label}: ${counted(values.length, "row")}, median ${middle}`;
     })
     .join("; ");
+}
+
+function key(kind, label) {
+  const swatch = draw("rect", { class: kind, x: 1, y: 1, width: 10, height: 10 });
+  return make("span", { class: "key" }, draw("svg", { viewBox: "0 0 12 12", "aria-hidden": "true" }, swatch), " ", make("bdi", {}, label));
 }
 
 /* One histogram of one or two runs: the first as bars, the second as an outline. */
@@ -67,7 +100,8 @@ function drawHistogram(title, series, most) {
     outline ? draw("polyline", { class: "outline", points: outline.join(" ") }) : null,
     ...ticks,
   );
-  return make("figure", {}, make("figcaption", {}, title), canvas);
+  const keys = series.length < 2 ? [] : series.map(({ label }, place) => key(["bar", "outline"][place], label));
+  return make("figure", {}, make("figcaption", {}, title, ...keys), canvas);
 }
 
 /* The smallest round number, 1, 2 or 5 times a power of ten, that no value exceeds. */

@@ -7,10 +7,9 @@ const PAGE = 48;
 const data = readJson("data");
 const pictures = readJson("pictures");
 const element = Object.fromEntries(
-  ["filters", "count", "histograms", "gallery", "pages", "detail", "rows-heading"].map((id) => [
-    id,
-    document.getElementById(id),
-  ]),
+  ["filters", "legend", "count", "histograms", "gallery", "pages", "rows-heading"]
+    .concat(["detail", "detail-heading", "detail-body", "previous", "next", "place", "close"])
+    .map((id) => [id, document.getElementById(id)]),
 );
 const shown = { rows: [], page: 0, open: 0 };
 
@@ -73,6 +72,11 @@ function makeFilters() {
     field("Order", select("order", named(ORDERS))),
     make("button", { type: "reset" }, "Reset"),
   );
+  if (data.rows.some((row) => row.answers.some((answer) => answer?.kept))) {
+    const box = make("input", { type: "checkbox", id: "tokens" });
+    element.legend.append(make("label", { class: "switch" }, box, "kept tokens only"));
+    box.addEventListener("change", () => showPage(shown.page));
+  }
 }
 
 function readFilters() {
@@ -137,12 +141,18 @@ function resultLine(row, answer, run) {
   );
 }
 
-function figures(row, runs) {
+function figures(row, runs, withThumbnail = false) {
   const picture = row.picture === null ? null : pictures[row.picture];
+  const tokens = document.getElementById("tokens")?.checked ? "tiles" : null;
   return runs.map((run) => {
     const answer = row.answers[run];
-    const canvas = drawPicture(row, answer, picture, `Picture with boxes. ${describe(row, answer, run)}`);
-    return make("span", { class: "figure" }, canvas, resultLine(row, answer, run));
+    const description = `Picture with boxes. ${describe(row, answer, run)}`;
+    const figure = [drawPicture(row, answer, picture, { description, tokens })];
+    if (tokens && withThumbnail && answer?.kept?.tiles[2]) {
+      const small = drawPicture(row, answer, picture, { description: "Kept tokens of the thumbnail", tokens: "thumbnail" });
+      figure.push(make("span", { class: "thumbnail" }, small, make("span", {}, "on the thumbnail, which shows the image again")));
+    }
+    return make("span", { class: "figure" }, ...figure, resultLine(row, answer, run));
   });
 }
 
@@ -219,24 +229,30 @@ function update() {
   showPage(0);
 }
 
+/* One row, large. It can be turned to any row that the filters have chosen. */
 function openDetail(place) {
-  shown.open = Math.min(Math.max(0, place), shown.rows.length - 1);
-  const row = shown.rows[shown.open];
+  if (!(place in shown.rows)) return;
+  shown.open = place;
+  const row = shown.rows[place];
   const runs = columns(readFilters());
-  const move = (text, by) => {
-    const button = make("button", { type: "button", disabled: !(place + by in shown.rows) }, text);
-    button.addEventListener("click", () => openDetail(place + by));
-    return button;
-  };
-  const close = make("button", { type: "button", class: "close" }, "Close");
-  close.addEventListener("click", () => element.detail.close());
-  element.detail.replaceChildren(
-    make("div", { class: "bar" }, move("Previous", -1), move("Next", 1), close),
-    make("h2", { id: "detail-heading", dir: "auto" }, row.expression ?? "(no expression)"),
-    make("div", { class: runs.length > 1 ? "figures pair" : "figures" }, ...figures(row, runs)),
+  element.previous.setAttribute("aria-disabled", place === 0);
+  element.next.setAttribute("aria-disabled", place === shown.rows.length - 1);
+  element.place.textContent = `${(place + 1).toLocaleString("en")} of ${shown.rows.length.toLocaleString("en")}`;
+  element["detail-heading"].textContent = row.expression ?? "(no expression)";
+  element["detail-body"].replaceChildren(
+    make("div", { class: runs.length > 1 ? "figures pair" : "figures" }, ...figures(row, runs, true)),
     details(row, runs),
   );
-  if (!element.detail.open) element.detail.showModal();
+  if (element.detail.open) return;
+  element.detail.showModal();
+  element.close.focus();
+}
+
+/* Back in the gallery, the row that was open last has the focus. */
+function returnToGallery() {
+  const page = Math.floor(shown.open / PAGE);
+  if (page !== shown.page) showPage(page);
+  element.gallery.children[shown.open % PAGE]?.querySelector("button").focus();
 }
 
 function details(row, runs) {
@@ -249,23 +265,16 @@ function details(row, runs) {
   ];
   for (const run of runs) {
     const answer = row.answers[run];
-    const name = (text) => (runs.length > 1 ? `${data.runs[run]}: ${text}` : text);
+    const name = (text) => (runs.length > 1 ? `${text}, ${data.runs[run]}` : text);
     entries.push(
-      [name("answer"), answer?.text],
-      [name("box"), answer?.box?.join(", ")],
-      [name("visual tokens kept"), answer?.tokens?.join(" of ")],
-      [name("error"), answer?.error],
+      [name("Answer"), answer?.text],
+      [name("Box"), answer?.box?.join(", ")],
+      [name("Visual tokens kept"), answer?.tokens?.join(" of ")],
+      [name("Error"), answer?.error],
     );
   }
   const known = entries.filter(([, value]) => value !== undefined && value !== null);
   return make("dl", {}, ...known.flatMap(([name, value]) => [make("dt", {}, name), make("dd", { dir: "auto" }, value)]));
-}
-
-function turnByKey(event) {
-  const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-  if (!by || !(shown.open + by in shown.rows)) return;
-  event.preventDefault();
-  openDetail(shown.open + by);
 }
 
 makeFilters();
@@ -276,5 +285,12 @@ element.filters.addEventListener("input", () => {
 });
 element.filters.addEventListener("reset", () => setTimeout(update));
 element.filters.addEventListener("submit", (event) => event.preventDefault());
-element.detail.addEventListener("keydown", turnByKey);
+element.previous.addEventListener("click", () => openDetail(shown.open - 1));
+element.next.addEventListener("click", () => openDetail(shown.open + 1));
+element.close.addEventListener("click", () => element.detail.close());
+element.detail.addEventListener("close", returnToGallery);
+element.detail.addEventListener("keydown", (event) => {
+  const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+  if (by) openDetail(shown.open + by);
+});
 update();
