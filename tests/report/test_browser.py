@@ -16,6 +16,7 @@ from tests.report.test_page import NASTY, prediction
 
 pytestmark = pytest.mark.skipif(find_chromium() is None, reason="Chromium is not installed")
 
+CODES = {"Enter": 13, "Escape": 27, "ArrowRight": 39}
 SPLITS = ["testA", "testB", "val"]
 
 
@@ -92,8 +93,9 @@ def elements(browser):
 
 
 def press(browser, key):
+    fields = {"key": key, "code": key, "windowsVirtualKeyCode": CODES[key], "text": "\r" if key == "Enter" else ""}
     for kind in ("keyDown", "keyUp"):
-        browser.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, text="\r" if key == "Enter" else "")
+        browser.call("Input.dispatchKeyEvent", type=kind, **fields)
 
 
 def test_filters_choose_the_rows(page):
