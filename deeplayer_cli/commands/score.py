@@ -114,6 +114,8 @@ def _notes(report: Report) -> list[str]:
             "Rule internvl reads the whole answer, as the official evaluation does; stored boxes are read behind the "
             "repeated expression."
         )
+    if overall.score_quality is not None:
+        notes.append(str(overall.score_quality))
     if report.n_joined is not None:
         notes.append(f"{report.n_joined} of {overall.n} predictions have a gold box in --gold, joined by id.")
     if overall.n_without_gold:

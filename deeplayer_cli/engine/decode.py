@@ -32,6 +32,7 @@ class DecodeState:
         eos_id: the token that ends the answer; it is not part of it.
         token_ids: the tokens.
         probabilities: the probability of each token.
+        watched: (W,) the probability of each watched token in the place of each token.
         n_drafted: number of drafted tokens.
         n_accepted: number of drafted tokens that the model accepted.
         n_passes: number of passes after the prefill.
@@ -42,12 +43,13 @@ class DecodeState:
     eos_id: int
     token_ids: list[int] = field(default_factory=list)
     probabilities: list[float] = field(default_factory=list)
+    watched: list[Tensor] = field(default_factory=list)
     n_drafted: int = 0
     n_accepted: int = 0
     n_passes: int = -1  # the first call of `take` uses the logits of the prefill, which is no pass of its own
     finished: bool = False
 
-    def take(self, draft: Sequence[int], greedy: Sequence[int], probabilities: Sequence[float]) -> int:
+    def take(self, draft: Sequence[int], greedy: Sequence[int], probabilities: Sequence[float], watched: Tensor) -> int:
         """Append the tokens that greedy decoding writes: the accepted part of the draft, and one token more.
 
         Args:
@@ -55,6 +57,7 @@ class DecodeState:
             greedy: the token that the model writes next, then the token that it writes after each drafted token. An
                 entry is valid only if the draft is right up to there.
             probabilities: the probability of each entry of ``greedy``.
+            watched: (T, W) the probabilities of the watched tokens in the place of each entry of ``greedy``.
 
         Returns:
             The number of accepted tokens of the draft.
@@ -63,11 +66,12 @@ class DecodeState:
         self.n_passes += 1
         self.n_drafted += len(draft)
         self.n_accepted += right
-        for token, probability in zip(greedy[: right + 1], probabilities, strict=False):
+        for token, probability, others in zip(greedy[: right + 1], probabilities, watched, strict=False):
             self.finished = self.finished or token == self.eos_id
             if not self.finished:
                 self.token_ids.append(token)
                 self.probabilities.append(probability)
+                self.watched.append(others)
                 self.finished = len(self.token_ids) == self.limit
         return right
 
@@ -81,10 +85,13 @@ class DecodeState:
             self.n_passes,
             kept,
             None if all(map(math.isfinite, self.probabilities)) else broken_layer(),
+            torch.stack(self.watched),
         )
 
 
-def decode(language: LanguageModel, prompts: Prefilled, draft: Draft, eos_id: int, max_new_tokens: int) -> list[Answer]:
+def decode(
+    language: LanguageModel, prompts: Prefilled, draft: Draft, eos_id: int, max_new_tokens: int, watched: Tensor
+) -> list[Answer]:
     """Decode greedily until ``eos_id`` or ``max_new_tokens``; the first token is never ``eos_id``.
 
     Each pass verifies the draft of every row, and yields the accepted tokens and one token more. So the answer is that
@@ -96,6 +103,7 @@ def decode(language: LanguageModel, prompts: Prefilled, draft: Draft, eos_id: in
         draft: proposes drafts.
         eos_id: the token that ends an answer.
         max_new_tokens: the largest number of tokens of an answer.
+        watched: (W,) int64, ids of tokens whose probabilities the answers report.
     """
     states = [DecodeState(max_new_tokens, eos_id) for _ in prompts.rows]
     lengths, drafts = list(prompts.suffix_lengths), prompts.drafts
@@ -104,12 +112,14 @@ def decode(language: LanguageModel, prompts: Prefilled, draft: Draft, eos_id: in
     logits[:, 0, eos_id] = -torch.inf
     while True:
         best, greedy = logits.max(-1)  # (B, T) each
-        probabilities = (best - logits.logsumexp(-1)).exp()
-        taken = zip(states, drafts, greedy.tolist(), probabilities.tolist(), strict=True)
-        for row, (state, guessed, tokens, chances) in enumerate(taken):
+        total = logits.logsumexp(-1)
+        probabilities = (best - total).exp()
+        others = (logits[..., watched] - total[..., None]).exp().cpu()  # (B, T, W)
+        taken = zip(states, drafts, greedy.tolist(), probabilities.tolist(), others, strict=True)
+        for row, (state, guessed, *found) in enumerate(taken):
             if not state.finished:
                 # The cache holds keys of accepted tokens already. Those of rejected tokens are overwritten later.
-                lengths[row] += state.take(guessed, tokens, chances)
+                lengths[row] += state.take(guessed, *found)
         if all(state.finished for state in states):
             kept = prompts.kept.tolist()
             return [one.answer(kept[row], partial(prompts.broken_layer, row)) for row, one in enumerate(states)]

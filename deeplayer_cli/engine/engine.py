@@ -65,6 +65,7 @@ class Engine:
         compiled: bool = False,
         pruned_layers: PrunedLayers = each_row,
         watch: Stopwatch | None = None,
+        watched: Sequence[int] = (),
     ) -> None:
         tokenizer, prompt = checkpoint.tokenizer, checkpoint.prompt
         self._model = checkpoint.model
@@ -78,6 +79,7 @@ class Engine:
         ]
         self._language = LanguageModel(checkpoint.model, tokenizer.encode(prompt.before_image))
         self._after_image = torch.tensor([tokenizer.encode_piece(prompt.after_image)], device=self._language.device)
+        self._watched = torch.tensor(watched, dtype=torch.int64, device=self._language.device)
         self._closing = tokenizer.encode_piece(prompt.after_expression)
 
     @property
@@ -157,7 +159,7 @@ class Engine:
     @torch.inference_mode()
     def decode(self, prompts: Prefilled, max_new_tokens: int) -> list[Answer]:
         """Decode greedily until ``<|im_end|>`` or ``max_new_tokens``; see `engine.decode.decode`."""
-        return decode(self._language, prompts, self._draft, self._eos_id, max_new_tokens)
+        return decode(self._language, prompts, self._draft, self._eos_id, max_new_tokens, self._watched)
 
     @torch.inference_mode()
     def attention(self, prefix: Prefix, rows: Sequence[Row], kinds: Sequence[QueryRowKind]) -> AttentionRows:

@@ -251,6 +251,7 @@ class Answer:
         kept: sorted indices of the visual tokens that are kept after the last drop.
         broken_layer: the layer, counted from 1, whose output is the first that is not finite; None if all probabilities
             are finite.
+        watched: (n_tokens, W) float32 on the CPU, the probability of each watched token in the place of each token.
     """
 
     token_ids: list[int]
@@ -260,3 +261,4 @@ class Answer:
     n_passes: int = 0
     kept: list[int] = field(default_factory=list)
     broken_layer: int | None = None
+    watched: Tensor = field(default_factory=lambda: torch.empty(0, 0), compare=False)

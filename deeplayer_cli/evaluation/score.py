@@ -13,6 +13,7 @@ import orjson
 from deeplayer_cli.boxes import centre_inside, to_xyxy
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.evaluation.conventions import GoldCheck, unlike_ids
+from deeplayer_cli.evaluation.ranking import ScoreQuality
 from deeplayer_cli.schema import Prediction, overlap
 from deeplayer_cli.schema.answer_rules import ANSWER_RULES, parse_answer
 
@@ -60,6 +61,8 @@ class Summary:
         rates: the accuracies by name: those of `ACCURACIES`, the share of scored rows whose IoU is large enough, and
             ``centre_acc``, the share whose box has its centre in the gold box. Empty if no row is scored.
         mean_iou: mean IoU of the scored rows; None if there is none.
+        score_quality: how well ``score`` tells right boxes from wrong ones (IoU 0.5), among the scored rows that have
+            one; None if not both are there.
     """
 
     n: int
@@ -70,6 +73,7 @@ class Summary:
     n_images: int
     rates: Mapping[str, Rate]
     mean_iou: float | None
+    score_quality: ScoreQuality | None = None
 
     def to_dict(self) -> dict[str, object]:
         """The figures as JSON values. Shares are from 0 to 1; ``..._ci95`` are their 95% intervals."""
@@ -85,7 +89,8 @@ class Summary:
             rate = self.rates.get(name)
             row[name] = None if rate is None else rate.value
             row[f"{name}_ci95"] = None if rate is None else [rate.low, rate.high]
-        return row | {"mean_iou": self.mean_iou}
+        quality = None if self.score_quality is None else self.score_quality.to_dict()
+        return row | {"mean_iou": self.mean_iou, "score_quality": quality}
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +131,7 @@ class _Outcome:
     image: Hashable
     iou: float | None
     centre: bool
+    score: float | None
 
 
 def score(
@@ -250,7 +256,8 @@ def _judge(prediction: Prediction, gold: Box | None, rule: str | None) -> _Outco
         box = _read_again(prediction, rule)
         status = "no_box" if box is None else "ok"
     centre = gold is not None and box is not None and centre_inside(box, gold)
-    return _Outcome(status, image_key(prediction), overlap(box, gold), centre)
+    score = prediction.score if rule is None else None  # the score is of the stored box
+    return _Outcome(status, image_key(prediction), overlap(box, gold), centre, score)
 
 
 def _read_again(prediction: Prediction, rule: str) -> Box | None:
@@ -269,6 +276,7 @@ def _summarise(outcomes: Sequence[_Outcome]) -> Summary:
     images = [outcome.image for outcome, _ in scored]
     judged = {name: [iou >= threshold for _, iou in scored] for name, threshold in ACCURACIES.items()}
     judged[CENTRE_ACCURACY] = [outcome.centre for outcome, _ in scored]
+    rated = [(outcome.score, iou >= CORRECT_IOU) for outcome, iou in scored if outcome.score is not None]
     return Summary(
         n=len(outcomes),
         n_ok=statuses.count("ok"),
@@ -278,6 +286,7 @@ def _summarise(outcomes: Sequence[_Outcome]) -> Summary:
         n_images=len(set(images)),
         rates={name: _rate(right, images) for name, right in judged.items()} if scored else {},
         mean_iou=sum(iou for _, iou in scored) / len(scored) if scored else None,
+        score_quality=ScoreQuality.from_rows(*zip(*rated, strict=True)) if rated else None,
     )
 
 

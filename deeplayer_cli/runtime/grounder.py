@@ -16,6 +16,7 @@ from deeplayer_cli.errors import DeeplayerError, RowError
 from deeplayer_cli.images.loader import WorkerTimes
 from deeplayer_cli.models.internvl.answer_format import TemplateDraft
 from deeplayer_cli.runtime.batching import Batching, affordable_tokens
+from deeplayer_cli.runtime.box_score import NumberTokens
 from deeplayer_cli.runtime.identity import ModelIdentity, deciding
 from deeplayer_cli.runtime.model_runner import ModelRunner
 from deeplayer_cli.runtime.postprocess import failed_prediction
@@ -91,6 +92,7 @@ class Grounder:
         self._prefixes = prefixes or PrefixCache()
         self.worker_times = WorkerTimes()
         self.watch = Stopwatch(model.device if settings.profile else None)
+        numbers = NumberTokens.from_tokenizer(checkpoint.tokenizer)
         self._engine = Engine(
             checkpoint,
             self.method,
@@ -98,12 +100,14 @@ class Grounder:
             compiled=model.device.type == "cuda" if settings.compiled is None else settings.compiled,
             pruned_layers=union_of_rows if self.answers_whole_images else each_row,
             watch=self.watch,
+            watched=numbers.ids,
         )
         self.savings = PruningSavings(checkpoint, self.method)
         self._max_positions: int = decoder.max_position_embeddings
         tokens = settings.batch_tokens or affordable_tokens(model.config, model.dtype, model.device)
         scheduler = Scheduler(Batching(settings.batch_size, tokens), whole_images=self.answers_whole_images)
-        self._runner = ModelRunner(self._engine, scheduler, self._prefixes, checkpoint.tokenizer.decode, settings)
+        decode = checkpoint.tokenizer.decode
+        self._runner = ModelRunner(self._engine, scheduler, self._prefixes, decode, numbers, settings)
         self._tasks_made = count()
         self._scope = scope or ScopeCheck(checkpoint, strict=settings.strict)
 

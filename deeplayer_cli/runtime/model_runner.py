@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from deeplayer_cli.engine import Engine
+    from deeplayer_cli.runtime.box_score import NumberTokens
     from deeplayer_cli.runtime.prefix_cache import PrefixCache
     from deeplayer_cli.runtime.scheduler import Scheduler, SchedulerOutput, Task
     from deeplayer_cli.runtime.settings import Settings
@@ -36,6 +37,7 @@ class ModelRunner:
         scheduler: see the attribute.
         prefixes: the prefix cache.
         decode: turns token ids into text.
+        numbers: the tokens that the engine watches.
         settings: of the run.
     """
 
@@ -45,10 +47,11 @@ class ModelRunner:
         scheduler: Scheduler,
         prefixes: PrefixCache,
         decode: Callable[[Sequence[int]], str],
+        numbers: NumberTokens,
         settings: Settings,
     ) -> None:
         self._engine, self.scheduler, self._prefixes = engine, scheduler, prefixes
-        self._decode, self._settings = decode, settings
+        self._decode, self._numbers, self._settings = decode, numbers, settings
         self.n_tokens, self.seconds_saved = 0, 0.0
 
     def answer(self, tasks: Sequence[Task]) -> Iterator[dict[int, Prediction]]:
@@ -90,8 +93,8 @@ class ModelRunner:
         for task, answer in zip(output.tasks, answers, strict=True):
             self.n_tokens += len(answer.token_ids)
             if answer.broken_layer is None:
-                decode = self._decode
-                predictions[task.index] = to_prediction(task, answer, decode, self._engine.method, self._settings)
+                reading = (self._decode, self._numbers, self._engine.method, self._settings)
+                predictions[task.index] = to_prediction(task, answer, *reading)
             else:
                 message = f"{task.request.where}: numbers overflow in layer {answer.broken_layer}: try another --dtype"
                 error = RowError("not_finite", message)

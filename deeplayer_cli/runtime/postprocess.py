@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from deeplayer_cli.runtime.box_score import NumberStep, box_score
 from deeplayer_cli.schema import Prediction, TileLayout
 from deeplayer_cli.schema.answer_rules import coordinate_spans, echo_end
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from deeplayer_cli.errors import RowError
     from deeplayer_cli.images.loader import LoadedImage
     from deeplayer_cli.pruning import Method
+    from deeplayer_cli.runtime.box_score import NumberTokens
     from deeplayer_cli.runtime.scheduler import Task
     from deeplayer_cli.runtime.settings import Settings
     from deeplayer_cli.schema import BadRequest, Request
@@ -22,13 +24,16 @@ if TYPE_CHECKING:
     Decode = Callable[[Sequence[int]], str]
 
 
-def to_prediction(task: Task, answer: Answer, decode: Decode, method: Method, settings: Settings) -> Prediction:
+def to_prediction(
+    task: Task, answer: Answer, decode: Decode, numbers: NumberTokens, method: Method, settings: Settings
+) -> Prediction:
     """Make the prediction of an answer.
 
     Args:
         task: the answered task.
         answer: of the model.
         decode: turns token ids into text.
+        numbers: the watched tokens of the answer.
         method: the pruning method.
         settings: of the run.
     """
@@ -37,7 +42,7 @@ def to_prediction(task: Task, answer: Answer, decode: Decode, method: Method, se
         task.request,
         text.strip(),
         task.image.resolution_wh,
-        score=coordinate_score(answer, text, task.request.expression, decode),
+        score=score_of(answer, text, task.request.expression, decode, numbers),
         visual_tokens=task.n_visual,
         kept_tokens=len(answer.kept),
         method=method.name,
@@ -60,16 +65,30 @@ def failed_prediction(
     return Prediction.failed(request, error, method=method.name, layer=method.layer, image_id=image_id)
 
 
-def coordinate_score(answer: Answer, text: str, expression: str, decode: Decode) -> float | None:
-    """Return the mean probability of the tokens that write the first box's coordinates in ``text``; None without a box.
+def score_of(answer: Answer, text: str, expression: str, decode: Decode, numbers: NumberTokens) -> float | None:
+    """Return the `box_score` of the first box in ``text``, with four decimals; None without a box.
 
     The box is the first one behind the repeated ``expression``, as in `Prediction.answered`.
+
+    Args:
+        answer: of the model.
+        text: its decoded text.
+        expression: of the request.
+        decode: turns token ids into text.
+        numbers: the watched tokens of the answer.
     """
-    ends = [len(decode(answer.token_ids[: n + 1])) for n in range(len(answer.token_ids))]
     spans = coordinate_spans(text, echo_end(text, expression))
-    coordinates = [
-        probability
-        for start, end, probability in zip([0, *ends], ends, answer.probabilities, strict=False)
-        if any(start < span_end and span_start < end for span_start, span_end in spans)
+    if not spans:
+        return None
+    ends = [len(decode(answer.token_ids[: n + 1])) for n in range(len(answer.token_ids))]
+    places = list(zip([0, *ends], ends, strict=False))
+    watched = answer.watched.numpy()
+    steps = [
+        [
+            NumberStep(answer.token_ids[n], answer.probabilities[n], watched[n])
+            for n, (start, end) in enumerate(places)
+            if start < span_end and span_start < end
+        ]
+        for span_start, span_end in spans
     ]
-    return sum(coordinates) / len(coordinates) if coordinates else None
+    return round(box_score([text[start:end] for start, end in spans], steps, numbers), 4)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
@@ -51,7 +51,7 @@ class Prediction:
         status: ``"ok"``, ``"no_box"`` (answered, but without a box) or ``"error"``.
         box: the first box by the official rule behind the repeated expression, unclipped, in pixels.
         boxes: all boxes of the answer.
-        score: mean probability of the answer's coordinate tokens.
+        score: the probability that no edge of ``box`` is off by more than half of the box's side, as the model sees it.
         gold: the gold box of the request, in pixels.
         iou: intersection over union of ``box`` and ``gold``; 0.0 without a box, None without gold.
         answer: the decoded text, stripped.
@@ -121,7 +121,7 @@ class Prediction:
             request: the answered request.
             answer: the decoded text, stripped.
             resolution_wh: width and height of the stored image, in pixels.
-            score: mean probability of the answer's coordinate tokens.
+            score: of the first box, see `Prediction`.
             visual_tokens: number of visual tokens of the image.
             kept_tokens: number of visual tokens in the last layer.
             method: name of the pruning method.
@@ -183,7 +183,7 @@ class Prediction:
         )
 
     def to_json(self) -> bytes:
-        """Return one line of JSON with its newline.
+        """Return one line of JSON with its newline; predicted boxes have two decimals.
 
         JSON has no NaN or infinity: a prediction that contains one becomes an error row that names the field.
         """
@@ -194,6 +194,9 @@ class Prediction:
     @classmethod
     def from_json(cls, line: bytes) -> Prediction:
         """Read a line that `to_json` wrote; keys that are not fields of a prediction are ignored.
+
+        Boxes that are those of the answer, but for rounding, get back all their digits: an IoU near a threshold must
+        not depend on rounding.
 
         Raises:
             ValueError: the line is not a prediction; the message gives the reason.
@@ -217,6 +220,7 @@ class Prediction:
                 raise ValueError(f"{name} must be {_CALLED[kinds]}, not {show(value)}")
         row |= {name: four_numbers(name, row[name]) for name in ("box", "gold") if row.get(name) is not None}
         row |= {"boxes": tuple(four_numbers("boxes", box) for box in boxes)}
+        row |= _exact_boxes(row)
         if not all(type(index) is int and index >= 0 for index in row.get("kept") or []):
             raise ValueError(f"kept must be a list of indices, not {show(row['kept'])}")
         if row.get("tiles") is not None:
@@ -247,6 +251,24 @@ def overlap(box: Box | None, gold: Box | None) -> float | None:
     return box_iou(box, gold) if box is not None else 0.0
 
 
+def _rounded(box: Box) -> Box:
+    x1, y1, x2, y2 = box
+    return round(x1, 2), round(y1, 2), round(x2, 2), round(y2, 2)
+
+
+def _exact_boxes(row: dict[str, Any]) -> dict[str, object]:
+    """Return ``box`` and ``boxes`` as the answer has them, if the row has the same ones, rounded."""
+    answer, expression, width, height = (row.get(name) for name in ("answer", "expression", "width", "height"))
+    if not row["boxes"] or answer is None or expression is None or width is None or height is None:
+        return {}
+    exact = parse_answer(answer[echo_end(answer, expression) :], (width, height))
+    if row["boxes"] != tuple(map(_rounded, exact)) or row.get("box") != row["boxes"][0]:
+        return {}
+    return {"box": exact[0], "boxes": exact}
+
+
 def _as_row(prediction: Prediction) -> dict[str, object]:
     row = {item.name: getattr(prediction, item.name) for item in fields(prediction)}
+    row["boxes"] = tuple(map(_rounded, prediction.boxes))
+    row["box"] = None if prediction.box is None else _rounded(prediction.box)
     return {name: value for name, value in row.items() if value is not None or name not in _OPTIONAL_FIELDS}

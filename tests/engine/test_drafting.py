@@ -41,13 +41,14 @@ def test_the_template_guesses_all_but_the_numbers(written, guess):
 @given(st.lists(st.integers(0, 3), max_size=6), st.lists(st.integers(0, 3), min_size=7, max_size=7), st.integers(1, 8))
 def test_as_much_is_taken_as_was_right(draft, greedy, limit):
     state = DecodeState(limit, eos_id=3)
-    right = state.take(draft, greedy, [0.5] * 7)
+    right = state.take(draft, greedy, [0.5] * 7, torch.arange(7.0)[:, None])
     assert draft[:right] == greedy[:right] and (right == len(draft) or draft[right] != greedy[right])
     taken = greedy[: right + 1]
     until = [*taken, 3].index(3)
     assert state.token_ids == taken[: min(until, limit)]
     assert state.finished == (3 in taken[:limit] or len(state.token_ids) == limit)
     assert len(state.probabilities) == len(state.token_ids)
+    assert [row.item() for row in state.watched] == list(range(len(state.token_ids)))
 
 
 @pytest.fixture(scope="module")

@@ -89,8 +89,8 @@ def test_report_as_json() -> None:
     assert json.loads(json.dumps(written)) == written
     assert list(written) == [
         "rule", "n", "n_ok", "n_no_box", "n_error", "n_without_gold", "n_images", "acc@0.5", "acc@0.5_ci95", "acc@0.25",
-        "acc@0.25_ci95", "acc@0.75", "acc@0.75_ci95", "centre_acc", "centre_acc_ci95", "mean_iou", "n_unanswered",
-        "by", "groups",
+        "acc@0.25_ci95", "acc@0.75", "acc@0.75_ci95", "centre_acc", "centre_acc_ci95", "mean_iou", "score_quality",
+        "n_unanswered", "by", "groups",
     ]  # fmt: skip
     assert written["acc@0.5"] == 0.5
     assert {name: group["acc@0.5"] for name, group in written["groups"].items()} == {"no_box": 0.0, "ok": 1.0}  # type: ignore[attr-defined]

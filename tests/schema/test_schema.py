@@ -21,6 +21,7 @@ from deeplayer_cli.schema import (
     TileLayout,
     check_gold,
     check_resolution,
+    overlap,
     parse_request,
 )
 
@@ -304,3 +305,32 @@ def test_a_message_may_quote_any_path() -> None:
 def test_lines_that_are_no_predictions(line: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         Prediction.from_json(line)
+
+
+SIDES = st.integers(1, 5000)
+PER_MILLE = st.tuples(*[st.integers(0, 1000)] * 4)
+
+
+@given(PER_MILLE, SIDES, SIDES, PER_MILLE)
+def test_boxes_are_written_with_two_decimals_and_read_with_all(
+    answer: tuple[int, ...], width: int, height: int, gold: tuple[int, ...]
+) -> None:
+    x1, y1, x2, y2 = gold
+    box = (min(x1, x2) * 0.1, min(y1, y2) * 0.1, max(x1, x2) * 0.1 + 1, max(y1, y2) * 0.1 + 1)
+    request = Request("a", "a.png", Path("a.png"), "the dog [1]", box, {}, "a:1", None)
+    row = Prediction.answered(request, f"the dog [1][[{', '.join(map(str, answer))}]]", (width, height))
+    line = row.to_json()
+    written = orjson.loads(line)
+    assert written["box"] == written["boxes"][0] == [round(number, 2) for number in row.box or ()]
+    again = Prediction.from_json(line)
+    assert again == row and again.to_json() == line
+    assert overlap(again.box, again.gold) == row.iou == written["iou"]
+
+
+def test_boxes_that_somebody_has_changed_stay_as_they_are() -> None:
+    request = Request("a", "a.png", Path("a.png"), "dog", None, {}, "a:1", None)
+    row = orjson.loads(Prediction.answered(request, "dog[[101, 202, 303, 404]]", (123, 457)).to_json())
+    assert Prediction.from_json(orjson.dumps(row)).box != tuple(row["box"])
+    for change in ({"box": [1.0, 2.0, 3.0, 4.0]}, {"answer": None}, {"width": 124}, {"boxes": []}):
+        changed = row | change
+        assert Prediction.from_json(orjson.dumps(changed)).box == tuple(changed["box"])
