@@ -20,6 +20,7 @@ from deeplayer_cli.commands import options
 from deeplayer_cli.commands.options import INPUT, OUTPUT, PRUNING, option
 from deeplayer_cli.commands.outputs import Csv, refuse_bad_outputs
 from deeplayer_cli.commands.progress import ProgressBar
+from deeplayer_cli.commands.requests import open_requests
 from deeplayer_cli.commands.stopping import stoppable
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.schema.values import counted
@@ -91,6 +92,7 @@ def compare(
         Path | None,
         option("--image-root", help="Folder that relative image paths start from.", rich_help_panel=INPUT),
     ] = None,
+    from_format: options.FromFormat = None,
     box_format: options.BoxFormat = None,
     from_: Annotated[
         list[Path] | None,
@@ -149,7 +151,7 @@ def compare(
         plan = ComparisonPlan(base, wanted, _shares(keep), match.value, reference)
         plan.refuse_impossible()
         source = source or []
-        requests = _requests(source, image_root, limit, box_format)
+        requests = _requests(source, image_root, limit, from_format, box_format, results)
         weights = {"revision": revision, "dtype": dtype, "device": device}
         with _folder(results, source) as folder, stoppable() as stop, ProgressBar() as bar:
             runner = _runner(model, weights, source, requests, folder, prior, lambda: stop.requested)
@@ -220,14 +222,22 @@ def _recorded(folders: Sequence[Path]) -> list[MethodRun]:
 
 
 def _requests(
-    source: Sequence[str], image_root: Path | None, limit: int | None, box_format: options.BoxFormatName | None
+    source: Sequence[str],
+    image_root: Path | None,
+    limit: int | None,
+    from_format: str | None,
+    box_format: options.BoxFormatName | None,
+    results: Path | None,
 ) -> Requests:
-    from deeplayer_cli import sources
-    from deeplayer_cli.images.decode import read_size
-    from deeplayer_cli.schema import GoldReader
-
-    gold_reader = GoldReader(box_format.value if box_format else None, read_size)
-    requests = sources.open_source(source, image_root=image_root, limit=limit, gold_reader=gold_reader)
+    requests = open_requests(
+        source,
+        from_format=from_format,
+        embedded=None if results is None else results / "images",
+        image_root=image_root,
+        confined=True,
+        box_format=box_format.value if box_format else None,
+        limit=limit,
+    )
     if not requests.repeatable:
         raise DeeplayerError("every method reads the rows again, and a pipe can be read only once: give a file")
     return requests

@@ -15,6 +15,8 @@ from deeplayer_cli.errors import writing
 
 logger = logging.getLogger("deeplayer")
 
+FINISHED_WITH_PROBLEMS = 1
+
 app = typer.Typer(
     help="Convert requests from other formats, and predictions for labelling tools.", no_args_is_help=True
 )
@@ -38,38 +40,55 @@ def import_(
         list[Path],
         typer.Argument(
             help="RefCOCO as InternVL's JSONL, lmms-lab's or jxu124's parquet, VLMEvalKit's TSV, refs(...).p; "
-            "COCO JSON, Label Studio tasks, CSV, a JSON array.",
+            "COCO JSON, Label Studio tasks, Flickr30k Entities, CSV, JSON lines, a JSON array.",
             show_default=False,
         ),
     ],
     output: Annotated[Path, option("--output", "-o", help="Write the requests here, as JSON lines.")],
     images: Annotated[
         Path | None,
-        option("--images", help="Folder of the images, which are found by the longest tail of their path that exists."),
+        option(
+            "--images",
+            "--image-root",
+            help="Folder of the images, which are found by the longest tail of their path that exists; by default the "
+            "folder of SOURCE.",
+        ),
     ] = None,
-    box_format: Annotated[
-        options.BoxFormatName | None,
-        option("--box-format", help="How the boxes are written; needed if the data format does not define it."),
-    ] = None,
+    from_format: Annotated[
+        str,
+        option(
+            "--from-format",
+            help="`auto` recognises the format by content; or flickr30k, parquet, refer, vlmevalkit, internvl, coco, "
+            "labelstudio, jsonl, json, csv.",
+        ),
+    ] = "auto",
+    box_format: options.BoxFormat = None,
     overwrite: options.Overwrite = False,
 ) -> None:
     """Convert data of another format into requests for `ground`.
 
     The format is recognised by content. Images inside a file are written to OUTPUT.images. Counts of the eight RefCOCO
-    splits are compared with the standard ones.
+    splits are compared with the standard ones. Rows that are no requests are left out and counted: the exit code is
+    then 1.
 
     Example: `deeplayer data import refcoco_val.jsonl --images coco -o requests.jsonl`
     """
-    from deeplayer_cli.formats.imports.importing import import_files
+    from deeplayer_cli.formats.imports.importing import ImportOptions, import_files
     from deeplayer_cli.sinks import refuse_same_file
     from deeplayer_cli.sinks.output_file import refuse_output
 
     refuse_same_file(output, map(str, source))
     refuse_output(output, inputs=source, overwrite=overwrite)
-    summary = import_files(source, output, images, box_format.value if box_format else None)
+    embedded = output.with_name(f"{output.name}.images")
+    wanted = ImportOptions(from_format, images, embedded, box_format.value if box_format else None)
+    summary = import_files(source, output, wanted)
     for warning in summary.warnings:
         logger.warning(warning)
+    for n_rows, first in summary.left_out.values():
+        logger.warning("%d rows are left out, the first: %s", n_rows, first)
     logger.info("%s: %d requests from %s", output, summary.n_rows, ", ".join(summary.formats))
+    if summary.left_out:
+        raise typer.Exit(FINISHED_WITH_PROBLEMS)
 
 
 @app.command()

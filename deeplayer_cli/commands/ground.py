@@ -6,7 +6,6 @@ import logging
 import sys
 from collections import deque
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +14,7 @@ import typer
 from deeplayer_cli import __version__
 from deeplayer_cli.commands import options
 from deeplayer_cli.commands.options import INPUT, OUTPUT, Kernel, PositionIds, Query, Sharing, option
+from deeplayer_cli.commands.requests import open_requests
 from deeplayer_cli.commands.stopping import stoppable
 from deeplayer_cli.errors import DeeplayerError
 
@@ -56,6 +56,7 @@ def ground(
         Path | None,
         option("--image-root", help="Folder that relative image paths start from.", rich_help_panel=INPUT),
     ] = None,
+    from_format: options.FromFormat = None,
     box_format: options.BoxFormat = None,
     limit: Annotated[
         int | None,
@@ -132,10 +133,9 @@ def ground(
 ) -> None:
     """Ground every row of SOURCE: one JSON line out for each row in, in the same order."""
     from deeplayer_cli import sources
-    from deeplayer_cli.images.decode import read_size
     from deeplayer_cli.runtime.failure_limit import FailureLimit
     from deeplayer_cli.runtime.prepare import prepare
-    from deeplayer_cli.schema import GoldReader, in_text
+    from deeplayer_cli.schema import in_text
     from deeplayer_cli.sinks import RunRecord, open_sink, refuse_same_file
 
     if share is Sharing.UNION and (shard is not None or limit is not None):
@@ -145,16 +145,17 @@ def ground(
     mode = _resume_mode(overwrite=overwrite, resume=resume, retry_errors=retry_errors)
     failures = FailureLimit(rows=0) if strict else FailureLimit.parse(max_failures)
     refuse_same_file(output, source)
-    requests = sources.open_source(
+    requests = open_requests(
         source,
+        from_format=from_format,
+        embedded=output.with_name(f"{output.name}.images") if output is not None else None,
         expressions=sources.parse_expressions(expression or []),
         image_root=image_root,
         confined=not allow_outside,
+        box_format=box_format.value if box_format else None,
+        exif_transpose=exif_transpose,
         share=sources.parse_shard(shard) if shard is not None else (0, 1),
         limit=limit,
-        gold_reader=GoldReader(
-            box_format.value if box_format else None, partial(read_size, exif_transpose=exif_transpose)
-        ),
     )
     settings: dict[str, Any] = {
         "method": method,

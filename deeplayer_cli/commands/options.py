@@ -198,6 +198,16 @@ Workers = Annotated[
     int | None,
     option("--workers", help="Threads that read images; by default one per core, at most 8.", rich_help_panel=SPEED),
 ]
+FromFormat = Annotated[
+    str | None,
+    option(
+        "--from-format",
+        help="The sources are files of another format: `auto` recognises it; or flickr30k, parquet, refer, vlmevalkit, "
+        "internvl, coco, labelstudio, jsonl, json, csv. Images are searched below --image-root.",
+        rich_help_panel=INPUT,
+        show_default=False,
+    ),
+]
 BoxFormat = Annotated[
     BoxFormatName | None,
     option(

@@ -108,10 +108,14 @@ class ConventionCheck:
         self.n += 1
         self._fits.update(one for one in BOX_FORMATS if _fits(numbers, one, resolution_wh))
 
+    def possible(self) -> list[BoxFormat]:
+        """The formats that nearly all boxes can be in."""
+        return [one for one in BOX_FORMATS if self._fits[one] >= _NEARLY_ALL * self.n]
+
     def doubt(self) -> str | None:
         """Return a sentence if many boxes cannot be what they are read as, and nearly all can be something else."""
         n_wrong = self.n - self._fits[self.box_format]
-        others = [one for one in BOX_FORMATS if self._fits[one] >= _NEARLY_ALL * self.n and one != self.box_format]
+        others = [one for one in self.possible() if one != self.box_format]
         if not others or n_wrong <= _OFTEN * self.n or (n_wrong < _SEVERAL and others != ["unit"]):
             return None
         if "unit" in others:

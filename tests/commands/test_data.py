@@ -1,14 +1,36 @@
-"""``deeplayer data`` from end to end: import, ground, export."""
+"""``deeplayer data`` and ``--from-format`` from end to end: import, ground, export."""
 
 from __future__ import annotations
 
 import json
+import logging
 
 import orjson
 import pytest
+from PIL import Image
+from typer.testing import CliRunner
 
-from tests.commands.test_cli import refusal, run
-from tests.formats.test_imports import write_internvl
+from deeplayer_cli.app import app
+from deeplayer_cli.errors import DeeplayerError
+from tests.commands import test_cli
+from tests.formats.layouts import NAMES, write_coco, write_internvl, write_lmms
+
+
+@pytest.fixture
+def run(caplog):
+    """Run a command in this process; return its exit code, its output, and what it said."""
+    caplog.set_level(logging.INFO)
+
+    def invoke(*arguments, **more):
+        caplog.clear()
+        finished = CliRunner().invoke(app, [*map(str, arguments)], **more)
+        if isinstance(finished.exception, DeeplayerError):
+            return 2, finished.stdout, str(finished.exception)
+        if finished.exception is not None and not isinstance(finished.exception, SystemExit):
+            raise finished.exception
+        return finished.exit_code, finished.stdout, "\n".join(caplog.messages)
+
+    return invoke
 
 
 @pytest.fixture
@@ -21,66 +43,112 @@ def predictions(tmp_path):
     return path
 
 
-def test_refcoco_in_labels_out(tmp_path):
-    from PIL import Image
-
+def coco_images(tmp_path, names=NAMES):
     folder = tmp_path / "coco" / "train2014"
     folder.mkdir(parents=True)
-    for name in ("COCO_train2014_000000000009.jpg", "COCO_train2014_000000000025.jpg"):
+    for name in names:
         Image.new("RGB", (200, 100)).save(folder / name)
+    return tmp_path / "coco"
+
+
+def rows_of(text):
+    return [orjson.loads(line) for line in text.splitlines()]
+
+
+def test_refcoco_in_labels_out(tmp_path):
+    """With the real command, as its users run it."""
     source, requests, boxes = write_internvl(tmp_path), tmp_path / "requests.jsonl", tmp_path / "boxes.jsonl"
-    finished = run("data", "import", source, "--images", tmp_path / "coco", "-o", requests)
+    finished = test_cli.run("data", "import", source, "--images", coco_images(tmp_path), "-o", requests)
     assert finished.returncode == 0, finished.stderr.decode()
     assert b"5 requests from InternVL JSON Lines" in finished.stderr and b"10,834" in finished.stderr
-    assert run("ground", requests, "--model", "demo", "-o", boxes).returncode == 0
-    rows = [orjson.loads(line) for line in boxes.read_bytes().splitlines()]
+    assert test_cli.run("ground", requests, "--model", "demo", "-o", boxes).returncode == 0
+    rows = rows_of(boxes.read_bytes())
     assert [row["expression"] for row in rows][:2] == ["left dog", "brown dog"] and rows[0]["gold"] == [10, 20, 60, 60]
-    assert rows[0]["meta"] == {"dataset": "refcoco", "split": "val"}
-    exported = run("data", "export", boxes, "--to", "coco", "-o", tmp_path / "coco.json")
+    assert rows[0]["meta"] == {"dataset": "refcoco", "split": "val", "image_id": 9}
+    exported = test_cli.run("data", "export", boxes, "--to", "coco", "-o", tmp_path / "coco.json")
     assert exported.returncode == 0 and b"boxes with" in exported.stderr
     assert {image["width"] for image in json.loads((tmp_path / "coco.json").read_text())["images"]} <= {200}
 
 
 @pytest.mark.parametrize("target", ["coco", "coco-results", "yolo", "labelstudio", "voc", "csv", "fiftyone"])
-def test_every_target_from_the_command_line(target, predictions, tmp_path):
-    output = tmp_path / "out"
-    finished = run("data", "export", predictions, "--to", target, "-o", output)
-    assert finished.returncode == 0, finished.stderr.decode()
-    assert b"1 boxes with 1 labels on 1 images" in finished.stderr and output.exists()
-    assert "out exists: --overwrite replaces it" in refusal(
-        run("data", "export", predictions, "--to", target, "-o", output)
-    )
-    assert run("data", "export", predictions, "--to", target, "-o", output, "--overwrite").returncode == 0
+def test_every_target_from_the_command_line(target, predictions, tmp_path, run):
+    arguments = ("data", "export", predictions, "--to", target, "-o", tmp_path / "out")
+    code, _, said = run(*arguments)
+    assert code == 0 and "1 boxes with 1 labels on 1 images" in said and (tmp_path / "out").exists()
+    assert "out exists: --overwrite replaces it" in run(*arguments)[2]
+    assert run(*arguments, "--overwrite")[0] == 0
 
 
-def test_what_is_refused(predictions, tmp_path):
+def test_what_is_refused(predictions, tmp_path, run):
     before = predictions.read_bytes()
-    same = ("data", "export", predictions, "--to", "csv", "-o", predictions, "--overwrite")
-    assert "is also an input" in refusal(run(*same))
-    assert "there is no folder" in refusal(
-        run("data", "export", predictions, "--to", "csv", "-o", tmp_path / "no" / "a")
-    )
-    broken = tmp_path / "refcoco_val.jsonl"
-    broken.write_bytes(b'{"image": "a.jpg", "sent": "x", "bbox": [1, 2, 3, 4], "width": 9, "height": 9}\n{broken\n')
-    output = tmp_path / "requests.jsonl"
+    assert "is also an input" in run("data", "export", predictions, "--to", "csv", "-o", predictions, "--overwrite")[2]
+    assert "there is no folder" in run("data", "export", predictions, "--to", "csv", "-o", tmp_path / "no" / "a")[2]
+    broken, output = tmp_path / "instances.json", tmp_path / "requests.jsonl"
+    broken.write_bytes(write_coco(tmp_path).read_bytes()[:-5])
     output.write_bytes(b"precious")
-    assert "refcoco_val.jsonl:2 is not JSON" in refusal(run("data", "import", broken, "-o", output, "--overwrite"))
+    code, _, said = run("data", "import", broken, "-o", output, "--overwrite")
+    assert code == 2 and "instances.json is not JSON" in said
+    lines = tmp_path / "rows.jsonl"
+    lines.write_bytes(b'{"image": "a.jpg", "expression": ""}\n')
+    assert "no row is a request, such as: " in run("data", "import", lines, "-o", output, "--overwrite")[2]
     assert output.read_bytes() == b"precious" and predictions.read_bytes() == before
 
 
-def test_gold_boxes_in_another_format_end_a_run_before_its_model(tmp_path):
-    from PIL import Image
+def test_rows_that_are_left_out_show_in_the_exit_code(tmp_path, run):
+    path = write_internvl(tmp_path)
+    path.write_bytes(path.read_bytes() + b"{broken\n")
+    code, _, said = run("data", "import", path, "--image-root", coco_images(tmp_path), "-o", tmp_path / "out.jsonl")
+    assert (
+        code == 1 and "1 rows are left out, the first: " in said and "refcoco_val.jsonl:6: the row is not JSON" in said
+    )
+    assert len(rows_of((tmp_path / "out.jsonl").read_bytes())) == 5
 
+
+def test_gold_boxes_in_another_format_end_a_run_before_its_model(tmp_path, run):
     Image.new("RGB", (100, 100)).save(tmp_path / "a.png")
     boxes = [[60, 40, 30, 20], [50, 10, 40, 80], [70, 30, 25, 25]]
     rows = [{"image": "a.png", "expression": f"thing {n}", "box": box} for n, box in enumerate(boxes)]
     source = tmp_path / "rows.jsonl"
     source.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
     for command in ("ground", "compare"):  # the model does not exist: nobody looked for it
-        said = refusal(run(command, source, "--model", "no-such-model"))
-        assert "3 of 3 gold boxes cannot be [x1, y1, x2, y2] in pixels" in said and "--box-format xywh" in said
-    piped = run("ground", "-", "--model", "demo", "--image-root", tmp_path, stdin=source.read_bytes())
-    assert piped.returncode == 2 and b"stdin: 3 of 3 gold boxes" in piped.stderr
-    finished = run("ground", source, "--model", "demo", "--box-format", "xywh")
-    assert finished.returncode == 0, finished.stderr.decode()
-    assert next(orjson.loads(line)["gold"] for line in finished.stdout.splitlines()) == [60, 40, 90, 60]
+        code, _, said = run(command, source, "--model", "no-such-model")
+        assert code == 2 and "3 of 3 gold boxes cannot be [x1, y1, x2, y2] in pixels" in said
+        assert "--box-format xywh" in said
+    code, shown, _ = run("ground", source, "--model", "demo", "--box-format", "xywh")
+    assert code == 0 and rows_of(shown)[0]["gold"] == [60, 40, 90, 60]
+
+
+def test_ground_and_compare_take_other_formats(tmp_path, run):
+    pytest.importorskip("pyarrow")
+    parquet, internvl = write_lmms(tmp_path), write_internvl(tmp_path)
+    for command in ("ground", "compare"):  # the model does not exist: nobody looked for it
+        code, _, said = run(command, parquet, "--model", "no-such-model")
+        assert code == 2 and "val-00000-of-00001.parquet is RefCOCO as parquet" in said
+        assert "give --from-format auto" in said and "`deeplayer data import`" in said
+    _, _, said = run("ground", internvl, "--model", "no-such-model")
+    assert "is InternVL JSON Lines, and its images are not where its rows say: give --from-format auto" in said
+    _, _, said = run("ground", parquet, "--from-format", "auto", "--model", "no-such-model")
+    assert "lie inside of it" in said and "-o" in said
+
+    boxes = tmp_path / "boxes.jsonl"
+    code, _, said = run("ground", parquet, "--from-format", "auto", "--model", "demo", "-o", boxes)
+    assert code == 0 and said.count("10,834") == 1
+    rows = rows_of(boxes.read_bytes())
+    assert [row["id"] for row in rows] == [f"RefCOCO/val-00000-of-00001.parquet:{n}" for n in range(1, 6)]
+    assert rows[0]["gold"] == [10, 20, 60, 60] and rows[0]["meta"]["image_id"] == 9
+    assert len(list((tmp_path / "boxes.jsonl.images").iterdir())) == 2
+    _, _, said = run("ground", parquet, "--from-format", "auto", "--model", "demo", "-o", boxes, "--resume")
+    assert "nothing left to do" in said
+    compare = ("compare", parquet, "--from-format", "parquet", "--model", "demo", "--results", tmp_path / "runs")
+    code, shown, _ = run(*compare, "--json")
+    assert code == 0 and len(orjson.loads(shown)) == 3
+
+
+def test_rows_of_other_formats_that_are_wrong_are_error_rows(tmp_path, run):
+    path = write_internvl(tmp_path)
+    path.write_bytes(path.read_bytes() + b"{broken\n")
+    folder = coco_images(tmp_path, NAMES[:1])
+    code, shown, said = run("ground", path, "--from-format", "auto", "--image-root", folder, "--model", "demo")
+    kinds = [row["error"]["type"] for row in rows_of(shown) if row["status"] == "error"]
+    assert code == 1 and kinds == ["image_missing", "image_missing", "bad_json"]
+    assert "1 images of 2 rows were not found in" in said

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import csv
-import io
-import json
-import os
-import pickle
 from collections import Counter
 
 import orjson
@@ -15,21 +9,16 @@ import pytest
 from PIL import Image
 
 from deeplayer_cli.errors import DeeplayerError
-from deeplayer_cli.formats.imports.example import BOX_FORMATS, to_xyxy
-from deeplayer_cli.formats.imports.importing import import_files
-from deeplayer_cli.formats.imports.readers import recognise
+from deeplayer_cli.formats.imports.importing import ImportOptions, ImportSummary
+from deeplayer_cli.formats.imports.importing import import_files as import_with
+from deeplayer_cli.formats.imports.recognise import recognise
 from deeplayer_cli.formats.imports.splits import EXPRESSIONS, check_splits, name_dataset, name_split
+from tests.formats.layouts import EXPECTED, LAYOUTS, NAMES, SIZE, jpeg, json_lines, write_array, write_internvl
 
-SIZE = (200, 100)
-NAMES = ("COCO_train2014_000000000009.jpg", "COCO_train2014_000000000025.jpg")
-# Two refs about the first image, one about the second: (image, sentences, xywh).
-REFS = [(0, ("left dog", "brown dog"), (10.0, 20.0, 50.0, 40.0)), (0, ("cat",), (100.0, 5.0, 80.0, 90.0))]
-REFS += [(1, ("woman in red", "lady"), (0.0, 0.0, 20.5, 99.0))]
-EXPECTED = [
-    (image, sentence, (x, y, x + width, y + height))
-    for image, sentences, (x, y, width, height) in REFS
-    for sentence in sentences
-]
+
+def import_files(sources, output, images, box_format) -> ImportSummary:
+    options = ImportOptions("auto", images, output.with_name(f"{output.name}.images"), box_format)
+    return import_with(sources, output, options)
 
 
 @pytest.fixture
@@ -42,275 +31,129 @@ def coco(tmp_path):
     return tmp_path / "coco"
 
 
-def jpeg(number):
-    stream = io.BytesIO()
-    Image.new("RGB", SIZE, (90 * number, 0, 0)).save(stream, "JPEG")
-    return stream.getvalue()
+def rows_of(path):
+    return [orjson.loads(line) for line in path.read_bytes().splitlines()]
 
 
-def xyxy(box):
-    x, y, width, height = box
-    return [x, y, x + width, y + height]
-
-
-def json_lines(rows):
-    return b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows)
-
-
-def write_internvl(folder):
-    path = folder / "refcoco_val.jsonl"
-    rows = [
-        {
-            "image": f"data/coco/train2014/{NAMES[image]}",
-            "sent": sentence,
-            "bbox": xyxy(box),
-            "width": 200,
-            "height": 100,
-        }
-        for image, sentences, box in REFS
-        for sentence in sentences
-    ]
-    path.write_bytes(json_lines(rows))
-    return path
-
-
-def write_lmms(folder):
-    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    (folder / "RefCOCO").mkdir()
-    path = folder / "RefCOCO" / "val-00000-of-00001.parquet"
-    rows = [
-        {
-            "question_id": str(number),
-            "image": {"bytes": jpeg(image), "path": f"{number}.jpg"},
-            "question": "Please carefully observe the area circled in the image and come up with a caption.",
-            "answer": list(sentences),
-            "segmentation": [0.0],
-            "bbox": list(box),
-            "iscrowd": 0,
-            "file_name": NAMES[image].replace(".jpg", f"_{number}.jpg"),
-        }
-        for number, (image, sentences, box) in enumerate(REFS)
-    ]
-    parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-    return path
-
-
-def write_jxu(folder):
-    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    path = folder / "refcoco-validation.parquet"
-    rows = [
-        {
-            "sent_ids": [0],
-            "file_name": NAMES[image].replace(".jpg", f"_{number}.jpg"),
-            "ann_id": number,
-            "ref_id": number,
-            "image_id": image,
-            "split": "val",
-            "sentences": [{"raw": one, "sent": one, "sent_id": 0, "tokens": one.split()} for one in sentences],
-            "category_id": 1,
-            "raw_anns": json.dumps({"bbox": list(box), "id": number}),
-            "raw_image_info": json.dumps({"width": 200, "height": 100, "file_name": NAMES[image]}),
-            "image_path": f"coco/train2014/{NAMES[image]}",
-            "bbox": xyxy(box),
-        }
-        for number, (image, sentences, box) in enumerate(REFS)
-    ]
-    parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-    return path
-
-
-def write_vlmevalkit(folder):
-    path, index, first = folder / "RefCOCO.tsv", 0, {}
-    with path.open("w", newline="") as stream:
-        writer = csv.writer(stream, delimiter="\t")
-        writer.writerow(["index", "image", "question", "answer", "category"])
-        for image, sentences, box in REFS:
-            x1, y1, x2, y2 = xyxy(box)
-            for sentence in sentences:
-                # A picture that came before is given by the index of its row.
-                content = str(first[image]) if image in first else base64.b64encode(jpeg(image)).decode()
-                first.setdefault(image, index)
-                unit = [x1 / 200, y1 / 100, x2 / 200, y2 / 100]
-                writer.writerow([index, content, sentence, json.dumps(unit), "RefCOCO val"])
-                index += 1
-    return path
-
-
-def write_refer(folder):
-    (folder / "refcoco").mkdir()
-    path = folder / "refcoco" / "refs(unc).p"
-    refs = [
-        {
-            "ref_id": number,
-            "ann_id": number + 100,
-            "category_id": 1,
-            "file_name": NAMES[image].replace(".jpg", f"_{number}.jpg"),
-            "image_id": image,
-            "split": "val",
-            "sent_ids": [number],
-            "sentences": [{"raw": one, "sent": one, "sent_id": 7, "tokens": one.split()} for one in sentences],
-        }
-        for number, (image, sentences, _) in enumerate(REFS)
-    ]
-    path.write_bytes(pickle.dumps(refs, protocol=2))
-    instances = {
-        "images": [{"id": n, "file_name": name, "width": 200, "height": 100} for n, name in enumerate(NAMES)],
-        "annotations": [{"id": n + 100, "image_id": image, "bbox": box} for n, (image, _, box) in enumerate(REFS)],
-        "categories": [{"id": 1, "name": "thing"}],
-    }
-    path.with_name("instances.json").write_text(json.dumps(instances))
-    return path
-
-
-def write_coco(folder):
-    path = folder / "instances.json"
-    sentences = sorted({sentence for _, all_of_it, _ in REFS for sentence in all_of_it})
-    annotations = [(image, sentence, box) for image, all_of_it, box in REFS for sentence in all_of_it]
-    content = {
-        "images": [{"id": n, "file_name": name, "width": 200, "height": 100} for n, name in enumerate(NAMES)],
-        "annotations": [
-            {"id": n, "image_id": image, "category_id": sentences.index(sentence), "bbox": box, "iscrowd": 0}
-            for n, (image, sentence, box) in enumerate(annotations)
-        ],
-        "categories": [{"id": n, "name": name} for n, name in enumerate(sentences)],
-    }
-    path.write_text(json.dumps(content))
-    return path
-
-
-def write_label_studio(folder):
-    path = folder / "project-1.json"
-
-    def result(sentence, box):
-        x, y, width, height = box
-        value = {"x": x / 2, "y": y, "width": width / 2, "height": height, "rotation": 0, "rectanglelabels": [sentence]}
-        return {"type": "rectanglelabels", "original_width": 200, "original_height": 100, "value": value}
-
-    tasks = [
-        {
-            "id": number,
-            "data": {"image": f"/data/local-files/?d=train2014/{name}"},
-            "annotations": [
-                {"result": [result(s, box) for image, all_of_it, box in REFS if image == number for s in all_of_it]}
-            ],
-        }
-        for number, name in enumerate(NAMES)
-    ]
-    path.write_text(json.dumps(tasks))
-    return path
-
-
-def write_csv(folder):
-    path = folder / "boxes.csv"
-    with path.open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["image", "expression", "x1", "y1", "x2", "y2"])
-        writer.writerows(
-            [NAMES[image], sentence, *xyxy(box)] for image, all_of_it, box in REFS for sentence in all_of_it
-        )
-    return path
-
-
-def write_array(folder):
-    path = folder / "rows.json"
-    rows = [
-        {"image": NAMES[image], "expression": sentence, "box": box}
-        for image, all_of_it, box in REFS
-        for sentence in all_of_it
-    ]
-    path.write_text(json.dumps(rows))
-    return path
-
-
-WRITERS = {
-    "InternVL JSON Lines": (write_internvl, None),
-    "lmms-lab and jxu124 parquet": (write_lmms, None),
-    "jxu124": (write_jxu, None),
-    "VLMEvalKit TSV": (write_vlmevalkit, None),
-    "refer's refs(...).p": (write_refer, None),
-    "COCO JSON": (write_coco, None),
-    "Label Studio tasks": (write_label_studio, None),
-    "CSV or TSV with named columns": (write_csv, "xyxy"),
-    "JSON array": (write_array, "xywh"),
-}
-
-
-@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("name", LAYOUTS)
 def test_every_format_gives_the_same_requests(name, coco, tmp_path):
-    write, box_format = WRITERS[name]
-    path, output = write(tmp_path), tmp_path / "requests.jsonl"
-    assert recognise(path).name == name.replace("jxu124", "lmms-lab and jxu124 parquet", 1) or "parquet" in name
+    write, form, box_format = LAYOUTS[name]
+    path, output = write(tmp_path), tmp_path / "out.jsonl"
+    assert recognise(path).name == form and recognise(path, form).name == form
     summary = import_files([path], output, coco, box_format)
-    rows = [orjson.loads(line) for line in output.read_bytes().splitlines()]
-    assert summary.n_rows == len(rows) == len(EXPECTED)
-    colours = [(90 * image, sentence, box) for image, sentence, box in EXPECTED]
-    found = []
-    for row in rows:
+    rows = rows_of(output)
+    assert summary.n_rows == len(rows) == len(EXPECTED) and not summary.left_out
+    for row, (number, expression, box) in zip(rows, EXPECTED, strict=True):
         with Image.open(row["image"]) as image:
             assert image.size == SIZE
-            found.append(
-                (90 * round(image.convert("RGB").getpixel((0, 0))[0] / 90), row["expression"], tuple(row["box"]))
-            )
-    for (colour, sentence, box), (wanted_colour, wanted, wanted_box) in zip(found, colours, strict=True):
-        assert (colour, sentence) == (wanted_colour, wanted) and box == pytest.approx(wanted_box, abs=0.011)
-    if name in ("InternVL JSON Lines", "jxu124", "VLMEvalKit TSV", "refer's refs(...).p"):
-        assert {(row["dataset"], row["split"]) for row in rows} == {("refcoco", "val")}
-        assert summary.warnings == ["refcoco val has 5 expressions, and the standard split has 10,834"]
+            assert round(image.convert("RGB").getpixel((0, 0))[0] / 90) == number
+        assert row["expression"] == expression and row["box"] == pytest.approx(box, abs=0.011)
 
 
-@pytest.mark.parametrize("name", ["CSV or TSV with named columns", "JSON array"])
-def test_a_convention_is_asked_for(name, tmp_path):
-    path = WRITERS[name][0](tmp_path)
-    with pytest.raises(DeeplayerError, match=r"does not say how its boxes are written: give --box-format xyxy, xywh"):
+STANDARD = "refcoco val has 5 expressions, and the standard split has 10,834"
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("InternVL", {"dataset": "refcoco", "split": "val", "image_id": 9}),
+        ("lmms-lab", {"dataset": "refcoco", "split": "val", "image_id": 9, "question_id": "0"}),
+        ("jxu124", {"dataset": "refcoco", "split": "val", "image_id": 0, "ref_id": 0, "ann_id": 0}),
+        ("VLMEvalKit", {"dataset": "refcoco", "split": "val", "category": "RefCOCO val"}),
+        (
+            "refer",
+            {"dataset": "refcoco", "split": "val", "image_id": 0, "ref_id": 0, "ann_id": 100, "partition": "unc"},
+        ),
+        ("MDETR", {"dataset": "refcoco", "split": "val", "image_id": 0, "ann_id": 0}),
+        ("COCO", {"label": "left dog", "image_id": 0, "ann_id": 0}),
+        ("Label Studio", {"label": "left dog", "task_id": 0}),
+        ("Flickr30k", {"dataset": "flickr30k-entities", "split": "val", "phrase_type": "people/other"}),
+        ("requests", {"id": "0-left dog"}),
+    ],
+)
+def test_what_belongs_to_a_row_comes_along(name, fields, coco, tmp_path):
+    output = tmp_path / "out.jsonl"
+    summary = import_files([LAYOUTS[name][0](tmp_path)], output, coco, LAYOUTS[name][2])
+    first = rows_of(output)[0]
+    assert {field: first.get(field) for field in fields} == fields
+    assert summary.warnings == ([STANDARD] if fields.get("dataset") == "refcoco" and "split" in fields else [])
+
+
+@pytest.mark.parametrize(
+    ("name", "possible"),
+    [("TSV", "xywh$"), ("JSON lines", "xywh or cxcywh"), ("JSON array", "xywh or cxcywh")],
+)
+def test_a_convention_is_asked_for(name, possible, tmp_path):
+    path = LAYOUTS[name][0](tmp_path)
+    with pytest.raises(DeeplayerError, match=f"give --box-format; by the numbers they can be .*{possible}"):
         import_files([path], tmp_path / "out.jsonl", None, None)
     assert not (tmp_path / "out.jsonl").exists()
 
 
+def test_a_given_format_must_be_the_files(tmp_path):
+    path = write_array(tmp_path)
+    with pytest.raises(DeeplayerError, match=r"is no COCO JSON; it looks like JSON array: give --from-format auto"):
+        recognise(path, "coco")
+    with pytest.raises(DeeplayerError, match="unknown format 'voc': choose from auto, flickr30k"):
+        recognise(path, "voc")
+
+
 @pytest.mark.parametrize(
-    ("numbers", "doubt"),
-    [((50.0, 50.0, 20.0, 30.0), "have x2 <= x1 or y2 <= y1, as xywh would"), ((0.1, 0.1, 0.5, 0.6), "lie in 0..1")],
+    ("numbers", "doubt"), [((50.0, 50.0, 20.0, 30.0), "30 can be xywh"), ((0.1, 0.1, 0.5, 0.6), "30 can be unit")]
 )
 def test_boxes_that_contradict_their_format_end_it(numbers, doubt, tmp_path):
     path = tmp_path / "refcoco_val.jsonl"
     path.write_bytes(json_lines([{"image": "a.jpg", "sent": "x", "bbox": numbers, "width": 200, "height": 100}] * 30))
-    with pytest.raises(DeeplayerError, match=f"{doubt}.* give --box-format"):
+    with pytest.raises(DeeplayerError, match=f"30 of 30 gold boxes cannot be .*{doubt}.* give --box-format"):
         import_files([path], tmp_path / "out.jsonl", None, None)
     assert not (tmp_path / "out.jsonl").exists()
     box_format = "xywh" if numbers[0] > 1 else "unit"
     assert import_files([path], tmp_path / "out.jsonl", None, box_format).n_rows == 30
 
 
-def test_conventions():
-    box = (20.0, 10.0, 60.0, 50.0)
-    written = {
-        "xyxy": box,
-        "xywh": (20, 10, 40, 40),
-        "cxcywh": (40, 30, 40, 40),
-        "per-mille": (100, 100, 300, 500),
-        "unit": (0.1, 0.1, 0.3, 0.5),
+def test_bad_rows_are_left_out_and_counted(tmp_path):
+    path = tmp_path / "refcoco_val.jsonl"
+    good = {"image": "a.jpg", "sent": "x", "bbox": [1, 2, 3, 4], "width": 9, "height": 9}
+    rows = [
+        good,
+        good | {"bbox": [5, 5, 5, 9]},
+        good | {"sent": ""},
+        good | {"bbox": None},
+        good | {"bbox": [9, 9, 3, 3]},
+    ]
+    path.write_bytes(json_lines(rows) + b"{broken\n\n[1]\n")
+    summary = import_files([path], tmp_path / "out.jsonl", None, None)
+    assert [row.get("box") for row in rows_of(tmp_path / "out.jsonl")] == [[1, 2, 3, 4], None]
+    assert {kind: n_rows for kind, (n_rows, _) in summary.left_out.items()} == {
+        "bad_box": 2,
+        "bad_expression": 1,
+        "bad_json": 1,
+        "bad_row": 1,
     }
-    assert set(written) == set(BOX_FORMATS)
-    for box_format, numbers in written.items():
-        assert to_xyxy(numbers, box_format, SIZE) == pytest.approx(box)
-    with pytest.raises(DeeplayerError, match="need the image's width and height"):
-        to_xyxy((0.1, 0.1, 0.3, 0.5), "unit", None)
-    with pytest.raises(DeeplayerError, match="four numbers, not"):
-        to_xyxy((1, 2, 3), "xyxy", None)
+    assert f"{tmp_path.name}/refcoco_val.jsonl:2: box must be" in summary.left_out["bad_box"][1]
+    assert "refcoco_val.jsonl:6: the row is not JSON" in summary.left_out["bad_json"][1]
 
 
-class Hostile:
-    def __reduce__(self):
-        return os.mkdir, ("pwned",)
+def test_images_inside_a_file_are_told_apart_by_content(tmp_path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    row = {"question_id": "1", "answer": ["x"], "bbox": [1.0, 1.0, 9.0, 9.0], "file_name": "../../same.jpg"}
+    rows = [row | {"image": {"bytes": jpeg(number), "path": None}} for number in (0, 1, 0)]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
+    import_files([tmp_path / "a.parquet"], tmp_path / "out.jsonl", None, None)
+    first, second, third = (row["image"] for row in rows_of(tmp_path / "out.jsonl"))
+    assert first == third != second and len(list((tmp_path / "out.jsonl.images").iterdir())) == 2
+    assert all(name.startswith(str(tmp_path / "out.jsonl.images" / "same-")) for name in (first, second))
 
 
-@pytest.mark.parametrize("content", [[Hostile()], {"refs": 1}, [1], b"not a pickle", [print]])
-def test_pickles_run_nothing(content, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    path = write_refer(tmp_path)
-    path.write_bytes(content if isinstance(content, bytes) else pickle.dumps(content))
-    with pytest.raises(DeeplayerError, match=r"refs\(unc\)\.p is not a file of refs"):
-        import_files([path], tmp_path / "out.jsonl", None, None)
-    assert not (tmp_path / "pwned").exists()
+def test_phrases_of_several_boxes_get_the_box_around_them(tmp_path):
+    root = LAYOUTS["Flickr30k"][0](tmp_path)
+    xml = root / "Annotations" / NAMES[1].replace(".jpg", ".xml")
+    corners = "<xmin>101</xmin><ymin>1</ymin><xmax>151</xmax><ymax>51</ymax>"
+    more = f"<object><name>101</name><bndbox>{corners}</bndbox></object>"
+    xml.write_text(xml.read_text().replace("</annotation>", f"{more}</annotation>"))
+    import_files([root], tmp_path / "out.jsonl", None, None)
+    last = rows_of(tmp_path / "out.jsonl")[-1]
+    assert last["box"] == [0, 0, 150, 99] and last["boxes"] == [[0, 0, 20.5, 99], [100, 0, 150, 50]]
 
 
 def test_images_that_are_not_there_are_counted(coco, tmp_path):
@@ -351,7 +194,7 @@ def test_names_of_splits(text, dataset, split):
 def test_what_is_in_no_format_is_named(tmp_path):
     path = tmp_path / "a.bin"
     path.write_bytes(b"\x00\x01")
-    with pytest.raises(DeeplayerError, match=r"a\.bin is in none of the formats that can be imported: lmms-lab"):
+    with pytest.raises(DeeplayerError, match=r"a\.bin is in none of the formats that can be imported: Flickr30k"):
         recognise(path)
     with pytest.raises(DeeplayerError, match="cannot be read"):
         recognise(tmp_path / "gone.json")

@@ -1,7 +1,10 @@
 """Requests from other people's files: one format a file, recognised by content.
 
-example.py   what every format is read into; box conventions
-readers.py   the formats in the order in which they are tried
-images.py    where the images lie
-splits.py    what the RefCOCO splits must count
+example.py     what every format is read into
+recognise.py   the formats in the order in which they are tried
+json_stream.py large JSON documents, an item at a time
+images.py      where the images lie
+splits.py      what the RefCOCO splits must count
+importing.py   examples to requests, and requests to a file
+source.py      the same as a source of ``ground`` and ``compare``
 """

@@ -1,64 +1,61 @@
-"""What every format is read into: one expression about one image, with its box as xyxy in pixels."""
+"""What every format is read into: one expression about one image, with its box as the file writes it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, get_args
-
-from deeplayer_cli.errors import DeeplayerError
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from deeplayer_cli.boxes import BoxFormat, Resolution
+    from deeplayer_cli.errors import RowError
 
-    from deeplayer_cli.boxes import Box, Resolution
 
-BoxFormat = Literal["xyxy", "xywh", "cxcywh", "per-mille", "unit"]
-"""How four numbers are a box: corners, corner and size, or centre and size in pixels; corners in thousandths of the
-image, as InternVL writes them; corners in fractions of the image."""
+class EarlierImage(NamedTuple):
+    """The image of an earlier row of the same file, by that row's ``image_key``."""
 
-BOX_FORMATS: tuple[BoxFormat, ...] = get_args(BoxFormat)
-RELATIVE_FORMATS: frozenset[BoxFormat] = frozenset({"per-mille", "unit"})
-"""Conventions that need the image's width and height."""
+    image_key: str
 
 
 @dataclass(frozen=True)
 class ImportedExample:
-    """One expression about one image.
+    """One expression about one image. What the file has in place of a value is kept: a row with it is refused later.
 
     Attributes:
-        image: its path, as the file writes it, or the bytes of an image inside the file.
+        image: its path, as the file writes it, or the bytes of an image inside the file, or an `EarlierImage`.
         expression: what to find.
-        numbers: four numbers of the gold box, in the format's own convention; None without a box.
+        box: four numbers of the gold box; None without a box.
         resolution_wh: width and height as the file states them, if it does.
         image_name: a file name for an image that comes as bytes.
+        image_key: what later rows call this row's image, if they can.
         meta: what else belongs to it, such as ``dataset``, ``split``, ``ref_id``.
+        id: the row's own id, if it has one.
+        line: of a text file, from 1; None in other files.
+        box_format: how the box is written, if the row itself says so, by the names of its columns.
     """
 
-    image: str | bytes
-    expression: str
-    numbers: tuple[float, ...] | None = None
+    image: object
+    expression: object
+    box: object = None
     resolution_wh: Resolution | None = None
     image_name: str | None = None
+    image_key: str | None = None
     meta: dict[str, object] = field(default_factory=dict)
+    id: object = None
+    line: int | None = None
+    box_format: BoxFormat | None = None
 
 
-def to_xyxy(numbers: Sequence[float], box_format: BoxFormat, resolution_wh: Resolution | None) -> Box:
-    """Four numbers of a convention as corners in pixels.
+@dataclass(frozen=True)
+class BadExample:
+    """A row of a file that cannot be read.
 
-    Raises:
-        DeeplayerError: there are not four, or the convention needs a resolution and there is none.
+    Attributes:
+        error: what is wrong.
+        line: as in `ImportedExample`.
     """
-    if len(numbers) != 4:
-        raise DeeplayerError(f"a box needs four numbers, not {list(numbers)}")
-    a, b, c, d = map(float, numbers)
-    if box_format == "xyxy":
-        return a, b, c, d
-    if box_format == "xywh":
-        return a, b, a + c, b + d
-    if box_format == "cxcywh":
-        return a - c / 2, b - d / 2, a + c / 2, b + d / 2
-    if resolution_wh is None:
-        raise DeeplayerError(f"boxes as {box_format} need the image's width and height")
-    width, height = resolution_wh
-    scale = 1000 if box_format == "per-mille" else 1
-    return a / scale * width, b / scale * height, c / scale * width, d / scale * height
+
+    error: RowError
+    line: int | None = None
+
+
+Example = ImportedExample | BadExample

@@ -2,163 +2,256 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import orjson
 
-from deeplayer_cli.errors import DeeplayerError, RowError, writing
-from deeplayer_cli.formats.imports.example import BOX_FORMATS, RELATIVE_FORMATS, to_xyxy
-from deeplayer_cli.formats.imports.images import ImageFinder
-from deeplayer_cli.formats.imports.readers import recognise
-from deeplayer_cli.formats.imports.splits import check_splits
+from deeplayer_cli.errors import DeeplayerError, RowError
+from deeplayer_cli.formats.imports.example import BadExample, EarlierImage
+from deeplayer_cli.formats.imports.images import ImageFinder, coco_image_id, write_image
+from deeplayer_cli.formats.imports.recognise import AUTO, recognise
+from deeplayer_cli.formats.imports.splits import SplitCounts
 from deeplayer_cli.images.decode import read_size
-from deeplayer_cli.sinks import disk
+from deeplayer_cli.schema import BadRequest, ConventionCheck, GoldReader, Request, parse_request
+from deeplayer_cli.schema.gold import read_numbers
+from deeplayer_cli.sinks.output_file import replacing
+from deeplayer_cli.sources.files import file_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from deeplayer_cli.boxes import Resolution
-    from deeplayer_cli.formats.imports.example import BoxFormat, ImportedExample
+    from deeplayer_cli.boxes import BoxFormat, Resolution
+    from deeplayer_cli.formats.imports.example import Example, ImportedExample
+    from deeplayer_cli.formats.imports.recognise import ImportFormat
 
-_LOOKED_AT, _ENOUGH = 500, 20  # examples that are looked at, and boxes among them that can contradict a convention
-_MANY, _NEARLY_ALL = 0.1, 0.9
-
-
-@dataclass
-class Importer:
-    """Turns examples into requests.
-
-    Attributes:
-        box_format: the convention of the boxes.
-        images: finds image files; None leaves paths as they are.
-        embedded: folder for images that come inside the file.
-        counts: expressions by dataset and split.
-    """
-
-    box_format: BoxFormat
-    images: ImageFinder | None
-    embedded: Path
-    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
-    _objects: dict[tuple[str, str], set[object]] = field(default_factory=dict, repr=False)
-
-    def requests(self, examples: Iterable[ImportedExample]) -> Iterator[dict[str, object]]:
-        """One request an example, in order.
-
-        Raises:
-            DeeplayerError: a box cannot be converted.
-        """
-        for example in examples:
-            image = self._place(example)
-            box = example.numbers and to_xyxy(example.numbers, self.box_format, self._resolution(example, image))
-            self._count(example, image)
-            row: dict[str, object] = {"image": image, "expression": example.expression}
-            if box:
-                row["box"] = [round(number, 2) for number in box]
-            if example.resolution_wh:
-                row["width"], row["height"] = example.resolution_wh
-            yield row | {name: value for name, value in example.meta.items() if name not in row}
-
-    def warnings(self) -> list[str]:
-        """A sentence for each split with an unexpected count, and one for images that were not found."""
-        objects = Counter({split: len(found) for split, found in self._objects.items()})
-        said = check_splits(self.counts, objects)
-        if self.images and self.images.missing:
-            first, rows = next(iter(self.images.missing)), sum(self.images.missing.values())
-            said.append(
-                f"{len(self.images.missing)} images of {rows} rows were not found in {self.images.folder}, "
-                f"the first is {first}"
-            )
-        return said
-
-    def _resolution(self, example: ImportedExample, image: str) -> Resolution | None:
-        """Width and height that the file states, else the image's own, where the convention needs them."""
-        if example.resolution_wh or self.box_format not in RELATIVE_FORMATS:
-            return example.resolution_wh
-        try:
-            return read_size(Path(image))
-        except RowError as error:
-            raise DeeplayerError(f"boxes as {self.box_format} need the size of their image: {error}") from error
-
-    def _place(self, example: ImportedExample) -> str:
-        if isinstance(example.image, bytes):
-            path = self.embedded / Path(example.image_name or "image.jpg").name
-            if not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(example.image)
-            return str(path.resolve())
-        if self.images is None:
-            return example.image
-        found = self.images.find(example.image)
-        return example.image if found is None else str(found.resolve())
-
-    def _count(self, example: ImportedExample, image: str) -> None:
-        dataset, split = example.meta.get("dataset"), example.meta.get("split")
-        if isinstance(dataset, str) and isinstance(split, str):
-            self.counts[dataset, split] += 1
-            names = ("ref_id", "ann_id", "question_id")
-            thing = next((example.meta[name] for name in names if name in example.meta), (image, example.numbers))
-            self._objects.setdefault((dataset, split), set()).add(thing)
+_LOOKED_AT = 500  # examples
+_HINT = "--image-root FOLDER is searched for the images by the longest tail of their path"
 
 
 @dataclass(frozen=True)
+class ImportOptions:
+    """How files are imported.
+
+    Attributes:
+        form: the format's name; ``auto`` recognises it.
+        images: folder to search image files in, with links followed; None for the folder of each file, or wherever a
+            path leads.
+        embedded: folder for images that lie inside a file; None refuses such files.
+        box_format: how boxes are written, instead of the format's own rule.
+        size_of: width and height of an image file, for boxes that are relative to it.
+        confined: refuse images outside of ``images``.
+    """
+
+    form: str = AUTO
+    images: Path | None = None
+    embedded: Path | None = None
+    box_format: BoxFormat | None = None
+    size_of: Callable[[Path], Resolution] = read_size
+    confined: bool = False
+
+
+@dataclass
+class FileImporter:
+    """One file, and how it is read.
+
+    Attributes:
+        path: of the file.
+        form: its format.
+        gold_reader: reads its boxes, unless a row says how its own is written.
+        options: see there.
+        finder: finds its images.
+    """
+
+    path: Path
+    form: ImportFormat
+    gold_reader: GoldReader
+    options: ImportOptions
+    finder: ImageFinder
+
+    @classmethod
+    def from_path(cls, path: Path, options: ImportOptions) -> FileImporter:
+        """Recognise a file, and agree on the format of its boxes.
+
+        Raises:
+            DeeplayerError: the file cannot be read, is in no known format, or does not say how its boxes are written.
+        """
+        form = recognise(path, options.form)
+        first: Iterator[Example] = islice(form.read(path), _LOOKED_AT)
+        if options.embedded is None:
+            first = _refuse_embedded(first, path)
+        box_format = agree_on_boxes(options.box_format, form.box_format, first, path)
+        folder = options.images or (path if path.is_dir() else path.parent)
+        finder = ImageFinder(folder, anywhere=options.images is None)
+        return cls(path, form, GoldReader(box_format, options.size_of), options, finder)
+
+    @property
+    def name(self) -> str:
+        """The name of the file in ids and messages."""
+        return file_name(self.path)
+
+    def rows(self) -> Iterator[tuple[Example, Request | BadRequest]]:
+        """Yield each example of the file with its row.
+
+        Raises:
+            DeeplayerError: the file cannot be read, or an image that lies inside cannot be written.
+        """
+        placed: dict[str, Path] = {}
+        for number, example in zip(count(1), self.form.read(self.path)):
+            place = f"{self.name}:{example.line or number}"
+            if isinstance(example, BadExample):
+                yield example, _bad(place, example.error)
+                continue
+            try:
+                path = self._place(example, placed)
+            except RowError as error:
+                yield example, _bad(place, error)
+                continue
+            reader = (
+                GoldReader(example.box_format, self.options.size_of) if self._rows_say(example) else self.gold_reader
+            )
+            confined = self.options.confined and not isinstance(example.image, (bytes, EarlierImage))
+            row = as_row(example, str(path.absolute()) if isinstance(path, Path) else path)
+            yield (
+                example,
+                parse_request(row, place, place, self.finder.folder, confined=confined, hint=_HINT, gold_reader=reader),
+            )
+
+    def _rows_say(self, example: ImportedExample) -> bool:
+        return example.box_format is not None and self.options.box_format is None
+
+    def _place(self, example: ImportedExample, placed: dict[str, Path]) -> object:
+        """The path of an example's image: where it was found or written; as the file has it if there is none."""
+        image = example.image
+        if isinstance(image, EarlierImage):
+            if image.image_key not in placed:
+                raise RowError("bad_image", f"its image is that of row {image.image_key!r}, which did not come before")
+            return placed[image.image_key]
+        if isinstance(image, bytes):
+            folder = self.options.embedded
+            assert folder is not None  # noqa: S101 - such files were refused before the first row
+            path = write_image(image, folder, example.image_name or "image")
+            if example.image_key is not None:
+                placed[example.image_key] = path
+            return path
+        return (self.finder.find(image) or image) if isinstance(image, str) else image
+
+
+def _refuse_embedded(examples: Iterable[Example], path: Path) -> Iterator[Example]:
+    """Pass examples on, unless their images lie inside the file."""
+    for example in examples:
+        if not isinstance(example, BadExample) and isinstance(example.image, bytes):
+            raise DeeplayerError(
+                f"the images of {path} lie inside of it and are written beside the results: name the output file with "
+                "-o, or the folder of compare with --results"
+            )
+        yield example
+
+
+def as_row(example: ImportedExample, image: object) -> dict[str, object]:
+    """An example as a row of requests, with the box as it is written."""
+    meta = dict(example.meta)
+    if isinstance(example.image, str | bytes):
+        named = example.image if isinstance(example.image, str) else example.image_name or ""
+        if "image_id" not in meta and (number := coco_image_id(named)) is not None:
+            meta["image_id"] = number
+    row = {"image": image, "expression": example.expression, "box": example.box, "meta": meta}
+    if example.id not in (None, ""):
+        row["id"] = example.id
+    if example.resolution_wh is not None:
+        row["width"], row["height"] = example.resolution_wh
+    return row
+
+
+def _bad(place: str, error: RowError) -> BadRequest:
+    return BadRequest(place, None, None, None, {}, place, RowError(error.kind, f"{place}: {error.message}"))
+
+
+@dataclass
 class ImportSummary:
     """What an import came to.
 
     Attributes:
         n_rows: requests that were written.
-        formats: of the files, by name.
-        warnings: a sentence each.
+        formats: of the files, by title.
+        warnings: what is odd about the whole, a sentence each.
+        left_out: rows that are no requests, by kind of error: how many, and the first one's message.
     """
 
-    n_rows: int
-    formats: list[str]
-    warnings: list[str]
+    n_rows: int = 0
+    formats: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    left_out: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+    def leave_out(self, row: BadRequest) -> None:
+        """Count a row that is no request."""
+        n_rows, first = self.left_out.get(row.error.kind, (0, row.error.message))
+        self.left_out[row.error.kind] = n_rows + 1, first
 
 
-def import_files(
-    sources: Sequence[Path], output: Path, images: Path | None, box_format: BoxFormat | None
-) -> ImportSummary:
-    """Read files of any known format, and write their examples as requests.
+def import_files(sources: Sequence[Path], output: Path, options: ImportOptions) -> ImportSummary:
+    """Read files of any known format, and write their examples as requests, as a whole or not at all.
 
     Args:
         sources: files, read one after the other.
         output: a JSONL file.
-        images: folder to search image files in.
-        box_format: the convention of the boxes, instead of the format's own.
+        options: see there.
 
     Raises:
-        DeeplayerError: a file cannot be read, is in no known format, or does not say how its boxes are written.
+        DeeplayerError: a file cannot be read, is in no known format, or does not say how its boxes are written, or the
+            output cannot be written.
     """
-    finder = ImageFinder(images) if images is not None else None
-    embedded = output.with_name(f"{output.name}.images")
-    known = [(path, recognise(path)) for path in sources]
-    wanted = [
-        require_box_format(box_format, form.box_format, islice(form.read(path), _LOOKED_AT), path)
-        for path, form in known
+    files = [FileImporter.from_path(path, options) for path in sources]
+    counts, summary = SplitCounts(), ImportSummary(formats=list(dict.fromkeys(file.form.title for file in files)))
+    with replacing(output) as partial, partial.open("wb") as stream:
+        for file in files:
+            for example, row in file.rows():
+                if isinstance(row, BadRequest):
+                    summary.leave_out(row)
+                    continue
+                counts.add(row.meta, row.image, row.gold)
+                stream.write(orjson.dumps(_request(example, row), option=orjson.OPT_APPEND_NEWLINE))
+                summary.n_rows += 1
+        if summary.left_out and not summary.n_rows:
+            _, first = next(iter(summary.left_out.values()))
+            raise DeeplayerError(f"{', '.join(map(str, sources))}: no row is a request, such as: {first}")
+    summary.warnings = [*counts.warnings(), *missing_images(files)]
+    return summary
+
+
+def _request(example: Example, row: Request) -> dict[str, object]:
+    """A row as it is written: with its box in pixels, and without an id that only its place made."""
+    written: dict[str, object] = {"id": row.id} if row.id != row.where else {}
+    written |= {"image": row.image, "expression": row.expression}
+    if row.gold is not None:
+        written["box"] = [round(number, 2) for number in row.gold]
+    if row.resolution_wh is not None:
+        written["width"], written["height"] = row.resolution_wh
+    clashing = {name: value for name, value in row.meta.items() if name in _OWN}
+    if clashing:
+        written["meta"] = clashing
+    return written | {name: value for name, value in row.meta.items() if name not in _OWN}
+
+
+_OWN = frozenset({"id", "image", "expression", "sent", "box", "bbox", "width", "height", "meta"})
+
+
+def missing_images(files: Iterable[FileImporter]) -> list[str]:
+    """A sentence for each folder in which images were not found."""
+    return [
+        f"{len(file.finder.missing)} images of {sum(file.finder.missing.values())} rows were not found in "
+        f"{file.finder.folder}, the first is {next(iter(file.finder.missing))}"
+        for file in files
+        if file.finder.missing
     ]
-    n_rows, warnings = 0, []
-    partial = output.with_name(f"{output.name}.partial")  # a source that breaks half way leaves the output as it was
-    with writing(str(output)), partial.open("wb") as stream:
-        for (path, form), convention in zip(known, wanted, strict=True):
-            importer = Importer(convention, finder, embedded)
-            for row in importer.requests(form.read(path)):
-                stream.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
-                n_rows += 1
-            warnings += importer.warnings()
-        stream.flush()
-        disk.sync(stream.fileno())
-        disk.replace(partial, output)
-    return ImportSummary(n_rows, list(dict.fromkeys(form.name for _, form in known)), warnings)
 
 
-def require_box_format(
-    given: BoxFormat | None, fixed: BoxFormat | None, examples: Iterable[ImportedExample], path: Path
+def agree_on_boxes(
+    given: BoxFormat | None, fixed: BoxFormat | None, examples: Iterable[Example], path: Path
 ) -> BoxFormat:
-    """The convention of a file's boxes: what the user said, else what the format fixes, and never a guess.
+    """The format of a file's boxes: what the user said, else what the file's format fixes, and never a guess.
 
     Args:
         given: by the user.
@@ -167,30 +260,27 @@ def require_box_format(
         path: of the file, for messages.
 
     Raises:
-        DeeplayerError: nobody says, or many boxes contradict what the format fixes; the sentence names the option.
+        DeeplayerError: nobody says, or many boxes contradict what the format or the row says; the sentence names the
+            option.
     """
-    boxes = [(example.numbers, example.resolution_wh) for example in examples if example.numbers is not None]
-    if given is None and fixed is None:
-        if boxes:
-            raise DeeplayerError(
-                f"{path} does not say how its boxes are written: give --box-format {', '.join(BOX_FORMATS)}"
-            )
-        return "xyxy"
-    box_format = given or fixed or "xyxy"
-    numbers = [found for found, _ in boxes]
-    if given is None and len(boxes) >= _ENOUGH and (doubt := _doubt(box_format, numbers)):
+    checks: dict[BoxFormat | None, ConventionCheck] = {}
+    for example in examples:
+        if isinstance(example, BadExample) or example.box is None:
+            continue
+        stated = example.box_format or fixed
+        try:
+            numbers = read_numbers(example.box)
+        except RowError:  # becomes a bad row
+            continue
+        checks.setdefault(stated, ConventionCheck(stated or "xyxy")).add(numbers, example.resolution_wh)
+    if given is not None:
+        return given
+    if None in checks:
+        possible = " or ".join(checks[None].possible()) or "none of them"
         raise DeeplayerError(
-            f"{path}: boxes should be {box_format}, but {doubt}; give --box-format to say what is true"
+            f"{path} does not say how its boxes are written: give --box-format; by the numbers they can be {possible}"
         )
-    return box_format
-
-
-def _doubt(box_format: BoxFormat, boxes: Sequence[Sequence[float]]) -> str | None:
-    """What speaks against a convention, as the middle of a sentence."""
-    flipped = sum(box[2] <= box[0] or box[3] <= box[1] for box in boxes) / len(boxes)
-    in_unit = sum(max(box) <= 1 for box in boxes) / len(boxes)
-    if box_format == "xyxy" and flipped > _MANY:
-        return f"{flipped:.0%} of the first {len(boxes)} have x2 <= x1 or y2 <= y1, as xywh would"
-    if box_format in ("xyxy", "xywh", "cxcywh") and in_unit > _NEARLY_ALL:
-        return f"{in_unit:.0%} of the first {len(boxes)} lie in 0..1, as unit boxes would"
-    return None
+    for check in checks.values():
+        if doubt := check.doubt():
+            raise DeeplayerError(f"{path}: {doubt}")
+    return fixed or "xyxy"

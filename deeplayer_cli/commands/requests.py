@@ -1,0 +1,86 @@
+"""The requests of a run: deeplayer's own files, or those of other formats with ``--from-format``."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deeplayer_cli.errors import DeeplayerError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from deeplayer_cli.boxes import BoxFormat
+    from deeplayer_cli.sources import Expression, Requests
+
+
+def open_requests(
+    source: Sequence[str],
+    *,
+    from_format: str | None,
+    embedded: Path | None,
+    expressions: Sequence[Expression] = (),
+    image_root: Path | None = None,
+    confined: bool = True,
+    box_format: BoxFormat | None = None,
+    exif_transpose: bool = False,
+    share: tuple[int, int] = (0, 1),
+    limit: int | None = None,
+) -> Requests:
+    """Open the sources that a command names.
+
+    Args:
+        source: paths, or ``-``.
+        from_format: name of the format that all of them are in; None for deeplayer's own.
+        embedded: folder for images that lie inside a file of another format; None refuses such files.
+        expressions: see `open_source`.
+        image_root: see `open_source`; with ``from_format``, it is searched for the images.
+        confined: see `open_source`.
+        box_format: how gold boxes are written, instead of the rule of the source's format.
+        exif_transpose: whether the run turns images, so that relative boxes are fractions of the turned ones.
+        share: see `Requests`.
+        limit: see `Requests`.
+
+    Raises:
+        DeeplayerError: a source cannot be read, or is in another format than it should be.
+    """
+    from deeplayer_cli import sources
+    from deeplayer_cli.images.decode import read_size
+    from deeplayer_cli.schema import GoldReader
+
+    size_of = partial(read_size, exif_transpose=exif_transpose)
+    if from_format is None:
+        for one in source:
+            _refuse_foreign(one, image_root)
+        return sources.open_source(
+            source,
+            expressions=expressions,
+            image_root=image_root,
+            confined=confined,
+            share=share,
+            limit=limit,
+            gold_reader=GoldReader(box_format, size_of),
+        )
+    from deeplayer_cli.formats.imports.importing import ImportOptions
+    from deeplayer_cli.formats.imports.source import open_imports
+
+    if expressions:
+        raise DeeplayerError("--from-format reads files that have their own expressions: leave out -e")
+    options = ImportOptions(
+        from_format, image_root, embedded, box_format, size_of, confined=confined and image_root is not None
+    )
+    return open_imports([Path(one) for one in source], options, share=share, limit=limit)
+
+
+def _refuse_foreign(source: str, image_root: Path | None) -> None:
+    """Refuse a file that is clearly in another format, with a sentence that names the option to read it."""
+    from deeplayer_cli.formats.imports.source import foreign_title
+
+    path = Path(source)
+    title = foreign_title(path, image_root) if path.is_file() else None
+    if title is not None:
+        raise DeeplayerError(
+            f"{source} is {title}: give --from-format auto to read it, and --image-root if its images lie elsewhere; "
+            "or convert it with `deeplayer data import`"
+        )

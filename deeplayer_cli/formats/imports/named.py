@@ -1,0 +1,145 @@
+"""Rows with named fields: JSON lines, JSON arrays and tables."""
+
+from __future__ import annotations
+
+import csv
+import json
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from deeplayer_cli.errors import RowError, reading
+from deeplayer_cli.formats.imports.example import BadExample, ImportedExample
+from deeplayer_cli.formats.imports.json_stream import array_items
+from deeplayer_cli.formats.imports.splits import names_in
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from deeplayer_cli.boxes import BoxFormat
+    from deeplayer_cli.formats.imports.example import Example
+
+IMAGE_NAMES = ("image", "image_path", "file_name", "filename")
+EXPRESSION_NAMES = ("expression", "sent", "caption", "phrase", "label")
+BOX_NAMES = ("box", "bbox")
+CORNER_NAMES: Mapping[tuple[str, ...], BoxFormat] = {
+    ("x1", "y1", "x2", "y2"): "xyxy",
+    ("xmin", "ymin", "xmax", "ymax"): "xyxy",
+    ("x", "y", "w", "h"): "xywh",
+    ("cx", "cy", "w", "h"): "cxcywh",
+}
+"""Columns of single numbers, which say by their names how the box is written."""
+
+MAX_FIELD_BYTES = 2**27
+"""The longest field of a table, in bytes: an image as base64 must fit in."""
+
+
+def read_json_lines(path: Path) -> Iterator[Example]:
+    """One example a line."""
+    with reading(str(path)), path.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            content = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            if not content.strip():
+                continue
+            try:
+                row = orjson.loads(content)
+            except ValueError as error:
+                yield BadExample(RowError("bad_json", f"the row is not JSON: {error}"), number)
+            else:
+                yield _example(row, path, number)
+
+
+def read_json_array(path: Path) -> Iterator[Example]:
+    """One example an item of the array."""
+    for row in array_items(path):
+        yield _example(row, path, None)
+
+
+def read_table(path: Path) -> Iterator[Example]:
+    """One example a row of a table with a header."""
+    for line, row in table_rows(path):
+        yield _example({name: value for name, value in row.items() if value not in (None, "")}, path, line)
+
+
+def table_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the rows of a table, each with the line that it ends on."""
+    csv.field_size_limit(MAX_FIELD_BYTES)
+    with reading(str(path)), path.open(newline="", encoding="utf-8-sig", errors="backslashreplace") as stream:
+        table = csv.DictReader(stream, delimiter=delimiter_of(path))
+        while True:
+            try:
+                row = next(table, None)
+            except csv.Error as error:
+                yield table.line_num, {"": f"{error}"}
+                continue
+            if row is None:
+                return
+            yield table.line_num, row
+
+
+def header_of(path: Path) -> list[str]:
+    """The column names of a table; one name or none if it is something else."""
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as stream:
+        line = stream.readline(2**16)
+    return next(csv.reader([line], delimiter="\t" if "\t" in line else ","), [])
+
+
+def delimiter_of(path: Path) -> str:
+    """A tab if the header has one, else a comma."""
+    with path.open(encoding="utf-8-sig", errors="replace") as stream:
+        return "\t" if "\t" in stream.readline(2**16) else ","
+
+
+def _example(row: object, path: Path, line: int | None) -> Example:
+    if not isinstance(row, dict):
+        return BadExample(
+            RowError("bad_row", f"the row must be an object, not {json.dumps(row, default=str)[:80]}"), line
+        )
+    if "" in row and len(row) == 1:
+        return BadExample(RowError("bad_row", f"the row cannot be read: {row['']}"), line)
+    corners = next((names for names in CORNER_NAMES if row.keys() >= set(names)), ())
+    box = _first(row, BOX_NAMES)
+    box_format: BoxFormat | None = None
+    if box is None and corners:
+        box, box_format = [row[name] for name in corners], CORNER_NAMES[corners]
+    image, expression = _first_name(row, IMAGE_NAMES), _first_name(row, EXPRESSION_NAMES)
+    used = {image, expression, *BOX_NAMES, *corners, "width", "height", "id", "meta"}
+    meta = {name: value for name, value in row.items() if isinstance(name, str) and name not in used}
+    more = row.get("meta")
+    width, height = _number(row.get("width")), _number(row.get("height"))
+    return ImportedExample(
+        row.get(image or ""),
+        row.get(expression or ""),
+        _numbers(box),
+        (int(width), int(height)) if isinstance(width, (int, float)) and isinstance(height, (int, float)) else None,
+        meta=names_in(path.name) | meta | (more if isinstance(more, dict) else {}),
+        id=row.get("id"),
+        line=line,
+        box_format=box_format,
+    )
+
+
+def _first_name(row: Mapping[str, object], names: tuple[str, ...]) -> str | None:
+    return next((name for name in names if row.get(name) not in (None, "")), None)
+
+
+def _first(row: Mapping[str, object], names: tuple[str, ...]) -> Any:
+    name = _first_name(row, names)
+    return None if name is None else row[name]
+
+
+def _numbers(box: object) -> object:
+    """The numbers of a box that a table writes as text; anything else as it is."""
+    if isinstance(box, str):
+        box = box.strip(" []()").replace(",", " ").split()
+    return [_number(number) for number in box] if isinstance(box, list) else box
+
+
+def _number(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        return value

@@ -1,0 +1,117 @@
+"""Files of other formats as a source of requests: ``ground --from-format``."""
+
+from __future__ import annotations
+
+import logging
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.formats.imports.example import ImportedExample
+from deeplayer_cli.formats.imports.images import is_file
+from deeplayer_cli.formats.imports.importing import FileImporter, missing_images
+from deeplayer_cli.formats.imports.recognise import recognise
+from deeplayer_cli.formats.imports.splits import SplitCounts
+from deeplayer_cli.images.formats import OTHER_SUFFIXES, SUFFIXES
+from deeplayer_cli.sources import Requests
+from deeplayer_cli.sources.files import is_descriptor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from deeplayer_cli.formats.imports.importing import ImportOptions
+    from deeplayer_cli.schema import BadRequest, Request
+
+logger = logging.getLogger("deeplayer")
+
+_LOOKED_AT = 20  # examples
+
+
+class ImportedFiles:
+    """Files of other formats, read one after the other. A row without an id gets the id ``FOLDER/FILE:LINE``.
+
+    Once all rows have been read, warnings say which images were not found, and which splits of RefCOCO do not count
+    what they should.
+
+    Args:
+        files: at least one.
+    """
+
+    def __init__(self, files: Sequence[FileImporter]) -> None:
+        self._files = files
+        self._told = False
+
+    @property
+    def name(self) -> str:
+        """The name in messages."""
+        return ", ".join(file.name for file in self._files)
+
+    @property
+    def repeatable(self) -> bool:
+        """Always true: these formats are files."""
+        return True
+
+    def rows(self) -> Iterator[Request | BadRequest]:
+        """Yield the rows of all files.
+
+        Raises:
+            DeeplayerError: a file cannot be read.
+        """
+        counts = SplitCounts()
+        for file in self._files:
+            file.finder.missing.clear()
+            for _, row in file.rows():
+                counts.add(row.meta, row.image, row.gold)
+                yield row
+        if not self._told:
+            self._told = True
+            for warning in (*counts.warnings(), *missing_images(self._files)):
+                logger.warning(warning)
+
+
+def open_imports(
+    sources: Sequence[Path], options: ImportOptions, *, share: tuple[int, int] = (0, 1), limit: int | None = None
+) -> Requests:
+    """Open files of other formats as requests, which are streamed.
+
+    Args:
+        sources: paths.
+        options: how they are read.
+        share: see `Requests`.
+        limit: see `Requests`.
+
+    Raises:
+        DeeplayerError: a path is no file, is in no known format, or does not say how its boxes are written.
+    """
+    for path in sources:
+        if not path.exists():
+            raise DeeplayerError(f"{path} does not exist: --from-format reads files")
+        if is_descriptor(path) or not (path.is_file() or path.is_dir()):
+            raise DeeplayerError(f"{path} is a pipe, and --from-format reads files: write it to a file first")
+    return Requests([ImportedFiles([FileImporter.from_path(path, options) for path in sources])], share, limit)
+
+
+def foreign_title(path: Path, image_root: Path | None) -> str | None:
+    """What a file is that is clearly in another format than requests; None for requests, images and unknown files.
+
+    InternVL's own rows are requests, unless none of the first images lies where its row says.
+
+    Args:
+        path: of a file.
+        image_root: the folder that relative image paths of requests start from; None for the file's own.
+    """
+    if path.suffix.lower() in SUFFIXES | OTHER_SUFFIXES or is_descriptor(path):
+        return None
+    try:
+        form = recognise(path)
+        first = [one for one in islice(form.read(path), _LOOKED_AT) if isinstance(one, ImportedExample)]
+    except DeeplayerError:
+        return None
+    if form.name == "requests":
+        return None
+    if form.name == "internvl":
+        root = image_root or path.parent
+        lies_there = any(is_file(root / str(one.image)) for one in first)
+        return None if lies_there or not first else f"{form.title}, and its images are not where its rows say"
+    return form.title
