@@ -32,7 +32,7 @@ logger = logging.getLogger("deeplayer")
 class StageSelector:
     """A stage's scorer and selector as one function of (inputs, number of tokens to keep).
 
-    It checks the result of its first call.
+    It checks every result.
 
     Args:
         stage: one stage of a method.
@@ -47,7 +47,6 @@ class StageSelector:
         self.stage = stage
         self.watch = watch or Stopwatch()
         self._method = method
-        self._checked = False
 
         def select(inputs: ScorerInputs, n_keep: int) -> tuple[Tensor, Selection]:
             scores = stage.scorer(inputs)
@@ -66,9 +65,7 @@ class StageSelector:
         """
         try:
             scores, selection = self._select(inputs, n_keep)
-            if not self._checked:
-                self._check(scores, selection, inputs, n_keep)
-                self._checked = True
+            self._check(scores, selection, inputs, n_keep)
         except DeeplayerError:
             raise
         except Exception as error:  # a method of another package may raise anything
@@ -200,7 +197,18 @@ class Chooser:
         """Select among the visual tokens that are ``kept`` so far; the selection's indices point into these."""
         inputs = self._inputs(select.stage, view, kept)
         n_keep = min(select.stage.count(self.positions.n_visual), inputs.n_visual)
-        return select(inputs, n_keep)
+        if select.stage.takes_padding:
+            return select(inputs, n_keep)
+        rows = self.suffix.rows
+        lengths = rows.drafted if select.stage.scorer.rows == "drafted" else rows.prompts
+        n_before = inputs.prompt_tokens.shape[1] - self.suffix.n_tokens
+        order, found = [], []
+        for length in lengths.unique().tolist():
+            alike = (lengths == length).nonzero()[:, 0]
+            order.append(alike)
+            found.append(select(inputs.without_padding(alike, n_before + length), n_keep))
+        back = torch.cat(order).argsort()
+        return Selection(*(None if part[0] is None else torch.cat(part)[back] for part in zip(*found, strict=True)))  # type: ignore[arg-type]
 
     def _inputs(self, stage: Stage, view: LayerView, kept: KeptTokens) -> ScorerInputs:
         """The inputs that the stage needs; all others stay None."""

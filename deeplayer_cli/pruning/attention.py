@@ -36,6 +36,7 @@ class AttentionScorer(Scorer):
     """
 
     needs = frozenset({"queries", "keys"})
+    takes_padding = True
     rows: QueryRowKind = "last"
     rotary: bool = True
     softmax_over: Literal["prompt", "visual"] = "prompt"

@@ -47,6 +47,7 @@ class IndependentSet(Selector):
     """
 
     needs = frozenset({"features", "places"})
+    takes_padding = True
     pivots: float = 0.7
     threshold: float = 0.8
     semantic: float = 0.5

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,6 +78,36 @@ class ScorerInputs(NamedTuple):
     places: Tensor = None  # type: ignore[assignment]
     weights: Tensor = None  # type: ignore[assignment]
     rotation: tuple[Tensor, Tensor] = None  # type: ignore[assignment]
+
+    def without_padding(self, rows: Tensor, n_keys: int) -> ScorerInputs:
+        """The inputs of some prompts alone, with only the first ``n_keys`` keys.
+
+        Args:
+            rows: (b,) indices of prompts of the same length.
+            n_keys: the number of keys to leave; the others are padding, or a draft that is not read.
+        """
+        n_text = n_keys - self.visual.stop
+        n_rows = 0 if self.visible is None else int(self.visible[rows].any(-1).sum(1).max())
+        ends = {  # in which dimension to cut, and where
+            "prompt_tokens": (1, n_keys),
+            "queries": (2, n_rows),
+            "visible": (1, n_rows),
+            "keys": (2, n_keys),
+            "values": (2, n_keys),
+            "text_features": (1, n_text),
+            "text_embeddings": (1, n_text),
+        }
+        found: dict[str, Any] = {}
+        for name, whole in self._asdict().items():
+            if hasattr(whole, "shape"):
+                dimension, end = ends.get(name, (0, len(rows)))
+                found[name] = whole[rows].narrow(dimension, 0, end)
+        if self.visible is not None:
+            found["visible"] = found["visible"][..., :n_keys]
+        if self.rotation is not None:
+            cos, sin = (part.expand(len(self.seeds), -1, -1)[rows, :n_keys] for part in self.rotation)
+            found["rotation"] = cos, sin
+        return self._replace(**found)
 
     @property
     def visual(self) -> slice:

@@ -31,9 +31,13 @@ class Scorer(ABC):
         needs: names of the inputs that it reads.
         rows: the query rows that it reads, if it needs queries.
         rotary: True: it reads queries and keys after RoPE, as the model's attention does. False: before RoPE.
+        takes_padding: whether it may get prompts of different lengths at once, padded. It must then leave out what
+            ``visible`` and ``prompt_tokens`` mark. Otherwise it gets prompts of equal length, without padding and
+            drafts.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset()
+    takes_padding: ClassVar[bool] = False
     rows: QueryRowKind = "last"
     rotary: bool = True
 
@@ -65,12 +69,14 @@ class Selector(ABC):
 
     Attributes:
         needs: names of the inputs that it reads besides the scores.
+        takes_padding: see ``Scorer``.
         compilable: whether ``torch.compile`` may run it. Then nothing in it may depend on the values of tensors.
         merges: whether its selections hold ``features``; its ``needs`` must then name ``features``.
         adaptive: whether its selections hold ``counts``. Only the last stage of a method may be adaptive.
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset()
+    takes_padding: ClassVar[bool] = False
     compilable: ClassVar[bool] = False
     merges: ClassVar[bool] = False
     adaptive: ClassVar[bool] = False
@@ -172,6 +178,11 @@ class Stage:
     def needs(self) -> frozenset[Need]:
         """Names of the inputs that scorer and selector read."""
         return self.scorer.needs | self.selector.needs
+
+    @property
+    def takes_padding(self) -> bool:
+        """Whether scorer and selector may get prompts of different lengths at once."""
+        return self.scorer.takes_padding and self.selector.takes_padding
 
     @property
     def reads_next_layer(self) -> bool:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 class TopK(Selector):
     """Keeps the ``n_keep`` highest scores."""
 
+    takes_padding = True
     compilable = True
 
     def __call__(self, scores: Tensor, inputs: ScorerInputs, n_keep: int) -> Tensor:

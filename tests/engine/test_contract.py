@@ -155,7 +155,8 @@ def test_weights_of_merged_tokens_reach_the_next_stage(checkpoint, tiles):  # no
     merge = Drop(lambda _: UniformScorer(), NeighbourMerge(), layer=0, share=0.5)
     entry = Entry("", "", drops=(merge, Drop(last_scores, SeesWeights(), layer=LAYER)))
     run(engine_of(checkpoint, entry), tiles, make_rows(checkpoint))
-    assert seen[0].shape == (4, N_VISUAL // 2) and (seen[0] == 2).all()
+    weights = torch.cat(seen)
+    assert weights.shape == (4, N_VISUAL // 2) and (weights == 2).all()
 
 
 @pytest.mark.parametrize("score_from", ["same_layer", "next_layer"])
@@ -201,6 +202,7 @@ def test_only_what_is_asked_for_is_there(checkpoint, tiles, need):  # noqa: F811
 
     class Curious(Scorer):
         needs = frozenset({need})
+        takes_padding = True
 
         def __call__(self, inputs):
             seen.append(inputs)
@@ -233,15 +235,17 @@ def test_only_what_is_asked_for_is_there(checkpoint, tiles, need):  # noqa: F811
             Entry("", "", drops=(Drop(last_scores, FewestWithMass(0.5), layer=2), Drop(last_scores, layer=4))),
             "only the last drop may be adaptive",
         ),
-        (
-            Entry("", "", last_scores, FewestWithMass(0.5), renumbers=True),
-            "only if the method does not renumber position ids",
-        ),
     ],
 )
 def test_what_no_engine_could_run_is_refused(entry, reason):
     with pytest.raises(DeeplayerError, match=f"method mine.*{reason}"):
         entry.build("mine", Options(BUDGET), 8)
+
+
+def test_an_adaptive_method_does_not_renumber():
+    entry = Entry("", "", last_scores, FewestWithMass(0.5))
+    with pytest.raises(DeeplayerError, match=r"method mine: .* only if the method does not renumber position ids"):
+        entry.build("mine", Options(BUDGET, positions="renumber"), 8)
 
 
 def test_what_cannot_be_united_says_so(checkpoint):  # noqa: F811

@@ -64,6 +64,16 @@ def first(batch, n_keep):
     return torch.arange(n_keep).expand(batch, -1)
 
 
+def test_every_result_is_checked_not_only_the_first() -> None:
+    (stage,) = build("random", Options(Budget(0.25)), 8).stages
+    results = [torch.zeros(2, 20), torch.full((2, 20), torch.nan)]
+    select = StageSelector(replace(stage, scorer=Wrong(lambda b, n: results.pop(0)), selector=Fixed(first)), "mine")
+    inputs = ScorerInputs(torch.arange(2), START, 20, torch.ones(2, 30, dtype=torch.bool))
+    select(inputs, 5)
+    with pytest.raises(DeeplayerError, match="method mine is broken: it returned scores that are not finite"):
+        select(inputs, 5)
+
+
 @pytest.mark.parametrize(
     ("scores", "selector", "reason"),
     [

@@ -28,6 +28,7 @@ class KeyNormScorer(Scorer):
     """The L1 norm of each visual token's key, after RoPE. DART chooses its pivots by it."""
 
     needs = frozenset({"keys"})
+    takes_padding = True
 
     def __call__(self, inputs: ScorerInputs) -> Tensor:
         """Return scores (B, n_visual) float32."""
@@ -57,6 +58,7 @@ class UnlikePivots(Selector):
     """
 
     needs = frozenset({"keys", "features", "text_features"})
+    takes_padding = True
     # Not compilable: its eight sorts take minutes to compile, but almost no time to run.
     visual: int = 4
     text: int = 4

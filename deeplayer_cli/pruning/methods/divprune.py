@@ -22,6 +22,7 @@ class NoScore(Scorer):
     """Gives every token the score 0, for selectors that read only features."""
 
     needs = frozenset({"features"})
+    takes_padding = True
 
     def __call__(self, inputs: ScorerInputs) -> Tensor:
         """Return zeros, (B, n_visual) in the dtype of the features."""
@@ -37,6 +38,7 @@ class MaxMin(Selector):
     """
 
     needs = frozenset({"features"})
+    takes_padding = True
 
     def __call__(self, scores: Tensor, inputs: ScorerInputs, n_keep: int) -> Tensor:
         """Return sorted indices, (B, n_keep) int64."""

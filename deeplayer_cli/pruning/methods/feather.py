@@ -31,6 +31,7 @@ class GridAndTopK(Selector):
     """
 
     needs = frozenset({"places"})
+    takes_padding = True
     compilable = True
     stride: int = 3
 

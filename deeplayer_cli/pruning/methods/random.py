@@ -37,6 +37,8 @@ class RandomScorer(Scorer):
     They come from a hash, not from a generator. So they are the same on every device, in every batch and when compiled.
     """
 
+    takes_padding = True
+
     def __call__(self, inputs: ScorerInputs) -> Tensor:
         """Return scores (B, n_visual) float64: whole numbers below 2^32."""
         index = torch.arange(inputs.n_visual, device=inputs.seeds.device)

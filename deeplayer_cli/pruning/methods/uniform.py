@@ -27,6 +27,7 @@ class UniformScorer(Scorer):
     """
 
     needs = frozenset({"places"})
+    takes_padding = True
 
     def __call__(self, inputs: ScorerInputs) -> Tensor:
         """Return scores (B, n_visual) int64."""

@@ -24,6 +24,7 @@ class ClassAttentionScorer(Scorer):
     """
 
     needs = frozenset({"class_attention"})
+    takes_padding = True
 
     def __call__(self, inputs: ScorerInputs) -> Tensor:
         """Return scores (B, n_visual) float32."""
