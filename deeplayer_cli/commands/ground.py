@@ -15,6 +15,7 @@ from deeplayer_cli import __version__
 from deeplayer_cli.commands import options
 from deeplayer_cli.commands.options import INPUT, OUTPUT, Kernel, PositionIds, Query, Sharing, option
 from deeplayer_cli.commands.requests import open_requests
+from deeplayer_cli.commands.show import drawing
 from deeplayer_cli.commands.stopping import stoppable
 from deeplayer_cli.errors import DeeplayerError
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
     from deeplayer_cli.commands.stopping import Stop
     from deeplayer_cli.runtime.failure_limit import FailureLimit
-    from deeplayer_cli.runtime.run import Answerer, Outcome
+    from deeplayer_cli.runtime.run import Answerer, Outcome, RunProgress
+    from deeplayer_cli.schema import Prediction
     from deeplayer_cli.sinks import ResumeMode, Sink
     from deeplayer_cli.sources import Requests
 
@@ -106,6 +108,10 @@ def ground(
         bool,
         option("--with-kept", help="Add `kept` and `tiles`: which visual tokens were kept, and their places.", **_OUT),
     ] = False,
+    show: Annotated[
+        Path | None,
+        option("--show", help="Also draw every answered row into this folder, as `deeplayer show` does.", **_OUT),
+    ] = None,
     model: options.Model = "OpenGVLab/InternVL2_5-8B",
     revision: options.Revision = None,
     dtype: options.Dtype = "auto",
@@ -136,7 +142,7 @@ def ground(
     from deeplayer_cli.runtime.failure_limit import FailureLimit
     from deeplayer_cli.runtime.prepare import prepare
     from deeplayer_cli.schema import in_text
-    from deeplayer_cli.sinks import RunRecord, open_sink, refuse_same_file
+    from deeplayer_cli.sinks import ResumeMode, RunRecord, open_sink, refuse_same_file
 
     if share is Sharing.UNION and (shard is not None or limit is not None):
         raise DeeplayerError(
@@ -194,10 +200,11 @@ def ground(
     )
     if share is Sharing.UNION and requests.repeatable:
         deque(sources.by_image(requests, lambda row: row), maxlen=0)  # checks the order of the images before any work
-    with stoppable() as stop:
+    images = {"image_root": image_root, "confined": not allow_outside, "turned": exif_transpose}
+    with stoppable() as stop, drawing(show, source, images, new=mode is ResumeMode.NEW) as draw:
         sink = open_sink(output, record, mode)
         options.warn_of_idle_options(context)  # imports torch, so after every refusal that needs none
-        outcome = _run(requests, prepared.load, sink, failures, stop, profile=profile)
+        outcome = _run(requests, prepared.load, sink, failures, stop, draw, profile=profile)
     _report(outcome, output if sink.path else None)
     if stop.requested:
         raise typer.Exit(stop.exit_code)
@@ -211,11 +218,17 @@ def _run(
     sink: Sink,
     failures: FailureLimit,
     stop: Stop,
+    draw: Callable[[Prediction], None],
     *,
     profile: bool,
 ) -> Outcome:
     from deeplayer_cli.commands.progress import ProgressBar
     from deeplayer_cli.runtime.run import run_rows
+
+    def show_progress(progress: RunProgress) -> None:
+        bar.show(progress)
+        if progress.prediction is not None:
+            draw(progress.prediction)
 
     with ProgressBar() as bar, _resume_hint(sink.path):
         return run_rows(
@@ -223,7 +236,7 @@ def _run(
             load,
             sink,
             failures=failures,
-            progress=bar.show,
+            progress=show_progress,
             stopped=lambda: stop.requested,
             profile=profile,
         )

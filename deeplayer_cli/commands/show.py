@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
+from contextlib import contextmanager
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deeplayer_cli.commands import options
 from deeplayer_cli.commands.options import option
-from deeplayer_cli.errors import DeeplayerError, printable
+from deeplayer_cli.errors import DeeplayerError, printable, reading
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from deeplayer_cli.report.attention_heat import AttentionHeat
     from deeplayer_cli.report.lettering import Lettering
     from deeplayer_cli.report.pictures import Pictures
     from deeplayer_cli.schema import Prediction
@@ -51,6 +54,20 @@ def show(
         Path | None, option("--font", help="TrueType or OpenType font for the text, such as Noto Sans CJK for Chinese.")
     ] = None,
     overwrite: Annotated[bool, option("--overwrite", help="Replace pictures that an earlier `show` drew.")] = False,
+    attention: Annotated[
+        bool,
+        option("--attention", help="Draw the attention of a layer, by the model, instead of the kept tokens."),
+    ] = False,
+    layer: Annotated[
+        int | None,
+        option("--layer", min=1, help="Layer of --attention, counted from 1; by default that of the row's method."),
+    ] = None,
+    model: Annotated[
+        str | None, option("--model", help="Model of --attention; by default that of the run.", show_default=False)
+    ] = None,
+    revision: options.Revision = None,
+    dtype: options.Dtype = "auto",
+    device: options.Device = "auto",
 ) -> None:
     """Draw rows as pictures: the image with the predicted boxes and the gold box, the expression, score and IoU.
 
@@ -67,23 +84,98 @@ def show(
     pictures = Pictures(output, images, lettering, format=format_.value, overwrite=overwrite)
     pictures.refuse_folder()
     _check(predictions, ids, limit, pictures)
+    if attention:
+        pictures.heat = _attention_heat(predictions, layer, model, revision, dtype, device)
+    elif layer is not None:
+        raise DeeplayerError("--layer is the layer of --attention: give both")
     for row in _chosen(predictions, ids, limit):
         pictures.add(row)
-    report_problems(pictures, lettering)
-    logger.info(pictures.summary())
+    _report(pictures, lettering)
     if pictures.problems:
         raise typer.Exit(FINISHED_WITH_ERRORS)
 
 
-def report_problems(pictures: Pictures, lettering: Lettering) -> None:
-    """Log what could not be drawn, and which characters no font had."""
+@contextmanager
+def drawing(
+    folder: Path | None, sources: Sequence[str], images: Mapping[str, Any], *, new: bool
+) -> Iterator[Callable[[Prediction], None]]:
+    """Draw the rows of a run on its way; a picture that fails costs no row.
+
+    Args:
+        folder: for the pictures; None to draw nothing.
+        sources: of the run.
+        images: further arguments of `RowImages`.
+        new: whether the run begins anew, so that the folder must be empty.
+
+    Yields:
+        A function that draws a row.
+
+    Raises:
+        DeeplayerError: the folder cannot be used.
+    """
+    if folder is None:
+        yield lambda _: None
+        return
+    from deeplayer_cli.report.lettering import Lettering
+    from deeplayer_cli.report.pictures import Pictures
+    from deeplayer_cli.report.row_images import RowImages
+
+    lettering = Lettering()
+    pictures = Pictures(folder, RowImages(sources, **images), lettering, overwrite=True)
+    pictures.refuse_folder()
+    with reading(str(folder)):
+        if new and folder.exists() and any(folder.iterdir()):
+            raise DeeplayerError(f"--show {folder} is not empty: name another folder, or give --overwrite")
+
+    def draw(row: Prediction) -> None:
+        try:
+            pictures.add(row)
+        except DeeplayerError as error:
+            pictures.fail("not_written", str(error))
+
+    yield draw
+    _report(pictures, lettering)
+
+
+def _report(pictures: Pictures, lettering: Lettering) -> None:
+    """Log how many pictures there are, what could not be drawn, and which characters no font had."""
     for problem in pictures.problems.values():
         logger.warning(problem)
     if lettering.lacking:
         some = "".join(sorted(lettering.lacking)[:8])
         logger.warning(
-            "no font here has the characters %s: they are written as escapes; --font FILE names a font", some
+            "no font has the characters %s, written as escapes: `deeplayer show --font FILE` names one", some
         )
+    logger.info(pictures.summary())
+
+
+def _attention_heat(
+    predictions: Path, layer: int | None, model: str | None, revision: str | None, dtype: str, device: str
+) -> AttentionHeat:
+    """Load the model of a run, cut images as the run did, and return what reads its attention.
+
+    Raises:
+        DeeplayerError: the model is not that of the run, is not known or cannot be loaded.
+    """
+    from dataclasses import replace
+
+    from deeplayer_cli import checkpoints
+    from deeplayer_cli.report.attention_heat import AttentionHeat
+    from deeplayer_cli.sinks.run_record import load_record
+
+    record = load_record(predictions)
+    settings: Mapping[str, Any] = {} if record is None else record.settings
+    of_run: Mapping[str, Any] = {} if record is None else record.circumstances
+    if model is None:
+        model, revision = of_run.get("model"), revision or of_run.get("revision")
+    if not model:
+        raise DeeplayerError(f"no record beside {predictions} names its model: give --model")
+    if settings and checkpoints.identify(model, revision) != settings.get("weights"):
+        raise DeeplayerError(f"--model {model} is not the model that wrote {predictions}, or its files have changed")
+    checkpoint = checkpoints.load(model, revision=revision, dtype=dtype, device=device)
+    if max_tiles := settings.get("max_tiles"):
+        checkpoint = replace(checkpoint, tiling=replace(checkpoint.tiling, max_tiles=max_tiles))
+    return AttentionHeat(checkpoint, layer, settings.get("query", "last"))
 
 
 def _check(predictions: Path, ids: Sequence[str] | None, limit: int | None, pictures: Pictures) -> None:

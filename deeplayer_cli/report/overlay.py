@@ -72,8 +72,9 @@ def drawing_size(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    sees_pixels = size[0] > _SEES_PIXELS * image.width
-    return image.resize(size, Image.Resampling.NEAREST if sees_pixels else Image.Resampling.LANCZOS)
+    if size[0] > _SEES_PIXELS * image.width:
+        return image.resize(size, Image.Resampling.NEAREST)
+    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
 def _draw_boxes(shown: Image.Image, frame_wh: tuple[int, int], row: Prediction, lettering: Lettering) -> None:

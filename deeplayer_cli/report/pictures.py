@@ -39,7 +39,8 @@ class Pictures:
 
     Attributes:
         n_drawn: number of pictures so far.
-        problems: number of rows that could not be drawn, by kind; with the first sentence of each.
+        problems: for each kind of problem, the sentence about the first row that could not be drawn.
+        heat: gives the values of an image's visual tokens to draw; None, as by default, to draw the kept ones.
 
     Args:
         folder: it is made with the first picture.
@@ -47,7 +48,6 @@ class Pictures:
         lettering: draws text.
         format: ``"png"`` or ``"jpeg"``.
         overwrite: replace pictures that were drawn before; nothing else is ever replaced.
-        heat: gives the values of an image's visual tokens to draw; None to draw the kept ones.
     """
 
     def __init__(
@@ -58,12 +58,12 @@ class Pictures:
         *,
         format: str = "png",
         overwrite: bool = False,
-        heat: HeatOf = lambda *_: None,
     ) -> None:
         self._folder, self._images, self._lettering = folder, images, lettering
-        self._format, self._overwrite, self._heat = format, overwrite, heat
+        self._format, self._overwrite = format, overwrite
         self._taken: set[str] = set()
         self.n_drawn = 0
+        self.heat: HeatOf = lambda *_: None
         self.problems: dict[str, str] = {}
         self._n_problems: Counter[str] = Counter()
 
@@ -94,11 +94,11 @@ class Pictures:
         """
         try:
             source, image = self._images.find(row), self._images.open(row)
-            picture = draw_row(image, row, self._lettering, self._heat(image, row))
+            picture = draw_row(image, row, self._lettering, self.heat(image, row))
         except RowError as error:
-            self._fail(error.kind, error.message)
+            self.fail(error.kind, error.message)
         except ValueError as error:
-            self._fail("bad_row", f"row {printable(str(row.id))}: {error}")
+            self.fail("bad_row", f"row {printable(str(row.id))}: {error}")
         else:
             self._write(picture, row, source)
             self.n_drawn += 1
@@ -109,7 +109,8 @@ class Pictures:
         left_out = ", ".join(f"{count} {kind}" for kind, count in self._n_problems.items())
         return f"{drawn}; rows not drawn: {left_out}" if left_out else drawn
 
-    def _fail(self, kind: str, message: str) -> None:
+    def fail(self, kind: str, message: str) -> None:
+        """Count a row that could not be drawn."""
         self._n_problems[kind] += 1
         self.problems.setdefault(kind, message)
 

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import orjson
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
-from tests.commands.test_cli import refusal, run
+from deeplayer_cli.app import app
+from deeplayer_cli.errors import DeeplayerError
+from tests.commands.test_cli import run
+
+if TYPE_CHECKING:
+    from click.testing import Result
+
+SAMPLES = str(Path(__file__).parents[2] / "sample_data" / "requests.jsonl")
 
 
 @pytest.fixture
@@ -49,11 +61,15 @@ def test_every_row_becomes_a_picture(predictions, tmp_path):
         (["--font", "boxes.jsonl"], "--font boxes.jsonl is not a font"),
         (["-o", "boxes.jsonl"], "boxes.jsonl is not a folder"),
         (["-o", "no/where"], "there is no folder no"),
+        (["--layer", "3"], "--layer is the layer of --attention"),
+        (["--attention"], "no record beside boxes.jsonl names its model: give --model"),
+        (["--attention", "--model", "demo", "--layer", "9"], "--layer 9 is out of range: this model has layers 1 to 8"),
     ],
 )
 def test_wrong_usage_is_refused_before_any_picture(predictions, tmp_path, monkeypatch, options, problem):
     monkeypatch.chdir(tmp_path)
-    assert problem in refusal(run("show", "boxes.jsonl", "-o", "out", *options))
+    refused = CliRunner().invoke(app, ["show", "boxes.jsonl", "-o", "out", *options]).exception
+    assert isinstance(refused, DeeplayerError) and problem in str(refused)
     assert not (tmp_path / "out").exists()
 
 
@@ -63,3 +79,28 @@ def test_kept_tokens_that_are_not_of_their_tiles_cost_their_row_only(predictions
     finished = run("show", predictions, "-o", tmp_path / "out", "--id", "a", "--id", "3")
     assert finished.returncode == 1 and b"row a: there is no visual token 500: the image has 8" in finished.stderr
     assert b"1 picture;" in finished.stderr
+
+
+def test_a_run_draws_its_rows_on_the_way(tmp_path, monkeypatch, caplog):
+    def deeplayer(*arguments: str) -> Result:
+        caplog.clear()
+        with caplog.at_level("INFO", logger="deeplayer"):
+            return CliRunner().invoke(app, arguments)
+
+    monkeypatch.chdir(tmp_path)
+    arguments = ["ground", SAMPLES, "--model", "demo", "--limit", "2", "--with-kept", "--show", "pictures", "-o"]
+    assert deeplayer(*arguments, "boxes.jsonl").exit_code == 0 and "pictures: 2 pictures" in caplog.text
+    assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == ["scene-0000-0.png", "scene-0000-1.png"]
+    assert "--show pictures is not empty" in str(deeplayer(*arguments, "other.jsonl").exception)
+    (tmp_path / "pictures/scene-0000-1.png").write_bytes(b"a holiday")
+    (tmp_path / "pictures/scene-0000-0.png").unlink()
+    assert deeplayer(*arguments, "boxes.jsonl", "--overwrite").exit_code == 0  # a picture that fails costs no row
+    assert "pictures: 1 picture; rows not drawn: 1 not_written" in caplog.text
+    assert (tmp_path / "pictures/scene-0000-1.png").read_bytes() == b"a holiday"
+    assert deeplayer("show", "boxes.jsonl", "--attention", "-o", "heat").exit_code == 0  # of the run's own model
+    drawn = [(tmp_path / folder / "scene-0000-0.png").read_bytes() for folder in ("pictures", "heat")]
+    assert drawn[0] != drawn[1]
+    record = tmp_path / "boxes.jsonl.run.json"
+    record.write_text(re.sub('"weights": ".*"', '"weights": "other"', record.read_text()))
+    other = deeplayer("show", "boxes.jsonl", "--attention", "-o", "heat", "--overwrite").exception
+    assert "--model demo is not the model that wrote boxes.jsonl" in str(other)
