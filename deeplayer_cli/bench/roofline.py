@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from deeplayer_cli.cost.flops import decode_flops, kv_bytes, prefill_flops, vision_flops
-from deeplayer_cli.cost.shape import ModelShape, PromptLengths, drops_of
+from deeplayer_cli.cost.shape import ModelShape, PromptLengths
 from deeplayer_cli.pruning import Budget, Options, build
 
 if TYPE_CHECKING:
@@ -74,15 +74,15 @@ def roofline(layout: Layout, plan: BenchPlan, device: PeakRates) -> Iterator[Roo
         n_visual = n_tiles * shape.tokens_per_tile
         prompt = PromptLengths.from_checkpoint(layout, n_visual, len(layout.tokenizer.encode_expression(_EXPRESSION)))
         for name, method, keep in plan.prunings:
-            drops = drops_of(build(method, Options(Budget(keep)), shape.text.layers), n_visual)
-            held = kv_bytes(shape, prompt, device.bytes_per_number, drops)
+            pruning = build(method, Options(Budget(keep)), shape.text.layers)
+            held = kv_bytes(shape, prompt, device.bytes_per_number, pruning)
             a_pass = (weights + held) / device.bandwidth
-            decode = decode_flops(shape, prompt, plan.n_new, drops) / device.flops
+            decode = decode_flops(shape, prompt, plan.n_new, pruning) / device.flops
             yield RooflineLimit(
                 n_visual,
                 name,
                 vision_flops(shape, n_tiles) / device.flops,
-                max(prefill_flops(shape, prompt, drops) / device.flops, weights / device.bandwidth),
+                max(prefill_flops(shape, prompt, pruning) / device.flops, weights / device.bandwidth),
                 max(decode, (plan.n_new - 1) * a_pass),
                 max(decode, _PASSES * a_pass),
                 held,

@@ -11,7 +11,7 @@ from transformers import Cache
 
 from deeplayer_cli.bench import fastv
 from deeplayer_cli.cost.flops import head_flops, prefill_flops, union_flops, vision_flops
-from deeplayer_cli.cost.shape import ModelShape, PromptLengths, drops_of
+from deeplayer_cli.cost.shape import ModelShape, PromptLengths
 from deeplayer_cli.engine import Engine, Row, union_of_rows
 from deeplayer_cli.engine.drafting import no_draft
 from deeplayer_cli.pruning import Budget, Method, Options, Selector, build, token_places
@@ -79,8 +79,8 @@ class Subject:
     def flops(self, method: str, keep: float) -> int:
         """FLOPs of the engine from pixels to the first token of every answer, by `cost.flops`."""
         lengths = PromptLengths.from_checkpoint(self.checkpoint, self.n_visual, len(self.rows[0].expression_ids))
-        drops = drops_of(self._method(method, keep), self.n_visual)
-        return self._vision_flops + prefill_flops(self._shape, lengths, drops, len(self.rows))
+        pruning = self._method(method, keep)
+        return self._vision_flops + prefill_flops(self._shape, lengths, pruning, len(self.rows))
 
     @property
     def generate_flops(self) -> int:
@@ -98,9 +98,8 @@ class Subject:
     def union_flops(self, method: str, keep: float, union: float) -> int:
         """FLOPs of a `union_engine` from pixels to the first token of every answer."""
         lengths = PromptLengths.from_checkpoint(self.checkpoint, self.n_visual, len(self.rows[0].expression_ids))
-        (drop,) = drops_of(self._method(method, keep), self.n_visual)
-        n_union = int(union * self.n_visual)
-        return self._vision_flops + union_flops(self._shape, lengths, drop, n_union, len(self.rows))
+        pruning, n_union = self._method(method, keep), int(union * self.n_visual)
+        return self._vision_flops + union_flops(self._shape, lengths, pruning, n_union, len(self.rows))
 
     def reference(self, method: str, keep: float, n_new: int) -> list[list[int]]:
         """Token ids of all answers from transformers' ``generate()``, without the tokens that a method drops."""

@@ -84,8 +84,11 @@ def warn_of_idle_options(context: typer.Context) -> None:
     from deeplayer_cli.pruning import find_method
 
     method = context.params["method"]
-    if not find_method(method)[0].prunes:
-        logger.warning("--method %s prunes nothing, so it ignores %s", method, ", ".join(idle))
+    entry = find_method(method)[0]
+    if not entry.prunes:
+        ignored = [flag for flag in idle if flag != "--layer" or not entry.has_layer]
+        if ignored:
+            logger.warning("--method %s prunes nothing, so it ignores %s", method, ", ".join(ignored))
     elif {"--keep", "--keep-tokens"} <= set(idle):
         logger.warning("--keep-tokens replaces --keep, so --keep is ignored")
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from deeplayer_cli.cost.shape import CountedDrop, Drops, ModelShape, PromptLengths, StackShape
+    from deeplayer_cli.cost.shape import ModelShape, PromptLengths, StackShape
+    from deeplayer_cli.pruning import Method
 
 
 def vision_flops(shape: ModelShape, n_tiles: int) -> int:
@@ -25,98 +26,111 @@ def vision_flops(shape: ModelShape, n_tiles: int) -> int:
     return n_tiles * (patches + tower + projector)
 
 
-def prefill_flops(shape: ModelShape, prompt: PromptLengths, drops: Drops = (), n_expressions: int = 1) -> int:
+def prefill_flops(
+    shape: ModelShape, prompt: PromptLengths, method: Method, n_expressions: int = 1, n_kept: int | None = None
+) -> int:
     """FLOPs of the language model up to the first answer token, for expressions of equal length about one image.
 
-    Up to the first drop, the layers run the prefix once for all expressions. Without drops these are all layers, as in
-    an unpruned model with a prefix cache. Later layers run once for each expression. P0 costs nothing.
+    Layers 1..K run the prefix once for all expressions. Later layers run once for each expression. If the method drops
+    nothing, K is L, as in an unpruned model with a prefix cache. P0 costs nothing.
 
     Args:
         shape: dimensions of the checkpoint.
         prompt: lengths of the prompt.
-        drops: the drops of the method.
+        method: the method.
         n_expressions: number of expressions about the image.
+        n_kept: number of tokens that were really kept at the end, for a method whose budget depends on the content;
+            None for the upper bound.
     """
     text = shape.text
-    seen = visual_by_layer(drops, prompt.visual, text.layers)
-    once, each = _until_first_drop(shape, prompt, drops[0] if drops else None)
-    if drops:
-        each += _deferred_flops(text, prompt, drops[0], drops[0].n_keep)
-        for n_visual in seen[drops[0].after_layer :]:
-            each += _behind_p0_flops(text, prompt, prompt.length(n_visual))
-    for drop in drops:
-        if drop.looks_ahead:  # the next layer's projections, computed a second time to score
-            before = seen[drop.after_layer - 1] if drop.after_layer else prompt.visual
-            tokens = prompt.length(before) - prompt.before_image
-            each += 2 * tokens * text.hidden * text.queries + text.key_flops(tokens)
+    once, each = _prefix_flops(text, prompt, method)
+    if method.prunes(prompt.visual):
+        seen = visual_by_layer(method, prompt.visual, text.layers, n_kept)
+        first, updated = method.stages[0].drop_after_layer, method.updated_layers(text.layers)
+        n_text = prompt.after_image + prompt.suffix
+        each += _deferred_flops(text, prompt, method, method.schedule(prompt.visual, n_kept)[0][1])
+        each += sum(_layer_flops(text, prompt, seen[i], n_text, updates=i < updated) for i in range(first, text.layers))
+        for stage in method.stages:
+            if stage.reads_next_layer:  # the next layer's projections, computed a second time to score
+                tokens = n_text + (seen[stage.drop_after_layer - 1] if stage.drop_after_layer else prompt.visual)
+                each += 2 * tokens * text.hidden * text.queries + text.key_flops(tokens)
     return once + n_expressions * (each + head_flops(shape))
 
 
-def union_flops(shape: ModelShape, prompt: PromptLengths, drop: CountedDrop, n_union: int, n_expressions: int) -> int:
+def union_flops(shape: ModelShape, prompt: PromptLengths, method: Method, n_union: int, n_expressions: int) -> int:
     """FLOPs as in `prefill_flops`, but the layers after the only drop run once over a union of kept tokens.
 
     Args:
         shape: dimensions of the checkpoint.
         prompt: lengths of the prompt.
-        drop: the only drop of the method.
+        method: a method of one drop.
         n_union: number of visual tokens in the union.
         n_expressions: number of expressions about the image.
     """
     text, shared = shape.text, prompt.shared - prompt.visual + n_union
-    once, each = _until_first_drop(shape, prompt, drop)
-    late = text.layers - drop.after_layer
-    once += _deferred_flops(text, prompt, drop, n_union) + late * _behind_p0_flops(text, prompt, shared)
-    each += late * text.layer_flops(prompt.suffix, shared + prompt.suffix)
+    first, updated = method.stages[0].drop_after_layer, method.updated_layers(text.layers)
+    once, each = _prefix_flops(text, prompt, method)
+    once += _deferred_flops(text, prompt, method, n_union)
+    for index in range(first, text.layers):
+        once += _layer_flops(text, prompt, n_union, prompt.after_image, updates=index < updated)
+        each += text.layer_flops(prompt.suffix, shared + prompt.suffix)
     return once + n_expressions * (each + head_flops(shape))
 
 
-def _until_first_drop(shape: ModelShape, prompt: PromptLengths, drop: CountedDrop | None) -> tuple[int, int]:
+def _prefix_flops(text: StackShape, prompt: PromptLengths, method: Method) -> tuple[int, int]:
     """FLOPs of layers 1..K without the deferred part: of the prefix, and of the suffix of each expression."""
-    text = shape.text
-    n_layers = drop.after_layer if drop else text.layers
-    once = n_layers * _behind_p0_flops(text, prompt, prompt.shared)
-    if drop is None or drop.defers_layer:
-        finished = text.query_flops(prompt.after_image) + text.attention_flops(prompt.after_image, prompt.shared)
-        once += finished + text.key_flops(prompt.image) - _behind_p0_flops(text, prompt, prompt.shared)
+    n_layers, n_updated = method.prefix_layers(prompt.visual, text.layers)
+    once = sum(
+        _layer_flops(text, prompt, prompt.visual, prompt.after_image, updates=index < n_updated)
+        for index in range(n_layers)
+    )
     return once, n_layers * text.layer_flops(prompt.suffix, prompt.shared + prompt.suffix)
 
 
-def _deferred_flops(text: StackShape, prompt: PromptLengths, drop: CountedDrop, n_kept: int) -> int:
-    """FLOPs of the kept tokens in the deferred part of layer K."""
-    if not drop.defers_layer:
+def _deferred_flops(text: StackShape, prompt: PromptLengths, method: Method, n_kept: int) -> int:
+    """FLOPs of the kept tokens in the deferred part of layer K; 0 if layer K is not deferred."""
+    n_layers, n_updated = method.prefix_layers(prompt.visual, text.layers)
+    if n_updated == min(n_layers, method.updated_layers(text.layers)):
         return 0
     return text.query_flops(n_kept) + text.attention_flops(n_kept, prompt.before_image + prompt.visual)
 
 
-def _behind_p0_flops(text: StackShape, prompt: PromptLengths, length: int) -> int:
-    """FLOPs of one layer over the first ``length`` tokens of a prompt; the keys and values of P0 are known already.
+def _layer_flops(text: StackShape, prompt: PromptLengths, n_visual: int, n_text: int, *, updates: bool) -> int:
+    """FLOPs of one layer over visual tokens and the text after them; the keys and values of P0 are known already.
 
-    The engine puts P0's queries before the others, so that attention needs no mask. So their attention counts as well.
+    A layer that does not update the visual tokens only projects their keys and values.
     """
-    new = length - prompt.before_image
-    return text.query_flops(new) + text.key_flops(new) + text.attention_flops(length, length)
+    length = prompt.before_image + n_visual + n_text
+    keys = text.key_flops(n_visual + n_text)
+    if not updates:
+        return keys + text.query_flops(n_text) + text.attention_flops(n_text, length)
+    # The engine puts P0's queries before the others, so that attention needs no mask. Their attention counts as well.
+    return keys + text.query_flops(n_visual + n_text) + text.attention_flops(length, length)
 
 
-def decode_flops(shape: ModelShape, prompt: PromptLengths, n_tokens: int, drops: Drops = ()) -> int:
+def decode_flops(shape: ModelShape, prompt: PromptLengths, n_tokens: int, method: Method) -> int:
     """FLOPs of decoding an answer of ``n_tokens``, one token per step; prefill gives the first token."""
-    seen = visual_by_layer(drops, prompt.visual, shape.text.layers)
+    seen = visual_by_layer(method, prompt.visual, shape.text.layers)
     return sum(
         head_flops(shape) + sum(shape.text.layer_flops(1, prompt.length(n_visual) + step) for n_visual in seen)
         for step in range(1, n_tokens)
     )
 
 
-def kv_bytes(shape: ModelShape, prompt: PromptLengths, bytes_per_number: int, drops: Drops = ()) -> int:
+def kv_bytes(
+    shape: ModelShape, prompt: PromptLengths, bytes_per_number: int, method: Method, n_kept: int | None = None
+) -> int:
     """Bytes of the keys and values of one prompt after prefill, in all layers."""
-    seen = visual_by_layer(drops, prompt.visual, shape.text.layers)
+    seen = visual_by_layer(method, prompt.visual, shape.text.layers, n_kept)
     return sum(map(prompt.length, seen)) * 2 * shape.text.keys * bytes_per_number
 
 
-def visual_by_layer(drops: Drops, n_visual: int, n_layers: int) -> list[int]:
-    """Number of visual tokens that each layer sees, first layer first."""
+def visual_by_layer(method: Method, n_visual: int, n_layers: int, n_kept: int | None = None) -> list[int]:
+    """Number of visual tokens that each layer sees, first layer first; ``n_kept`` as in `prefill_flops`."""
     seen = [n_visual] * n_layers
-    for drop in drops:
-        seen[drop.after_layer :] = [drop.n_keep] * (n_layers - drop.after_layer)
+    if method.prunes(n_visual):
+        for after, count in method.schedule(n_visual, n_kept):
+            seen[after:] = [count] * (n_layers - after)
     return seen
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from deeplayer_cli.cost.flops import kv_bytes, prefill_flops, vision_flops
-from deeplayer_cli.cost.shape import ModelShape, PromptLengths, drops_of
+from deeplayer_cli.cost.shape import ModelShape, PromptLengths
 from deeplayer_cli.models.internvl.tiling import count_tiles
 
 if TYPE_CHECKING:
@@ -108,10 +108,9 @@ class CostModel:
         seen = gflops = held = 0.0
         for (n_tiles, n_expression, n_kept), n in prompts.items():
             prompt = PromptLengths.from_checkpoint(self.checkpoint, n_tiles * shape.tokens_per_tile, n_expression)
-            drops = drops_of(method, prompt.visual, n_kept)
             rows += n
             visual += n * prompt.visual
             seen += n * prompt.visual * method.mean_keep(prompt.visual, shape.text.layers, n_kept)
-            gflops += n * (vision_flops(shape, n_tiles) + prefill_flops(shape, prompt, drops)) / 1e9
-            held += n * kv_bytes(shape, prompt, dtype.itemsize, drops)
+            gflops += n * (vision_flops(shape, n_tiles) + prefill_flops(shape, prompt, method, n_kept=n_kept)) / 1e9
+            held += n * kv_bytes(shape, prompt, dtype.itemsize, method, n_kept)
         return Cost(rows, visual, seen, gflops, held)

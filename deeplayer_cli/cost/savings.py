@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from deeplayer_cli.cost.flops import prefill_flops
-from deeplayer_cli.cost.shape import ModelShape, PromptLengths, drops_of
+from deeplayer_cli.cost.shape import ModelShape, PromptLengths
+from deeplayer_cli.pruning import Method
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from deeplayer_cli.checkpoints import Checkpoint
-    from deeplayer_cli.pruning import Method
 
 
 class PruningSavings:
@@ -38,8 +38,8 @@ class PruningSavings:
         """Count one image of ``n_visual`` tokens and its expressions, given by their numbers of tokens."""
         n = len(expressions)
         prompt = PromptLengths.from_checkpoint(self._checkpoint, n_visual, round(sum(expressions) / n))
-        self.pruned += prefill_flops(self._shape, prompt, drops_of(self._method, n_visual), n)
-        self.unpruned += prefill_flops(self._shape, prompt, (), n)
+        self.pruned += prefill_flops(self._shape, prompt, self._method, n)
+        self.unpruned += prefill_flops(self._shape, prompt, Method("none"), n)
 
     @property
     def advice(self) -> str | None:

@@ -1,4 +1,4 @@
-"""The inputs of the cost model: dimensions of a model, lengths of a prompt, and the drops of a method."""
+"""The inputs of the cost model: dimensions of a model, and lengths of a prompt."""
 
 from __future__ import annotations
 
@@ -8,52 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from deeplayer_cli.checkpoints import Checkpoint, Layout
     from deeplayer_cli.models.internvl.model import ModelConfig
-    from deeplayer_cli.pruning import Method
-
-
-@dataclass(frozen=True)
-class CountedDrop:
-    """One drop of an image's visual tokens, as the cost model counts it.
-
-    Attributes:
-        after_layer: the layer after which tokens are dropped, counted from 1; 0: before layer 1.
-        n_keep: number of tokens that are kept.
-        defers_layer: whether the layer is deferred: it computes keys and values for all visual tokens, but attention
-            output and MLP only for the kept tokens.
-        looks_ahead: whether the next layer's queries, keys and values are computed for all tokens, to score them.
-    """
-
-    after_layer: int
-    n_keep: int
-    defers_layer: bool = False
-    looks_ahead: bool = False
-
-
-Drops = tuple[CountedDrop, ...]
-"""Drops in the order of their layers; empty if nothing is pruned."""
-
-
-def drops_of(method: Method, n_visual: int, n_kept: int | None = None) -> Drops:
-    """The drops that a method makes in an image.
-
-    Args:
-        method: the pruning method.
-        n_visual: number of visual tokens of the image.
-        n_kept: number of tokens that were really kept at the end, for a method whose budget depends on the content;
-            None for the upper bound.
-    """
-    if not method.prunes(n_visual):
-        return ()
-    counts = [count for _, count in method.schedule(n_visual, n_kept)]
-    return tuple(
-        CountedDrop(
-            stage.drop_after_layer,
-            count,
-            defers_layer=number == 0 and stage.defers_layer,
-            looks_ahead=stage.reads_next_layer,
-        )
-        for number, (stage, count) in enumerate(zip(method.stages, counts, strict=True))
-    )
 
 
 @dataclass(frozen=True)

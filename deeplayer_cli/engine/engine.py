@@ -22,7 +22,7 @@ from deeplayer_cli.engine.decode import decode
 from deeplayer_cli.engine.drafting import no_draft
 from deeplayer_cli.engine.language_model import LanguageModel
 from deeplayer_cli.engine.prefill import prefill
-from deeplayer_cli.engine.prefix import prefix_kind, run_prefix
+from deeplayer_cli.engine.prefix import run_prefix
 from deeplayer_cli.engine.pruned_layers import each_row
 from deeplayer_cli.engine.selection import StageSelector
 from deeplayer_cli.engine.stopwatch import Stopwatch, phase
@@ -99,7 +99,7 @@ class Engine:
 
     def prefix_kind(self, n_visual: int) -> PrefixKind:
         """The kind of prefix that images of ``n_visual`` tokens get; methods of equal kind can share a prefix."""
-        return prefix_kind(self.method, self.n_layers, n_visual)
+        return self.method.prefix_layers(n_visual, self.n_layers)
 
     @phase("vision")
     @torch.inference_mode()
@@ -175,4 +175,4 @@ class Engine:
 
     @phase("finish")
     def _run_pruned_layers(self, prefix: Prefix, suffix: Suffix) -> Pruned:
-        return self._pruned_layers(self._language, self._selects, prefix, suffix, renumbers=self.method.renumbers)
+        return self._pruned_layers(self._language, self.method, self._selects, prefix, suffix)

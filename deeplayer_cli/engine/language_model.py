@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from deeplayer_cli.engine.decoder import attend, attention_output_and_mlp, causal_after, project
+from deeplayer_cli.engine.decoder import attend, attention_output_and_mlp, causal_after, project, project_keys
 from deeplayer_cli.engine.kv_cache import LayerCache
 
 if TYPE_CHECKING:
@@ -96,6 +96,35 @@ class LanguageModel:
         layer = self.layers[index]
         queries, keys, values = self.prepend_system_kv(index, *project(layer, hidden, rotation))
         attended = attend(queries, keys, values, visible)[:, :, self.n_p0 :]  # (B, heads, T, head_dim)
+        return attention_output_and_mlp(layer, hidden, attended), queries, keys, values
+
+    def run_frozen_layer(
+        self, index: int, frozen: Tensor, hidden: Tensor, rotation: Rotation, visible: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Run one layer over tokens that follow P0, but only project keys and values of the first F of them.
+
+        Args:
+            index: 0-based index of the layer.
+            frozen: (B, F, C), hidden states of the first tokens; the layer does not update them.
+            hidden: (B, T, C), input of the layer for the other tokens.
+            rotation: RoPE of all F + T tokens.
+            visible: attention mask (B, 1, n_p0 + F + T, n_p0 + F + T) bool; None for a causal mask.
+
+        Returns:
+            Output of the layer (B, T, C) and queries (B, heads, T, head_dim) of the other tokens; keys and values
+            (B, kv_heads, n_p0 + F + T, head_dim) of P0 and all tokens.
+        """
+        layer, n_frozen = self.layers[index], frozen.shape[1]
+        before, after = (tuple(part.split((n_frozen, hidden.shape[1]), dim=1)) for part in rotation)
+        queries, *own = project(layer, hidden, (before[1], after[1]))
+        first = project_keys(layer.self_attn, layer.input_layernorm(frozen), (before[0], after[0]))
+        keys, values = (
+            torch.cat([p0.expand(len(hidden), -1, -1, -1), *parts], dim=2)
+            for p0, *parts in zip(self.p0[index][1:], first, own, strict=True)
+        )
+        if visible is None:
+            visible = causal_after(self.n_p0 + n_frozen, hidden.shape[1], self.device)  # (1, 1, T, n_p0 + F + T)
+        attended = attend(queries, keys, values, visible[:, :, -hidden.shape[1] :])
         return attention_output_and_mlp(layer, hidden, attended), queries, keys, values
 
     def run_suffix(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from deeplayer_cli.engine.language_model import LanguageModel
     from deeplayer_cli.engine.selection import StageSelector
     from deeplayer_cli.engine.types import Prefix, Suffix
-    from deeplayer_cli.pruning import Selection
+    from deeplayer_cli.pruning import Method, Selection
 
 
 class PrunedLayers(Protocol):
@@ -34,20 +34,19 @@ class PrunedLayers(Protocol):
     def __call__(
         self,
         language: LanguageModel,
+        method: Method,
         selects: Sequence[StageSelector],
         prefix: Prefix,
         suffix: Suffix,
-        *,
-        renumbers: bool,
     ) -> Pruned:
         """Run layers K+1..L, and drop visual tokens after layer K and at every later stage.
 
         Args:
             language: the model.
+            method: the method.
             selects: the method's stages, in the order of their layers.
             prefix: the prefix of the rows' images.
             suffix: the suffixes of the rows after layer K.
-            renumbers: whether the method renumbers position ids after a drop.
         """
 
 
@@ -93,12 +92,12 @@ def narrow(kept: KeptTokens, selection: Selection) -> KeptTokens:
 
 
 def each_row(
-    language: LanguageModel, selects: Sequence[StageSelector], prefix: Prefix, suffix: Suffix, *, renumbers: bool
+    language: LanguageModel, method: Method, selects: Sequence[StageSelector], prefix: Prefix, suffix: Suffix
 ) -> Pruned:
     """A `PrunedLayers`: every row continues with its own kept tokens."""
-    choose = Chooser.from_prompts(language, prefix, suffix, renumbers=renumbers)
+    choose = Chooser.from_prompts(language, prefix, suffix, renumbers=method.renumbers)
     waiting = list(selects)
-    batch = _first_batch(language, choose, waiting, prefix, suffix)
+    batch = _first_batch(language, method, choose, waiting, prefix, suffix)
     caches = []
     for index in range(len(prefix.keys), len(language.layers)):
         if _is_due(waiting, index, reads_next_layer=True):
@@ -107,7 +106,8 @@ def each_row(
             view = _view(language.prepend_system_kv(index, *ahead), batch)
             batch = batch.narrowed(choose(waiting.pop(0), view, batch.kept))
         rotation, visible = _rotation(language, choose, batch.kept), _visible(language, choose, batch.kept)
-        hidden, *projected = language.run_layer(index, batch.hidden, rotation, visible)  # queries, keys, values
+        n_visual = batch.kept.indices.shape[1]
+        hidden, *projected = _run_layer(language, method, index, batch.hidden, n_visual, rotation, visible)
         batch = replace(batch, hidden=hidden)
         caches.append(_cache(language, choose, batch.kept, projected[1], projected[2], suffix.capacity))
         if _is_due(waiting, index + 1, reads_next_layer=False):
@@ -116,7 +116,7 @@ def each_row(
 
 
 def union_of_rows(
-    language: LanguageModel, selects: Sequence[StageSelector], prefix: Prefix, suffix: Suffix, *, renumbers: bool
+    language: LanguageModel, method: Method, selects: Sequence[StageSelector], prefix: Prefix, suffix: Suffix
 ) -> Pruned:
     """A `PrunedLayers` for methods of one stage and rows of one image: all rows continue with the union of kept tokens.
 
@@ -124,18 +124,18 @@ def union_of_rows(
     answer depends on which other expressions share the image.
     """
     (select,) = selects
-    choose = Chooser.from_prompts(language, prefix, suffix, renumbers=renumbers)
+    choose = Chooser.from_prompts(language, prefix, suffix, renumbers=method.renumbers)
     everything = KeptTokens.from_all(len(suffix.images), prefix.n_visual, language.device)
     kept = choose(select, _view_of_layer_k(prefix, suffix), everything).indices.unique()[None]  # (1, n_union)
     image, positions = suffix.images[:1], choose.positions(kept)
     suffix_start = choose.positions.text_start(kept.shape[1]) + prefix.text.shape[1]
     # (1, n_union + n_p1, C): one copy for all rows.
-    shared = torch.cat([finish_layer_k(language, prefix, image, kept), prefix.text[image]], dim=1)
+    shared = torch.cat([finish_layer_k(language, method, prefix, image, kept), prefix.text[image]], dim=1)
     shared_rotation = language.rotation(positions[:, language.n_p0 : -suffix.n_tokens])
     suffix_rotation = language.rotation(positions[:, -suffix.n_tokens :])
     hidden, caches = suffix.hidden, []
     for index in range(len(prefix.keys), len(language.layers)):
-        shared, _, *shared_kv = language.run_layer(index, shared, shared_rotation)
+        shared, _, *shared_kv = _run_layer(language, method, index, shared, kept.shape[1], shared_rotation, None)
         hidden, _, cache = language.run_suffix(
             index, hidden, suffix_rotation, (shared_kv[0], shared_kv[1]), suffix_start, suffix.capacity
         )
@@ -144,11 +144,12 @@ def union_of_rows(
     return Pruned(hidden, KeptTokens(rows, torch.ones_like(rows, dtype=torch.float32)), caches)
 
 
-def finish_layer_k(language: LanguageModel, prefix: Prefix, image: Tensor, kept: Tensor) -> Tensor:
+def finish_layer_k(language: LanguageModel, method: Method, prefix: Prefix, image: Tensor, kept: Tensor) -> Tensor:
     """Output of layer K for the kept tokens; a deferred layer runs for them now.
 
     Args:
         language: the model.
+        method: the method; it says whether visual tokens are frozen by then.
         prefix: the prefix of N images.
         image: (B,) index of each row's image.
         kept: (B, n_keep) indices of the kept tokens.
@@ -157,7 +158,7 @@ def finish_layer_k(language: LanguageModel, prefix: Prefix, image: Tensor, kept:
         Hidden states (B, n_keep, C).
     """
     visual = prefix.visual[image[:, None], kept]  # (B, n_keep, C), input of layer K if it is deferred
-    if not prefix.layer_is_deferred:
+    if prefix.n_updated == min(len(prefix.keys), method.updated_layers(len(language.layers))):
         return visual
     index = len(prefix.keys) - 1
     layer, positions = language.layers[index], language.n_p0 + kept
@@ -169,18 +170,40 @@ def finish_layer_k(language: LanguageModel, prefix: Prefix, image: Tensor, kept:
 
 
 def _first_batch(
-    language: LanguageModel, choose: Chooser, waiting: list[StageSelector], prefix: Prefix, suffix: Suffix
+    language: LanguageModel,
+    method: Method,
+    choose: Chooser,
+    waiting: list[StageSelector],
+    prefix: Prefix,
+    suffix: Suffix,
 ) -> _PrunedBatch:
     """The prompts after layer K, with the first drop done, unless the first stage scores with the next layer."""
     text = torch.cat([prefix.text[suffix.images], suffix.hidden], dim=1)  # (B, n_p1 + T, C)
     kept = KeptTokens.from_all(len(suffix.images), prefix.n_visual, language.device)
     if waiting[0].stage.reads_next_layer:
-        visual = finish_layer_k(language, prefix, suffix.images, kept.indices)
+        visual = finish_layer_k(language, method, prefix, suffix.images, kept.indices)
         return _PrunedBatch(torch.cat([visual, text], dim=1), kept)
     selection = choose(waiting.pop(0), _view_of_layer_k(prefix, suffix), kept)
     kept, merged = narrow(kept, selection), selection.features
-    visual = finish_layer_k(language, prefix, suffix.images, kept.indices) if merged is None else merged
+    visual = finish_layer_k(language, method, prefix, suffix.images, kept.indices) if merged is None else merged
     return _PrunedBatch(torch.cat([visual, text], dim=1), kept).trimmed()
+
+
+def _run_layer(
+    language: LanguageModel,
+    method: Method,
+    index: int,
+    hidden: Tensor,
+    n_visual: int,
+    rotation: Rotation,
+    visible: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As `LanguageModel.run_layer`; the layer updates the first ``n_visual`` tokens only if the method does."""
+    if index < method.updated_layers(len(language.layers)):
+        return language.run_layer(index, hidden, rotation, visible)
+    frozen, text = hidden[:, :n_visual], hidden[:, n_visual:]
+    text, queries, keys, values = language.run_frozen_layer(index, frozen, text, rotation, visible)
+    return torch.cat([frozen, text], dim=1), queries, keys, values
 
 
 def _view_of_layer_k(prefix: Prefix, suffix: Suffix) -> LayerView:

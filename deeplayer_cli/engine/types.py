@@ -42,13 +42,13 @@ class Prefix:
 
     Attributes:
         keys, values: for each of the K layers, (N, kv_heads, n_shared, head_dim) over P0, visual tokens and P1.
-        visual: (N, n_visual, C), output of layer K for the visual tokens; its input if ``layer_is_deferred``.
+        visual: (N, n_visual, C), output of layer ``n_updated`` for the visual tokens; for 0, their embeddings.
         text: (N, n_p1, C), output of layer K for P1.
         text_queries: (N, heads, n_p1, head_dim) of layer K for P1; a placeholder without meaning if K = 0.
         embeddings: (N, n_visual, C), input of layer 1 for the visual tokens.
         text_embeddings: (1, n_p1, C), the same for P1.
-        layer_is_deferred: whether layer K computed only keys and values of the visual tokens. Then the kept tokens run
-            through the rest of layer K after the selection.
+        n_updated: number of layers that updated the hidden states of the visual tokens. The later ones of the K layers
+            only projected their keys and values: they are frozen, or layer K is deferred.
         places: (N, n_visual, 3), the place of each visual token; see ``pruning.token_places``.
         class_attention: (N, n_visual, heads of the vision tower), see ``models.internvl.vision.Encoded``.
         n_shared: number of tokens of P0, visual tokens and P1 together.
@@ -61,7 +61,7 @@ class Prefix:
     text_queries: Tensor
     embeddings: Tensor
     text_embeddings: Tensor
-    layer_is_deferred: bool
+    n_updated: int
     places: Tensor
     class_attention: Tensor
     n_shared: int

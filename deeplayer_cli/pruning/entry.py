@@ -105,6 +105,8 @@ class Entry:
         drops: several drops, in the order of their layers.
         positions: what the authors' program does with position ids; None if nothing is published.
         parameters: the method's own parameters by name. ``--method NAME@PARAMETER=VALUE`` sets one.
+        freeze_of_32: the layer of a model of 32 layers after which visual tokens are frozen, see ``Method``; it is
+            scaled to the model's depth. None: they are not frozen.
     """
 
     summary: str
@@ -116,6 +118,7 @@ class Entry:
     drops: tuple[Drop, ...] = ()
     positions: PositionIds | None = None
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    freeze_of_32: int | None = None
 
     @property
     def all_drops(self) -> tuple[Drop, ...]:
@@ -128,10 +131,15 @@ class Entry:
         return bool(self.all_drops)
 
     @property
+    def has_layer(self) -> bool:
+        """Whether the method does anything after a layer. If not, a layer has no effect on it."""
+        return self.prunes or self.freeze_of_32 is not None
+
+    @property
     def after(self) -> str | None:
-        """The layers of the drops, as text: ``8, 16, 24 of 32``; None for a method that prunes nothing."""
+        """The layers of the drops, as text: ``8, 16, 24 of 32``; without drops, the layer of freezing, if any."""
         if not self.all_drops:
-            return None
+            return None if self.freeze_of_32 is None else f"{self.freeze_of_32} of {_LAYERS}"
         *first, last = (drop.after for drop in self.all_drops)
         shown = ", ".join([*(layer.removesuffix(f" of {_LAYERS}") for layer in first), last])
         return f"{shown}, calibrated" if self.is_calibrated else shown
@@ -169,7 +177,19 @@ class Entry:
         )
         for stage in stages:
             _check_stage(name, stage, may_adapt=stage is stages[-1] and not renumbers)
-        return Method(name, stages, renumbers)
+        return Method(name, stages, renumbers, self._freeze_after_layer(options, n_layers))
+
+    def _freeze_after_layer(self, options: Options, n_layers: int) -> int | None:
+        if self.freeze_of_32 is None:
+            return None
+        if self.all_drops or options.layer is None:
+            return round(self.freeze_of_32 * n_layers / _LAYERS)
+        if not 0 <= options.layer <= n_layers:
+            raise DeeplayerError(
+                f"--layer {options.layer} is out of range: this model has {n_layers} decoder layers, and visual tokens "
+                f"can be frozen after layers 0 to {n_layers}"
+            )
+        return options.layer
 
 
 def _make_parts(name: str, drop: Drop, options: Options) -> tuple[Scorer, Selector]:

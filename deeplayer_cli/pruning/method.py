@@ -215,16 +215,22 @@ class Method:
         name: the name in the registry.
         stages: the drops, in the order of their layers.
         renumbers: whether layers after a drop number the positions without gaps. Otherwise position ids do not change.
+        freeze_after_layer: the layer after which visual tokens are frozen, counted from 1; 0: before layer 1;
+            None: they are not. Later layers do not update their hidden states, but project keys and values from these.
     """
 
     name: str
     stages: tuple[Stage, ...] = ()
     renumbers: bool = False
+    freeze_after_layer: int | None = None
 
     @property
     def layer(self) -> int | None:
-        """The layer of the first drop; this layer and the layers before it see all tokens. None without a drop."""
-        return self.stages[0].drop_after_layer if self.stages else None
+        """The layer of the first drop; this layer and the layers before it see all tokens.
+
+        Without a drop, the layer after which visual tokens are frozen; None if they are not.
+        """
+        return self.stages[0].drop_after_layer if self.stages else self.freeze_after_layer
 
     @property
     def reads_class_attention(self) -> bool:
@@ -253,6 +259,28 @@ class Method:
     def prunes(self, n_visual: int) -> bool:
         """Whether any of an image's ``n_visual`` tokens can be dropped or merged."""
         return any(stage.least(n_visual) < n_visual for stage in self.stages)
+
+    def updated_layers(self, n_layers: int) -> int:
+        """How many of ``n_layers`` decoder layers update the hidden states of visual tokens, from layer 1 on.
+
+        Nothing reads what the last layer would put out for visual tokens, so it never updates them.
+        """
+        return n_layers - 1 if self.freeze_after_layer is None else min(self.freeze_after_layer, n_layers - 1)
+
+    def prefix_layers(self, n_visual: int, n_layers: int) -> tuple[int, int]:
+        """K, and how many of layers 1..K update the visual tokens while the prefix of an image runs through them.
+
+        Layers 1..K run once for all expressions about the image; if nothing is dropped, these are all layers.
+
+        Args:
+            n_visual: number of visual tokens of the image.
+            n_layers: number of decoder layers of the model.
+        """
+        updated = self.updated_layers(n_layers)
+        if not self.prunes(n_visual):
+            return n_layers, updated
+        first = self.stages[0]
+        return first.drop_after_layer, min(updated, first.drop_after_layer - first.defers_layer)
 
     def schedule(self, n_visual: int, n_kept: int | None = None) -> tuple[tuple[int, int], ...]:
         """(layer of the drop, number of kept tokens) for every stage.

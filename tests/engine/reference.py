@@ -1,7 +1,8 @@
 """A slow, plain reference for pruned inference: transformers' own forward over the whole sequence, every time anew.
 
 Nothing is cached, shared or gathered. Layer K's attention is read by hooks from the eager implementation; from layer
-K+1 on, dropped visual tokens are still there but masked out as keys.
+K+1 on, dropped visual tokens are still there but masked out as keys. What a layer puts out for frozen visual tokens is
+replaced by what went in.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ class Reference:
 class PlainModel:
     """A checkpoint asked in the plainest way."""
 
-    def __init__(self, checkpoint, *, renumbers: bool = False) -> None:
+    def __init__(self, checkpoint, *, renumbers: bool = False, freeze_after_layer: int | None = None) -> None:
         self.checkpoint = checkpoint
         self.renumbers = renumbers
+        self.freeze_after_layer = freeze_after_layer
         self.model = checkpoint.model
         self.decoder = checkpoint.model.model.language_model
 
@@ -78,7 +80,16 @@ class PlainModel:
         def read_attention(module, args, output):
             attentions.append(output[1][0] if output[1] is not None else None)
 
+        def keep_visual(module, args, output):
+            kept = output.clone()
+            kept[:, visual] = args[0][:, visual]
+            return kept
+
+        visual = self.visual_positions(ids)[: len(features)]
         hooks = [block.self_attn.register_forward_hook(read_attention) for block in self.decoder.layers]
+        if self.freeze_after_layer is not None:
+            frozen = self.decoder.layers[self.freeze_after_layer :]
+            hooks += [block.register_forward_hook(keep_visual) for block in frozen]
         for layer, dropped in drops:
             later = self.decoder.layers[layer:]
             hooks += [block.register_forward_pre_hook(masking(dropped), with_kwargs=True) for block in later]

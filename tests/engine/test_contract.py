@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from deeplayer_cli.cost.flops import kv_bytes
-from deeplayer_cli.cost.shape import ModelShape, PromptLengths, drops_of
+from deeplayer_cli.cost.shape import ModelShape, PromptLengths
 from deeplayer_cli.engine import Engine, union_of_rows
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.models.internvl.vision import normalize
@@ -191,7 +191,7 @@ def test_what_stays_is_what_is_counted(checkpoint, tiles):  # noqa: F811
     lengths = PromptLengths.from_checkpoint(checkpoint, N_VISUAL, len(row.expression_ids))
     held = sum(cache.upto(lengths.suffix)[0][0].nbytes for cache in prompts.caches)
     assert 1 <= n_kept < N_KEEP
-    assert 2 * held == kv_bytes(shape, lengths, 8, drops_of(method, N_VISUAL, n_kept))
+    assert 2 * held == kv_bytes(shape, lengths, 8, method, n_kept)
     assert method.mean_keep(N_VISUAL, 8, n_kept) == pytest.approx((3 * N_VISUAL + 5 * n_kept) / (8 * N_VISUAL))
     assert method.mean_keep(N_VISUAL, 8) == pytest.approx((3 * N_VISUAL + 5 * N_KEEP) / (8 * N_VISUAL))
 

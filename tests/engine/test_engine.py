@@ -154,7 +154,7 @@ def test_as_many_tokens_stay_as_promised(checkpoint, tiles, method, keep):
     engine = make_engine(checkpoint, method, budget=Budget(keep))
     prefix = engine.prefix(engine.encode(tiles), PLACES.expand(len(tiles), -1, -1))
     prompts = engine.prefill(prefix, make_rows(checkpoint), 1)
-    promised = N_VISUAL if method == "none" else max(1, int(keep * N_VISUAL))
+    promised = max(1, int(keep * N_VISUAL)) if known_methods()[method].prunes else N_VISUAL
     for kept in prompts.kept.tolist():
         assert len(kept) == promised
         assert kept == sorted(set(kept)) and kept[0] >= 0 and kept[-1] < N_VISUAL
@@ -166,7 +166,7 @@ def test_as_many_tokens_stay_as_promised(checkpoint, tiles, method, keep):
         assert cache.n_shared == n_text + visual
 
 
-@pytest.mark.parametrize("method", [name for name in known_methods() if name != "none"])
+@pytest.mark.parametrize("method", [name for name, entry in known_methods().items() if entry.prunes])
 def test_keep_everything_is_none(checkpoint, tiles, method):
     rows = make_rows(checkpoint)
     none, everything = (
