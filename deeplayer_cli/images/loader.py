@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 IMAGE_TIMEOUT = 60.0
-"""Seconds that an image may take, unless somebody says otherwise."""
+"""The default limit of the time that an image may take, in seconds."""
 
 
 class ImageId(NamedTuple):

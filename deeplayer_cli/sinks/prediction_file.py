@@ -187,10 +187,10 @@ class PredictionFile:
         return known is not None and known != details_hash(row)
 
     def _require_unchanged(self) -> None:
-        """Stop if somebody else has cut, replaced or moved the file: rows would be lost without a word.
+        """Stop if another program has cut, replaced or moved the file: rows would be lost silently.
 
         Raises:
-            DeeplayerError: somebody has.
+            DeeplayerError: another program has.
         """
         mine = os.fstat(self._descriptor)
         try:
@@ -200,7 +200,7 @@ class PredictionFile:
         if not is_here or mine.st_size != self._size:
             what = "cut or written to" if is_here else "moved or replaced"
             raise DeeplayerError(
-                f"{self.path} was {what} by somebody else during the run: rows since then are not in it"
+                f"{self.path} was {what} by another program during the run: later rows are not in it"
             )
 
     def _append(self, line: bytes) -> None:
