@@ -46,8 +46,8 @@ class GoldReader:
     """Reads the gold boxes of rows.
 
     Attributes:
-        box_format: how they are written; None if this is not known: they are then corners in pixels, and `ConventionCheck`
-            may speak against it.
+        box_format: how they are written; None if this is not known: they are then corners in pixels, and
+            `ConventionCheck` may speak against it.
         size_of: returns width and height of an image file in pixels or raises a ``RowError``, for rows that do not
             state them; None if there are no files.
     """

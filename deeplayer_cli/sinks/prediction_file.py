@@ -199,9 +199,7 @@ class PredictionFile:
             is_here = False
         if not is_here or mine.st_size != self._size:
             what = "cut or written to" if is_here else "moved or replaced"
-            raise DeeplayerError(
-                f"{self.path} was {what} by another program during the run: later rows are not in it"
-            )
+            raise DeeplayerError(f"{self.path} was {what} by another program during the run: later rows are not in it")
 
     def _append(self, line: bytes) -> None:
         try:
