@@ -70,12 +70,14 @@ def report(
     Example: `deeplayer report boxes.jsonl -o report.html`
     """
     from deeplayer_cli import evaluation
-    from deeplayer_cli.report.page import PageOptions, require_jinja, write_page
+    from deeplayer_cli.report.page import PageOptions, prediction_files, require_jinja, write_page
     from deeplayer_cli.schema import in_text
+    from deeplayer_cli.sinks import record_path
     from deeplayer_cli.sinks.output_file import refuse_output
 
     require_jinja()
-    inputs = [*predictions, *([] if gold is None else [gold])]
+    files = prediction_files(predictions)
+    inputs = [*predictions, *files, *map(record_path, files), *([] if gold is None else [gold])]
     refuse_output(output, inputs=inputs, overwrite=overwrite)
     written: BoxFormat | None = box_format.value if box_format else None
     page = PageOptions(in_text(title), by, written, image_root, thumbnails, max_images)

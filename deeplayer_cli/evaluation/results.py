@@ -133,16 +133,26 @@ def _plus(one: Cost | None, other: Cost | None) -> Cost | None:
 
 
 def rows_once(paths: Sequence[Path]) -> Iterator[Prediction]:
-    """The rows of files with the same settings, each id once; logs a warning if their answers differ."""
-    answers: dict[Id, str | None] = {}
+    """The rows of files with the same settings, each id once; logs a warning if their answers differ.
+
+    Raises:
+        DeeplayerError: a file cannot be read, or two rows of one id have different expressions.
+    """
+    found: dict[Id, tuple[Path, str | None, str | None]] = {}
     n_unlike = 0
     for path in paths:
         for row in read_predictions(path):
-            if row.id in answers:
-                n_unlike += row.answer != answers[row.id]
-            else:
-                answers[row.id] = row.answer
+            if row.id not in found:
+                found[row.id] = path, row.expression, row.answer
                 yield row
+                continue
+            first, expression, answer = found[row.id]
+            if row.expression != expression:
+                raise DeeplayerError(
+                    f"{first} and {path} have different rows of id {row.id!r}: {show(expression)} and "
+                    f"{show(row.expression)}; use one of the files"
+                )
+            n_unlike += row.answer != answer
     if n_unlike:
         logger.warning(
             "%d rows have different answers in %s: the first answer counts", n_unlike, " and ".join(map(str, paths))

@@ -32,6 +32,11 @@ def test_a_page_is_written_and_never_over_another_file(predictions, tmp_path):
     page = output.read_bytes()
     assert "exists: --overwrite replaces it" in refusal(run("report", predictions, "-o", output))
     assert "is also an input" in refusal(run("report", predictions, "-o", predictions, "--overwrite"))
+    record = tmp_path / "boxes.jsonl.run.json"
+    record.write_bytes(orjson.dumps({"settings": {"method": "none", "keep": 1}, "circumstances": {}, "counts": None}))
+    for other in (predictions, record):
+        assert "is also an input" in refusal(run("report", tmp_path, "-o", other, "--overwrite"))
+    assert "is a folder: name a file in it" in refusal(run("report", predictions, "-o", tmp_path, "--overwrite"))
     assert "there is no folder" in refusal(run("report", predictions, "-o", tmp_path / "no" / "report.html"))
     assert (output.read_bytes(), predictions.read_bytes()) == (page, before)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from base64 import b64encode
 from dataclasses import dataclass
 from importlib.resources import files
@@ -16,9 +15,9 @@ from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.evaluation.score import image_key
 from deeplayer_cli.report.page.chart import draw_charts
 from deeplayer_cli.report.page.formatting import all_groups, counted, interval, percent, points
-from deeplayer_cli.report.page.pictures import Picture, make_pictures, unseen
 from deeplayer_cli.report.page.rows import filter_fields, first_of, joined_rows, row_data
 from deeplayer_cli.report.page.runs import read_page_runs
+from deeplayer_cli.report.page.thumbnails import Picture, make_pictures, unseen
 from deeplayer_cli.report.row_images import RowImages
 from deeplayer_cli.sinks.output_file import replacing
 
@@ -36,8 +35,6 @@ if TYPE_CHECKING:
 
 _FOLDER = files("deeplayer_cli.report.page") / "templates"
 _SCRIPTS = ("elements.js", "drawing.js", "gallery.js")
-
-logger = logging.getLogger("deeplayer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,22 +118,22 @@ def write_page(
         DeeplayerError: a file cannot be read or written, or the runs cannot be shown together.
     """
     options = options or PageOptions()
-    runs = read_page_runs(predictions, gold, options.box_format)
-    joined = joined_rows(runs)
-    fields = filter_fields(runs, options.by)
-    pictures = _pictures(runs, joined, options, progress)
-    content = _render(
-        title=options.title,
-        version=__version__,
-        runs=runs,
-        n_rows=len(joined),
-        n_images=len(pictures),
-        tables={name: [evaluation.score(run.rows.values(), by=name) for run in runs] for name in fields},
-        charts=draw_charts(runs),
-        data=_data(runs, joined, fields, pictures),
-        pictures=[picture.to_dict() for picture in pictures.values()],
-    )
-    with replacing(output) as partial:
+    with replacing(output) as partial:  # refuses a folder before the work
+        runs = read_page_runs(predictions, gold, options.box_format)
+        joined = joined_rows(runs)
+        fields = filter_fields(runs, options.by)
+        pictures = _pictures(runs, joined, options, progress)
+        content = _render(
+            title=options.title,
+            version=__version__,
+            runs=runs,
+            n_rows=len(joined),
+            n_images=len(pictures),
+            tables={name: [evaluation.score(run.rows.values(), by=name) for run in runs] for name in fields},
+            charts=draw_charts(runs),
+            data=_data(runs, joined, fields, pictures),
+            pictures=[picture.to_dict() for picture in pictures.values()],
+        )
         partial.write_text(content, encoding="utf-8")
     disagreements = [one for run in runs for path in run.files for one in evaluation.disagreements(path)]
     warnings = dict.fromkeys([*disagreements, *(warning for run in runs for warning in run.report.warnings)])

@@ -13,7 +13,7 @@ from deeplayer_cli.evaluation.compare import gather
 from deeplayer_cli.evaluation.results import keep_of_record, label_of_record, rows_once, total_cost
 from deeplayer_cli.evaluation.score import gold_in_pixels
 from deeplayer_cli.schema import in_text, overlap
-from deeplayer_cli.sinks import load_record, read_predictions
+from deeplayer_cli.sinks import load_record, read_predictions, record_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -65,8 +65,7 @@ def read_page_runs(
     """Read prediction files, and folders of them as ``compare --results`` fills them.
 
     Files whose records have the same settings form one run. Runs are in the order of their files; with a folder, they
-    are sorted by method and keep. The run that prunes nothing is the reference, or else the
-    first one.
+    are sorted by method and keep. The run that prunes nothing is the reference, or else the first one.
 
     Args:
         paths: of the files and folders.
@@ -76,7 +75,7 @@ def read_page_runs(
     Raises:
         DeeplayerError: a file cannot be read, is given twice or has no rows, or an id comes twice in it.
     """
-    groups = _grouped([(path, load_record(path)) for path in _files(paths)])
+    groups = _grouped([(path, _record(path)) for path in prediction_files(paths)])
     runs = [_read(label, files, gold, box_format) for label, files in zip(_labels(groups), groups, strict=True)]
     if any(path.is_dir() for path in paths):  # whose files have names that say nothing about the order
         runs.sort(key=lambda run: (run.method != "none", run.measured.label, run.measured.keep or 0.0))
@@ -84,12 +83,28 @@ def read_page_runs(
     return [_compared(run, reference) for run in runs]
 
 
-def _files(paths: Sequence[Path]) -> list[Path]:
+def prediction_files(paths: Sequence[Path]) -> list[Path]:
+    """The prediction files among the paths and in folders among them.
+
+    Raises:
+        DeeplayerError: a file is given twice, or a folder has none.
+    """
     files = [file for path in paths for file in (evaluation.result_files([path]) if path.is_dir() else [path])]
     for number, file in enumerate(files):
         if any(file.exists() and other.exists() and file.samefile(other) for other in files[:number]):
             raise DeeplayerError(f"{file} is given twice: name it once")
     return files
+
+
+def _record(path: Path) -> RunRecord | None:
+    record = load_record(path)
+    try:
+        if record is not None:
+            label_of_record(record), keep_of_record(record)
+    except (KeyError, ValueError) as error:
+        name = record_path(path)
+        raise DeeplayerError(f"{name} does not say the method and the keep of a run: move it elsewhere") from error
+    return record
 
 
 def _grouped(files: Iterable[RecordedFile]) -> list[tuple[RecordedFile, ...]]:

@@ -18,6 +18,8 @@ from PIL import Image
 
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.evaluation import score
+from deeplayer_cli.report.caption import FURTHER, PREDICTED
+from deeplayer_cli.report.caption import GOLD as GOLD_COLOUR
 from deeplayer_cli.report.page import PageOptions, write_page
 from deeplayer_cli.report.page.chart import draw_charts, round_values
 from deeplayer_cli.report.page.render import embedded_json
@@ -177,6 +179,12 @@ def test_the_policy_allows_the_pages_own_style_and_script_only(page):
     assert "innerHTML" not in found.scripts[2] and "</" not in found.scripts[2]
 
 
+def test_boxes_have_the_colours_of_show(page):
+    found, _ = page()
+    for kind, colour in (("predicted", PREDICTED), ("gold", GOLD_COLOUR), ("other", FURTHER)):
+        assert f".{kind} rect {{ stroke: {colour.lower()};" in found.styles[0]
+
+
 def test_an_image_is_in_the_page_once_and_small(tmp_path, page):
     draw_image(tmp_path / "a.png", (800, 400))
     rows = [prediction(n, width=800, height=400) for n in range(5)]
@@ -290,6 +298,22 @@ def test_runs_on_other_rows_are_refused(tmp_path, page, change, said):
     ours, theirs = prediction(1), replace(prediction(1), **change)
     with pytest.raises(DeeplayerError, match=re.escape(said)):
         page(write(tmp_path / "a.jsonl", [ours]), write(tmp_path / "b.jsonl", [theirs]))
+
+
+def test_files_of_one_setting_with_other_rows_are_refused(tmp_path, page):
+    cats, dogs = (
+        write(tmp_path / f"{name}.jsonl", [prediction(1, expression=name)], keep=0.1) for name in ("cat", "dog")
+    )
+    with pytest.raises(DeeplayerError, match='have different rows of id 1: "cat" and "dog"'):
+        page(cats, dogs)
+
+
+def test_a_record_of_something_else_is_refused(tmp_path, page, rows):
+    path = write(tmp_path / "boxes.jsonl", rows)
+    for settings in ({}, {"method": "none"}, {"method": "none", "keep": "all"}):
+        RunRecord(settings, {}).save(path)
+        with pytest.raises(DeeplayerError, match="does not say the method and the keep of a run"):
+            page(path)
 
 
 def test_what_is_refused(tmp_path, page, rows):

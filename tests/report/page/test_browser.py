@@ -11,8 +11,8 @@ from PIL import Image
 from deeplayer_cli.report.page import PageOptions, write_page
 from deeplayer_cli.schema import Prediction, TileLayout
 from deeplayer_cli.sinks import RunRecord
-from tests.report.chromium import Browser, find_chromium
-from tests.report.test_page import NASTY, prediction
+from tests.report.page.chromium import Browser, find_chromium
+from tests.report.page.test_page import NASTY, prediction
 
 pytestmark = pytest.mark.skipif(find_chromium() is None, reason="Chromium is not installed")
 
