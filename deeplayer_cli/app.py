@@ -25,6 +25,7 @@ from deeplayer_cli.commands import (
     score,
     show,
     streams,
+    sweep,
     verify,
 )
 from deeplayer_cli.errors import DeeplayerError, printable
@@ -44,6 +45,7 @@ app = typer.Typer(
 app.command()(ground.ground)
 app.command()(score.score)
 app.command()(compare.compare)
+app.command()(sweep.sweep)
 app.command()(diagnose.diagnose)
 app.command()(report.report)
 app.command()(show.show)

@@ -3,36 +3,30 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
-from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
 
-from deeplayer_cli import __version__
 from deeplayer_cli.commands import options
+from deeplayer_cli.commands.comparing import make_runner, open_repeatable, result_folder
 from deeplayer_cli.commands.options import INPUT, OUTPUT, PRUNING, option
 from deeplayer_cli.commands.outputs import Csv, refuse_bad_outputs
 from deeplayer_cli.commands.progress import ProgressBar
-from deeplayer_cli.commands.requests import open_requests
 from deeplayer_cli.commands.stopping import stoppable
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.schema.values import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Sequence
 
     from deeplayer_cli.evaluation.compare import MethodRun
     from deeplayer_cli.evaluation.matching import Unreachable
-    from deeplayer_cli.evaluation.running import ComparisonRunner
     from deeplayer_cli.runtime.settings import Settings
-    from deeplayer_cli.sources import Requests
 
 _NUMBERS = {"layer": "layer", "max-tiles": "max_tiles"}
 """The keys that may follow a method's name and an ``@`` with a number, and the field of `Settings` that each sets."""
@@ -151,10 +145,10 @@ def compare(
         plan = ComparisonPlan(base, wanted, _shares(keep), match.value, reference)
         plan.refuse_impossible()
         source = source or []
-        requests = _requests(source, image_root, limit, from_format, box_format, results)
+        requests = open_repeatable(source, image_root, limit, from_format, box_format, results)
         weights = {"revision": revision, "dtype": dtype, "device": device}
-        with _folder(results, source) as folder, stoppable() as stop, ProgressBar() as bar:
-            runner = _runner(model, weights, source, requests, folder, prior, lambda: stop.requested)
+        with result_folder(results, source) as folder, stoppable() as stop, ProgressBar() as bar:
+            runner = make_runner(model, weights, source, requests, folder, prior, lambda: stop.requested)
             try:
                 runs, unreachable = plan.run(runner, bar.show)
             except Stopped:
@@ -184,33 +178,6 @@ def compare(
         raise typer.Exit(FINISHED_WITH_ERRORS)
 
 
-def _runner(
-    model: str,
-    weights: Mapping[str, Any],
-    source: Sequence[str],
-    requests: Requests,
-    folder: Path,
-    prior: Path | None,
-    stopped: Callable[[], bool],
-) -> ComparisonRunner:
-    from deeplayer_cli import checkpoints
-    from deeplayer_cli.evaluation.running import ComparisonRunner
-    from deeplayer_cli.runtime.identity import ModelIdentity
-    from deeplayer_cli.runtime.prior_file import load_prior
-    from deeplayer_cli.schema import in_text
-
-    identity = ModelIdentity.from_name(model, **weights)
-    checkpoint = checkpoints.load(model, **weights)
-    circumstances = {
-        "version": __version__,
-        "source": [in_text(one) for one in source],
-        "model": in_text(model),
-        "revision": weights["revision"],
-    }
-    read = load_prior(prior, checkpoint) if prior is not None else None
-    return ComparisonRunner(checkpoint, identity, read, requests, folder, circumstances, stopped)
-
-
 def _recorded(folders: Sequence[Path]) -> list[MethodRun]:
     """Read the runs in some folders; warn of files that are unfinished or were changed."""
     from deeplayer_cli import evaluation
@@ -219,45 +186,6 @@ def _recorded(folders: Sequence[Path]) -> list[MethodRun]:
         for disagreement in evaluation.disagreements(path):
             logger.warning(disagreement)
     return evaluation.read_runs(folders)
-
-
-def _requests(
-    source: Sequence[str],
-    image_root: Path | None,
-    limit: int | None,
-    from_format: str | None,
-    box_format: options.BoxFormatName | None,
-    results: Path | None,
-) -> Requests:
-    requests = open_requests(
-        source,
-        from_format=from_format,
-        embedded=None if results is None else results / "images",
-        image_root=image_root,
-        confined=True,
-        box_format=box_format.value if box_format else None,
-        limit=limit,
-    )
-    if not requests.repeatable:
-        raise DeeplayerError("every method reads the rows again, and a pipe can be read only once: give a file")
-    return requests
-
-
-@contextmanager
-def _folder(results: Path | None, source: Sequence[str]) -> Iterator[Path]:
-    """Yield the folder for the rows of all methods: ``results``, or a temporary folder if it is None."""
-    from deeplayer_cli.errors import writing
-
-    if results is None:
-        with TemporaryDirectory() as folder:
-            yield Path(folder)
-        return
-    target = Path(os.path.realpath(results))  # unlike Path.resolve, it raises nothing where links form a circle
-    if any(target in (real := Path(os.path.realpath(one)), real.parent) for one in source):
-        raise DeeplayerError(f"--results {results} contains the requests: name another folder")
-    with writing(str(results)):
-        results.mkdir(exist_ok=True)
-    yield results
 
 
 def _wanted(text: str, base: Settings, layer: int | None, prior: Path | None) -> Settings:
@@ -283,13 +211,6 @@ def _wanted(text: str, base: Settings, layer: int | None, prior: Path | None) ->
     return replace(base, method=name, **found)
 
 
-def _shares(text: str) -> list[float]:
-    try:
-        return [float(share) for share in text.split(",")]
-    except ValueError as error:
-        raise DeeplayerError(f"--keep must be shares separated by commas, such as 0.1,0.5, not {text!r}") from error
-
-
 def _refuse_options_of_a_run(context: typer.Context) -> None:
     """Refuse options that ``--from`` would ignore."""
     for parameter in context.command.params:
@@ -297,3 +218,10 @@ def _refuse_options_of_a_run(context: typer.Context) -> None:
         is_given = given is not None and given.name == "COMMANDLINE" and parameter.param_type_name == "option"
         if is_given and parameter.name not in _WITHOUT_A_RUN:
             raise DeeplayerError(f"{parameter.opts[0]} applies to a run, and --from runs nothing: leave one out")
+
+
+def _shares(text: str) -> list[float]:
+    try:
+        return [float(share) for share in text.split(",")]
+    except ValueError as error:
+        raise DeeplayerError(f"--keep must be shares separated by commas, such as 0.1,0.5, not {text!r}") from error

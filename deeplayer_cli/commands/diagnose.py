@@ -12,6 +12,7 @@ import typer
 from deeplayer_cli.commands import options
 from deeplayer_cli.commands.options import INPUT, OUTPUT, option
 from deeplayer_cli.commands.outputs import Csv, refuse_bad_outputs
+from deeplayer_cli.commands.requests import open_requests
 
 
 class ReadRows(StrEnum):
@@ -45,6 +46,8 @@ def diagnose(
         Path | None,
         option("--image-root", help="Folder that relative image paths start from.", rich_help_panel=INPUT),
     ] = None,
+    from_format: options.FromFormat = None,
+    box_format: options.BoxFormat = None,
     csv: Csv = None,
     plot: Annotated[
         Path | None,
@@ -66,13 +69,19 @@ def diagnose(
     """Test every layer's attention for positional bias, and whether dividing by a prior would help."""
     from tqdm import tqdm
 
-    from deeplayer_cli import checkpoints, sources
+    from deeplayer_cli import checkpoints
     from deeplayer_cli.pruning import Budget
     from deeplayer_cli.runtime.settings import Settings
 
     refuse_bad_outputs(csv, plot, inputs=source, overwrite=overwrite)
     settings, budget = Settings(method="none", max_tiles=max_tiles), Budget(keep)
-    requests = sources.open_source(source, image_root=image_root)
+    requests = open_requests(
+        source,
+        from_format=from_format,
+        embedded=None,
+        image_root=image_root,
+        box_format=box_format.value if box_format else None,
+    )
 
     from deeplayer_cli.evaluation import diagnosis
     from deeplayer_cli.evaluation.attention_maps import AttentionReader, first_images

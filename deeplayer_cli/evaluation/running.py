@@ -113,6 +113,9 @@ class ComparisonPlan:
 class ComparisonRunner:
     """Answers the rows under several settings; each settings have their own prediction file.
 
+    Attributes:
+        checkpoint: the model.
+
     Args:
         checkpoint: the model.
         identity: identity of the model, for the records.
@@ -136,7 +139,7 @@ class ComparisonRunner:
         circumstances: Mapping[str, object],
         stopped: Callable[[], bool],
     ) -> None:
-        self._checkpoint, self._identity, self._prior = checkpoint, identity, prior
+        self.checkpoint, self._identity, self._prior = checkpoint, identity, prior
         self._requests, self._folder = requests, folder
         self._circumstances, self._stopped = circumstances, stopped
         self._costs = CostModel(checkpoint)
@@ -156,9 +159,9 @@ class ComparisonRunner:
         Raises:
             DeeplayerError: the model cannot run the method.
         """
-        n_layers: int = self._checkpoint.model.config.text_config.num_hidden_layers
+        n_layers: int = self.checkpoint.model.config.text_config.num_hidden_layers
         prior = self._prior if settings.prior else None
-        options = settings.pruning_options(self._checkpoint.grounding_layer, prior)
+        options = settings.pruning_options(self.checkpoint.grounding_layer, prior)
         return pruning.build(settings.method, options, n_layers)
 
     def run(self, wanted: Sequence[Settings], progress: Callable[[RunProgress], None]) -> list[MethodRun]:
@@ -199,11 +202,11 @@ class ComparisonRunner:
 
     def cost(self, settings: Settings, workload: Workload) -> Cost:
         """The cost of a workload of at least one row under settings."""
-        return self._costs.cost(self.method(settings), workload, settings.tiling(self._checkpoint.tiling))
+        return self._costs.cost(self.method(settings), workload, settings.tiling(self.checkpoint.tiling))
 
     def largest(self, settings: Settings, workload: Workload) -> int:
         """The number of visual tokens of the largest image of a workload."""
-        return self._costs.largest(workload, settings.tiling(self._checkpoint.tiling))
+        return self._costs.largest(workload, settings.tiling(self.checkpoint.tiling))
 
     def _answer(self, wanted: Sequence[Settings]) -> Iterator[tuple[Settings, RunLine, Prediction]]:
         """Answer the rows that have no answer yet, under settings that differ only in their method.
@@ -228,7 +231,7 @@ class ComparisonRunner:
         record = self._record(settings)
         sink = files.enter_context(PredictionFile(result_path(self._folder, record), record, ResumeMode.RESUME))
         prior = self._prior if settings.prior else None
-        grounder = Grounder(self._checkpoint, settings, prior=prior, prefixes=prefixes, scope=self._scope)
+        grounder = Grounder(self.checkpoint, settings, prior=prior, prefixes=prefixes, scope=self._scope)
         return grounder, RunLine(grounder, sink)
 
     def _record(self, settings: Settings) -> RunRecord:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping, Sequence
 
     from deeplayer_cli.boxes import Box, BoxFormat
-    from deeplayer_cli.schema import Id, Status
+    from deeplayer_cli.schema import BadRequest, Id, Request, Status
 
 CORRECT_IOU = 0.5
 """The smallest IoU that the official evaluation counts as right."""
@@ -197,9 +197,9 @@ def gold_in_pixels(gold: Box | None, box_format: BoxFormat | None, prediction: P
         raise DeeplayerError(f"the gold box of row {prediction.id!r}: {error}, and the row has none") from error
 
 
-def group_name(prediction: Prediction, by: str) -> str:
+def group_name(row: Prediction | Request | BadRequest, by: str) -> str:
     """The group that a row belongs to: its value of the field ``by`` of the row or of its ``meta``, as text."""
-    value = getattr(prediction, by) if by in _FIELDS else prediction.meta.get(by)
+    value = getattr(row, by, None) if by in _FIELDS else row.meta.get(by)
     if value is None:
         return NO_VALUE
     return value if isinstance(value, str) else orjson.dumps(value).decode()
@@ -217,7 +217,7 @@ def image_key(prediction: Prediction) -> Hashable:
     return "row", prediction.id
 
 
-def clustered_interval(right: Sequence[bool], images: Sequence[Hashable]) -> tuple[float, float]:
+def clustered_interval(right: Sequence[float], images: Sequence[Hashable]) -> tuple[float, float]:
     """95% interval of the share of right rows, clustered by image.
 
     Rows of one image tend to be right or wrong together, so n rows count as fewer independent rows. The interval is
@@ -231,7 +231,7 @@ def clustered_interval(right: Sequence[bool], images: Sequence[Hashable]) -> tup
     a point. With only a few images it is still a little too narrow.
 
     Args:
-        right: for each row, whether it is right; at least one row.
+        right: for each row, whether it is right, or another value from 0 to 1; at least one row.
         images: the image of each row.
 
     Returns:

@@ -34,6 +34,7 @@ def commands(predictions: Path) -> dict[str, list[str]]:
         "report": ["report", str(predictions), "-o", str(predictions.parent / "report.html"), "--overwrite"],
         "show": ["show", str(predictions), "-o", str(predictions.parent / "pictures")],
         "diagnose": ["diagnose", SAMPLES, *DEMO, "--images", "1"],
+        "sweep": ["sweep", SAMPLES, *DEMO, "--limit", "8", "--layers", "6", "--images", "1"],
         "methods": ["methods"],
         "verify": ["verify", "demo"],
         "bench": ["bench", "roofline", "--tflops", "1", "--bandwidth", "1"],
@@ -157,7 +158,7 @@ def integers() -> list[tuple[str, str]]:
 def test_integers_of_80_digits(number: str, tmp_path: Path) -> None:
     assert len(integers()) > 20
     needs = {"bench": ["roofline"], "ground": [SAMPLES], "calibrate": ["a", "-o", "b"], "compare": [SAMPLES]}
-    needs |= {"show": ["a", "-o", str(tmp_path / "s")], "diagnose": [SAMPLES]}
+    needs |= {"show": ["a", "-o", str(tmp_path / "s")], "diagnose": [SAMPLES], "sweep": [SAMPLES]}
     needs |= {name: ["-o", str(tmp_path / "s")] for name in ("demo train", "demo scenes")}
     for command, flag in integers():
         finished = CliRunner().invoke(app, [*command.split(), *needs.get(command, []), f"{flag}={number}"])

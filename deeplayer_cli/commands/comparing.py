@@ -1,0 +1,91 @@
+"""What the commands that run several methods on the same rows have in common."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from deeplayer_cli import __version__
+from deeplayer_cli.commands import options
+from deeplayer_cli.commands.requests import open_requests
+from deeplayer_cli.errors import DeeplayerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from deeplayer_cli.evaluation.running import ComparisonRunner
+    from deeplayer_cli.sources import Requests
+
+
+def make_runner(
+    model: str,
+    weights: Mapping[str, Any],
+    source: Sequence[str],
+    requests: Requests,
+    folder: Path,
+    prior: Path | None,
+    stopped: Callable[[], bool],
+) -> ComparisonRunner:
+    """Load the model, and make the runner that answers the rows; arguments as in `ComparisonRunner`."""
+    from deeplayer_cli import checkpoints
+    from deeplayer_cli.evaluation.running import ComparisonRunner
+    from deeplayer_cli.runtime.identity import ModelIdentity
+    from deeplayer_cli.runtime.prior_file import load_prior
+    from deeplayer_cli.schema import in_text
+
+    identity = ModelIdentity.from_name(model, **weights)
+    checkpoint = checkpoints.load(model, **weights)
+    circumstances = {
+        "version": __version__,
+        "source": [in_text(one) for one in source],
+        "model": in_text(model),
+        "revision": weights["revision"],
+    }
+    read = load_prior(prior, checkpoint) if prior is not None else None
+    return ComparisonRunner(checkpoint, identity, read, requests, folder, circumstances, stopped)
+
+
+def open_repeatable(
+    source: Sequence[str],
+    image_root: Path | None,
+    limit: int | None,
+    from_format: str | None,
+    box_format: options.BoxFormatName | None,
+    results: Path | None,
+) -> Requests:
+    """Open the rows; refuse a source that can be read only once.
+
+    Arguments are as in `open_requests`; ``results`` is the folder for the rows of all methods.
+    """
+    requests = open_requests(
+        source,
+        from_format=from_format,
+        embedded=None if results is None else results / "images",
+        image_root=image_root,
+        confined=True,
+        box_format=box_format.value if box_format else None,
+        limit=limit,
+    )
+    if not requests.repeatable:
+        raise DeeplayerError("every method reads the rows again, and a pipe can be read only once: give a file")
+    return requests
+
+
+@contextmanager
+def result_folder(results: Path | None, source: Sequence[str]) -> Iterator[Path]:
+    """Yield the folder for the rows of all methods: ``results``, or a temporary folder if it is None."""
+    from deeplayer_cli.errors import writing
+
+    if results is None:
+        with TemporaryDirectory() as folder:
+            yield Path(folder)
+        return
+    target = Path(os.path.realpath(results))  # unlike Path.resolve, it raises nothing where links form a circle
+    if any(target in (real := Path(os.path.realpath(one)), real.parent) for one in source):
+        raise DeeplayerError(f"--results {results} contains the requests: name another folder")
+    with writing(str(results)):
+        results.mkdir(exist_ok=True)
+    yield results

@@ -1,0 +1,174 @@
+"""``deeplayer sweep``."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import orjson
+import typer
+
+from deeplayer_cli.commands import options
+from deeplayer_cli.commands.comparing import make_runner, open_repeatable, result_folder
+from deeplayer_cli.commands.options import INPUT, OUTPUT, PRUNING, Query, option
+from deeplayer_cli.commands.outputs import Csv, refuse_bad_outputs
+from deeplayer_cli.commands.progress import ProgressBar
+from deeplayer_cli.commands.stopping import stoppable
+from deeplayer_cli.errors import DeeplayerError
+
+if TYPE_CHECKING:
+    from deeplayer_cli.schema import Id
+    from deeplayer_cli.sources import Requests
+
+logger = logging.getLogger("deeplayer")
+
+
+def sweep(
+    source: Annotated[
+        list[str], typer.Argument(help="Requests with gold boxes, as `ground` takes them.", show_default=False)
+    ],
+    layers: Annotated[
+        str | None,
+        option(
+            "--layers",
+            help="Layers to prune after, counted from 1, separated by commas; by default up to 8, evenly spaced.",
+            rich_help_panel=PRUNING,
+            show_default=False,
+        ),
+    ] = None,
+    method: options.Method = "deep-layer",
+    keep: options.Keep = 0.1,
+    query: options.QueryRows = Query.LAST,
+    select_on: Annotated[
+        str | None,
+        option(
+            "--select-on",
+            help="`FIELD=VALUE`: choose the layer on the rows with this value, of the row or of its meta. Without "
+            "--select-on and --report-on, half of the images choose and the others report.",
+            rich_help_panel=INPUT,
+            show_default=False,
+        ),
+    ] = None,
+    report_on: Annotated[
+        str | None,
+        option(
+            "--report-on",
+            help="`FIELD=VALUE`: report the chosen layer's accuracy on the rows with this value.",
+            rich_help_panel=INPUT,
+            show_default=False,
+        ),
+    ] = None,
+    images: Annotated[
+        int,
+        option("--images", min=1, help="Measure attention on the first N selection images.", rich_help_panel=INPUT),
+    ] = 100,
+    limit: Annotated[
+        int | None, option("--limit", min=1, help="Use the first N rows only.", rich_help_panel=INPUT)
+    ] = None,
+    image_root: Annotated[
+        Path | None,
+        option("--image-root", help="Folder that relative image paths start from.", rich_help_panel=INPUT),
+    ] = None,
+    from_format: options.FromFormat = None,
+    box_format: options.BoxFormat = None,
+    results: Annotated[
+        Path | None,
+        option(
+            "--results",
+            help="Folder for the rows of all layers; the same command continues a stopped sweep.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    csv: Csv = None,
+    plot: Annotated[
+        Path | None,
+        option(
+            "--plot", help="Draw accuracy and attention by layer into this .png, .svg or .pdf.", rich_help_panel=OUTPUT
+        ),
+    ] = None,
+    overwrite: options.Overwrite = False,
+    model: options.Model = "OpenGVLab/InternVL2_5-8B",
+    revision: options.Revision = None,
+    dtype: options.Dtype = "auto",
+    device: options.Device = "auto",
+    max_tiles: options.MaxTiles = None,
+    seed: options.Seed = 0,
+    batch_size: options.BatchSize = 32,
+    json: options.Json = False,
+) -> None:
+    """Prune after one layer after the other, choose the best layer on some rows, and report its accuracy on others."""
+    from deeplayer_cli.runtime.settings import Settings
+
+    refuse_bad_outputs(csv, plot, inputs=source, overwrite=overwrite)
+    numbers = _numbers(layers)
+    base = Settings(method="none", max_tiles=max_tiles, seed=seed, batch_size=batch_size)
+    pruned = Settings(
+        method=method, keep=keep, query=query.value, max_tiles=max_tiles, seed=seed, batch_size=batch_size
+    )
+    requests = open_repeatable(source, image_root, limit, from_format, box_format, results)
+    select, report = (_rows_with(requests, flag, text) for flag, text in (("select", select_on), ("report", report_on)))
+
+    from deeplayer_cli.evaluation.running import Stopped
+    from deeplayer_cli.evaluation.sweep import choose_layer, split_rows
+    from deeplayer_cli.evaluation.sweeping import layer_settings, measure_selection
+    from deeplayer_cli.report import sweep_table
+
+    weights = {"revision": revision, "dtype": dtype, "device": device}
+    with result_folder(results, source) as folder, stoppable() as stop, ProgressBar() as bar:
+        runner = make_runner(model, weights, source, requests, folder, None, lambda: stop.requested)
+        by_layer = layer_settings(runner, pruned, numbers)
+        try:
+            unpruned, *runs = runner.run([base, *by_layer.values()], bar.show)
+        except Stopped:
+            logger.info("stopped%s", f": the same command continues with the rows in {results}" if results else "")
+            raise typer.Exit(stop.exit_code) from None
+    for warning in [*unpruned.warnings, *dict.fromkeys(one for run in runs for one in run.failures)]:
+        logger.warning(warning)
+    split = split_rows(unpruned, select, report, seed=seed)
+    choice = choose_layer(dict(zip(by_layer, runs, strict=True)), unpruned, split, seed=seed)
+    measured = measure_selection(runner.checkpoint, pruned, requests, split, images)
+    rows = sweep_table.rows_of(choice, measured)
+    if csv:
+        from deeplayer_cli.report.lines import write_rows
+
+        write_rows(rows, csv)
+    if plot:
+        from deeplayer_cli.report import sweep_picture
+
+        sweep_picture.plot(choice, measured, plot)
+    if json:
+        told = sweep_table.to_dict(choice, measured, split)
+        typer.echo(orjson.dumps(told, option=orjson.OPT_INDENT_2))
+    else:
+        sweep_table.show(choice, measured, split)
+
+
+def _numbers(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        return sorted({int(one) for one in text.split(",")})
+    except ValueError as error:
+        raise DeeplayerError(
+            f"--layers must be numbers of layers separated by commas, such as 2,4,6, not {text!r}"
+        ) from error
+
+
+def _rows_with(requests: Requests, flag: str, text: str | None) -> frozenset[Id] | None:
+    """The ids of the rows that ``FIELD=VALUE`` describes; None without a text."""
+    from deeplayer_cli.evaluation.score import NO_VALUE, group_name
+
+    if text is None:
+        return None
+    field, equals, value = text.partition("=")
+    if not equals or not field:
+        raise DeeplayerError(f"--{flag}-on must be FIELD=VALUE, such as split=val, not {text!r}")
+    values: dict[str, list[Id]] = {}
+    for row in requests:
+        values.setdefault(group_name(row, field), []).append(row.id)
+    if value not in values:
+        known = sorted(values.keys() - {NO_VALUE})
+        others = f"its values are {', '.join(known[:10])}" if known else "no row has this field"
+        raise DeeplayerError(f"--{flag}-on {text}: no row has this value; {others}")
+    return frozenset(values[value])

@@ -1,0 +1,66 @@
+"""``deeplayer sweep`` in this process, on the demo model."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import orjson
+import pytest
+from typer.testing import CliRunner
+
+from deeplayer_cli.app import app
+from deeplayer_cli.errors import DeeplayerError
+
+SAMPLES = str(Path(__file__).parents[2] / "sample_data")
+SWEEP = ["sweep", SAMPLES, "--model", "demo", "--limit", "24"]
+
+
+def run(*arguments):
+    finished = CliRunner().invoke(app, [*map(str, arguments)], env={"COLUMNS": "80"})
+    if finished.exception is not None:
+        raise finished.exception
+    return finished.stdout
+
+
+def test_the_layer_where_the_model_looks_is_chosen(tmp_path):
+    pytest.importorskip("matplotlib")
+    table, picture, results = tmp_path / "layers.csv", tmp_path / "layers.svg", tmp_path / "results"
+    files = ["--csv", table, "--plot", picture, "--results", results]
+    told = " ".join(run(*SWEEP, "--layers", "3,6", *files).split())
+    assert "Layer 6 (index 5) is chosen" in told
+    assert "report rows about" in told and "difference" in told
+    with table.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["layer"] for row in rows] == ["3", "6"]
+    assert float(rows[1]["drafted_mass"]) > 0.5 > float(rows[0]["drafted_mass"])
+    assert "<svg" in picture.read_text()
+    again = orjson.loads(run(*SWEEP, "--layers", "3,6", "--results", results, "--json"))  # answers nothing anew
+    assert again["chosen"] == 6 and again["chosen_in"] == float(rows[1]["best_in"])
+    assert again["n_select"] + again["n_report"] == 24 and again["attention"]["n"] <= again["n_select"]
+    assert [len(again["attention"][kind]) for kind in ("last", "text", "drafted")] == [8, 8, 8]
+    assert again["report"]["chosen"]["n"] == again["n_report"]
+
+
+def test_fields_choose_and_report():
+    found = orjson.loads(run(*SWEEP, "--layers", "6", "--select-on", "image=images/scene-0000.png", "--json"))
+    assert found["n_select"] + found["n_report"] == 24 and found["n_left_out"] == 0
+    with pytest.raises(DeeplayerError, match=r"share \d images"):
+        run(*SWEEP, "--layers", "6", "--select-on", "kind=place", "--report-on", "kind=relation")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--layers", "2,x"], r"--layers must be numbers"),
+        (["--layers", "8"], r"--layer 8 is out of range"),
+        (["--method", "none"], "prunes nothing"),
+        (["--method", "pyramiddrop", "--layers", "2"], "drops after several layers"),
+        (["--select-on", "kind"], r"--select-on must be FIELD=VALUE"),
+        (["--report-on", "kind=banana"], "no row has this value; its values are attribute, place, relation"),
+        (["--select-on", "banana=1"], "no row has this field"),
+    ],
+)
+def test_wrong_input_is_refused(arguments, reason):
+    with pytest.raises(DeeplayerError, match=reason):
+        run(*SWEEP, *arguments)
