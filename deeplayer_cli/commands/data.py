@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deeplayer_cli.commands import options
 from deeplayer_cli.commands.options import option
 from deeplayer_cli.errors import writing
+
+if TYPE_CHECKING:
+    from deeplayer_cli.formats.check import DataReport
 
 logger = logging.getLogger("deeplayer")
 
@@ -89,6 +92,74 @@ def import_(
     logger.info("%s: %d requests from %s", output, summary.n_rows, ", ".join(summary.formats))
     if summary.left_out:
         raise typer.Exit(FINISHED_WITH_PROBLEMS)
+
+
+@app.command()
+def check(
+    source: Annotated[
+        list[str],
+        typer.Argument(help="Requests, as `ground` takes them, or files as `import` takes them.", show_default=False),
+    ],
+    image_root: Annotated[
+        Path | None,
+        option("--image-root", help="Folder of the images: relative paths start from it, or are searched below it."),
+    ] = None,
+    from_format: options.FromFormat = None,
+    box_format: options.BoxFormat = None,
+    json: options.Json = False,
+) -> None:
+    """Check requests and their images without a model: a table of problems, each with its count and first place.
+
+    Finds rows that would fail, images that are missing or broken or turned by EXIF, sizes that do not agree, boxes that
+    lie outside or are written in another format, rows, ids and images that occur twice, and expressions that look like
+    label files. The exit code is 1 if there is a problem, 0 if there is none.
+
+    Example: `deeplayer data check requests.jsonl`
+    """
+    from tempfile import TemporaryDirectory
+
+    import orjson
+
+    from deeplayer_cli.commands.requests import open_to_check
+    from deeplayer_cli.formats.check import DataCheck
+
+    with TemporaryDirectory() as embedded:
+        requests, agreed = open_to_check(
+            source,
+            from_format=from_format,
+            embedded=Path(embedded),
+            image_root=image_root,
+            box_format=box_format.value if box_format else None,
+        )
+        report = DataCheck(agreed).run(requests)
+    if json:
+        typer.echo(orjson.dumps(report.to_dict(), option=orjson.OPT_INDENT_2))
+    else:
+        _show_report(report)
+    if report.problems:
+        raise typer.Exit(FINISHED_WITH_PROBLEMS)
+
+
+def _show_report(report: DataReport) -> None:
+    from rich.markup import escape
+
+    from deeplayer_cli.errors import printable
+    from deeplayer_cli.report.tables import plain_table, show_table
+
+    if report.problems:
+        table = plain_table()
+        table.add_column("count", justify="right", no_wrap=True)
+        table.add_column("problem", no_wrap=True)
+        table.add_column("first at")
+        table.add_column("which is")
+        for problem in report.problems.values():
+            texts = (printable(text) for text in (problem.kind, problem.place, problem.message))
+            table.add_row(str(problem.count), *map(escape, texts))
+        show_table(table)
+    found = "no problems" if not report.problems else f"{len(report.problems)} kinds of problems"
+    typer.echo(
+        f"{report.rows} rows, {report.images} images ({report.turned} turned by EXIF), {report.boxes} boxes: {found}"
+    )
 
 
 @app.command()

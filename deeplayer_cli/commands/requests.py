@@ -73,12 +73,48 @@ def open_requests(
     return open_imports([Path(one) for one in source], options, share=share, limit=limit)
 
 
+def open_to_check(
+    source: Sequence[str],
+    *,
+    from_format: str | None,
+    embedded: Path,
+    image_root: Path | None = None,
+    box_format: BoxFormat | None = None,
+) -> tuple[Requests, BoxFormat | None]:
+    """Open sources in any format, to look at them: nothing is refused that a row can say.
+
+    Args:
+        source: paths.
+        from_format: see `open_requests`; None recognises other formats too.
+        embedded: see `open_requests`.
+        image_root: see `open_requests`.
+        box_format: see `open_requests`.
+
+    Returns:
+        The rows; and ``box_format``, ``xyxy`` in its place where another format of files has said how boxes are
+        written, or None where nobody has.
+
+    Raises:
+        DeeplayerError: a source cannot be read, or does not say how its boxes are written.
+    """
+    from deeplayer_cli import sources
+    from deeplayer_cli.formats.imports.importing import ImportOptions
+    from deeplayer_cli.formats.imports.source import foreign_title, open_imports
+    from deeplayer_cli.images.decode import read_size
+    from deeplayer_cli.schema import GoldReader
+
+    if from_format is None and not any(foreign_title(Path(one), image_root) for one in source):
+        gold_reader = GoldReader(box_format or "xyxy", read_size)
+        return sources.open_source(source, image_root=image_root, gold_reader=gold_reader), box_format
+    options = ImportOptions(from_format or "auto", image_root, embedded, box_format)
+    return open_imports([Path(one) for one in source], options, warn=lambda _: None), box_format or "xyxy"
+
+
 def _refuse_foreign(source: str, image_root: Path | None) -> None:
     """Refuse a file that is clearly in another format, with a sentence that names the option to read it."""
     from deeplayer_cli.formats.imports.source import foreign_title
 
-    path = Path(source)
-    title = foreign_title(path, image_root) if path.is_file() else None
+    title = foreign_title(Path(source), image_root)
     if title is not None:
         raise DeeplayerError(
             f"{source} is {title}: give --from-format auto to read it, and --image-root if its images lie elsewhere; "

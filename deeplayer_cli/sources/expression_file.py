@@ -48,9 +48,14 @@ def read_expressions(path: Path) -> list[str]:
         raise RowError("no_expression", f"the image has no expressions: {name} is empty")
     if len(lines) > MAX_LINES:
         raise RowError("no_expression", f"{name} has {len(lines):,} lines; at most {MAX_LINES:,} expressions are read")
-    if all(map(_YOLO.fullmatch, lines)):
+    if all(map(is_yolo_line, lines)):
         raise RowError("no_expression", f"{name} holds YOLO labels, not expressions: name what to find with -e")
     return lines
+
+
+def is_yolo_line(line: str) -> bool:
+    """Whether a line is a YOLO label: a class number, then at least four fractions of the image."""
+    return _YOLO.fullmatch(line) is not None
 
 
 def _read_within_limits(path: Path) -> bytes:

@@ -17,7 +17,7 @@ from deeplayer_cli.sources import Requests
 from deeplayer_cli.sources.files import is_descriptor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from deeplayer_cli.formats.imports.importing import ImportOptions
@@ -36,10 +36,12 @@ class ImportedFiles:
 
     Args:
         files: at least one.
+        warn: gets these warnings.
     """
 
-    def __init__(self, files: Sequence[FileImporter]) -> None:
+    def __init__(self, files: Sequence[FileImporter], warn: Callable[[str], None]) -> None:
         self._files = files
+        self._warn = warn
         self._told = False
 
     @property
@@ -67,11 +69,16 @@ class ImportedFiles:
         if not self._told:
             self._told = True
             for warning in (*counts.warnings(), *missing_images(self._files)):
-                logger.warning(warning)
+                self._warn(warning)
 
 
 def open_imports(
-    sources: Sequence[Path], options: ImportOptions, *, share: tuple[int, int] = (0, 1), limit: int | None = None
+    sources: Sequence[Path],
+    options: ImportOptions,
+    *,
+    share: tuple[int, int] = (0, 1),
+    limit: int | None = None,
+    warn: Callable[[str], None] = logger.warning,
 ) -> Requests:
     """Open files of other formats as requests, which are streamed.
 
@@ -80,6 +87,7 @@ def open_imports(
         options: how they are read.
         share: see `Requests`.
         limit: see `Requests`.
+        warn: see `ImportedFiles`.
 
     Raises:
         DeeplayerError: a path is no file, is in no known format, or does not say how its boxes are written.
@@ -89,19 +97,21 @@ def open_imports(
             raise DeeplayerError(f"{path} does not exist: --from-format reads files")
         if is_descriptor(path) or not (path.is_file() or path.is_dir()):
             raise DeeplayerError(f"{path} is a pipe, and --from-format reads files: write it to a file first")
-    return Requests([ImportedFiles([FileImporter.from_path(path, options) for path in sources])], share, limit)
+    files = [FileImporter.from_path(path, options) for path in sources]
+    return Requests([ImportedFiles(files, warn)], share, limit)
 
 
 def foreign_title(path: Path, image_root: Path | None) -> str | None:
-    """What a file is that is clearly in another format than requests; None for requests, images and unknown files.
+    """What a path is that is clearly in another format than requests; None for requests, images and unknown files.
 
     InternVL's own rows are requests, unless none of the first images lies where its row says.
 
     Args:
-        path: of a file.
+        path: of a source.
         image_root: the folder that relative image paths of requests start from; None for the file's own.
     """
-    if path.suffix.lower() in SUFFIXES | OTHER_SUFFIXES or is_descriptor(path):
+    regular = path.is_dir() or (path.is_file() and not is_descriptor(path))
+    if not regular or path.suffix.lower() in SUFFIXES | OTHER_SUFFIXES:
         return None
     try:
         form = recognise(path)
