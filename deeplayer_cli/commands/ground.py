@@ -102,7 +102,8 @@ def ground(
         ),
     ] = None,
     strict: Annotated[
-        bool, option("--strict", help="Stop at the first row that fails or means nothing to the model.", **_OUT)
+        bool,
+        option("--strict", help="Stop at the first row that fails, or has words that the model does not know.", **_OUT),
     ] = False,
     with_kept: Annotated[
         bool,

@@ -20,17 +20,27 @@ if TYPE_CHECKING:
     from deeplayer_cli.cost.model import Cost
     from deeplayer_cli.schema import Id, Prediction
 
-_Z = NormalDist().inv_cdf(0.975)
+_DOUBT = 0.05
+_Z = NormalDist().inv_cdf(1 - _DOUBT / 2)
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The difference of two accuracies over the same rows, with its 95% interval and two-sided p-value."""
+    """The difference of two accuracies over the same rows, with its 95% interval and two-sided p-value.
+
+    Attributes:
+        value: the difference.
+        low: lower end of the interval.
+        high: upper end of the interval.
+        p: p-value.
+        n_differ: number of rows in which the two differ.
+    """
 
     value: float
     low: float
     high: float
     p: float
+    n_differ: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +89,14 @@ class ComparedRun:
         accuracy: Acc@0.5, with a 95% interval clustered by image.
         retained: accuracy divided by the reference's accuracy; None if that is 0.
         difference: difference of accuracy to the reference, paired by row; None for the reference itself.
-        relative_time: seconds divided by the reference's seconds; None if one of them was not timed.
+        speed: the reference's seconds divided by seconds, so larger is faster; None if one of them was not timed.
     """
 
     run: MethodRun
     accuracy: Rate
     retained: float | None
     difference: Difference | None
-    relative_time: float | None
+    speed: float | None
 
     def to_dict(self) -> dict[str, object]:
         """The line as JSON values."""
@@ -107,7 +117,7 @@ class ComparedRun:
             "gflops": run.cost and run.cost.gflops,
             "kv_bytes": run.cost and run.cost.kv_bytes,
             "seconds": run.seconds,
-            "relative_time": self.relative_time,
+            "speed": self.speed,
         }
 
 
@@ -202,6 +212,10 @@ def paired_difference(right: Sequence[float], other: Sequence[float], images: Se
     would look certain. In this case the rows of an image count as one pair, and half a pair is added to each of the
     four outcomes of a pair (Agresti and Min 2005, Statistics in Medicine 24, 729-740).
 
+    If no row differs, the interval is ``-b`` to ``b`` with ``b = 1 - 0.05^(1 / G)``, about 3 / G (the rule of three,
+    Hanley and Lippman-Hand 1983, JAMA 249, 1743-1745): if more than a share b of images differed, that none of G does
+    would have a chance of less than 5%; and a difference cannot be larger than the share that differs.
+
     Args:
         right: for each row, whether the one method is right, or another value from 0 to 1.
         other: for each row, the same of the other method.
@@ -210,6 +224,10 @@ def paired_difference(right: Sequence[float], other: Sequence[float], images: Se
     index = {image: number for number, image in enumerate(dict.fromkeys(images))}
     d = np.asarray(right, dtype=np.float64) - np.asarray(other, dtype=np.float64)
     value, groups = float(d.mean()), len(index)
+    n_differ = int(np.count_nonzero(d))
+    if not n_differ:
+        bound = 1 - _DOUBT ** (1 / groups)
+        return Difference(0.0, -bound, bound, 1.0, 0)
     sums = np.bincount([index[image] for image in images], weights=d - value)
     if np.allclose(sums, 0):
         pairs, net = groups + 2, groups * value
@@ -219,7 +237,7 @@ def paired_difference(right: Sequence[float], other: Sequence[float], images: Se
         centre = value
         error = (float((sums**2).sum()) / len(d) ** 2 * groups / (groups - 1)) ** 0.5
     p = 2 * NormalDist().cdf(-abs(centre) / error)
-    return Difference(value, max(-1.0, centre - _Z * error), min(1.0, centre + _Z * error), p)
+    return Difference(value, max(-1.0, centre - _Z * error), min(1.0, centre + _Z * error), p, n_differ)
 
 
 def _line(run: MethodRun, reference: MethodRun) -> ComparedRun:
@@ -237,5 +255,5 @@ def _line(run: MethodRun, reference: MethodRun) -> ComparedRun:
         Rate(accuracy, *clustered_interval(run.right, run.images)),
         accuracy / whole if whole else None,
         None if run is reference else paired_difference(run.right, [theirs[row_id] for row_id in run.ids], run.images),
-        None if seconds is None or whole_seconds is None else seconds / whole_seconds,
+        None if not seconds or whole_seconds is None else whole_seconds / seconds,
     )

@@ -27,14 +27,27 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("deeplayer")
 
+_HASH = 8  # hexadecimal digits
+
 _COMPARED = ("method", "keep", "keep_tokens", "layer", "query", "positions", "prior", "max_tiles")
 """The settings that may differ between the lines of a comparison."""
 
 
 def result_path(folder: Path, record: RunRecord) -> Path:
-    """The prediction file of a run in ``folder``. A later run with the same settings finds it by its name."""
-    name = re.sub(r"[^\w.-]", "_", str(record.settings["method"]))
-    return folder / f"{name}-{record.fingerprint}.jsonl"
+    """The prediction file of a run in ``folder``: ``METHOD-keepSHARE-layerK-HASH.jsonl``.
+
+    A later run with the same settings finds it by its name. What the settings leave to the method is left out.
+    """
+    settings = record.settings
+    parts = [str(settings["method"])]
+    if settings.get("keep_tokens") is not None:
+        parts.append(f"keep{settings['keep_tokens']}tokens")
+    elif settings["method"] != "none" and settings.get("keep") is not None:
+        parts.append(f"keep{settings['keep']:.4g}")
+    if settings.get("layer") is not None:
+        parts.append(f"layer{settings['layer']}")
+    name = re.sub(r"[^\w.-]", "_", "-".join(parts))
+    return folder / f"{name}-{record.fingerprint[:_HASH]}.jsonl"
 
 
 def with_outcome(record: RunRecord, statuses: Counter[Status], cost: Cost | None) -> RunRecord:

@@ -12,15 +12,16 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from deeplayer_cli.evaluation.compare import ComparedRun
+    from deeplayer_cli.evaluation.compare import ComparedRun, Difference
     from deeplayer_cli.evaluation.matching import Unreachable
 
-_HEADINGS = ("keep\nmean", "GFLOPs\nKV MB", "Acc@0.5", "retained", "change", "p", "fails", "time")
+_HEADINGS = ("keep\nmean", "GFLOPs\nKV MB", "Acc@0.5", "retained", "change", "p", "fails", "speed")
 _EXPLANATION = (
     "95% intervals, clustered by image. mean: share of visual tokens that a layer sees, as a mean over layers. GFLOPs, "
     "KV: computed for vision and prompt of a row, as the only expression about its image, without the answer. Methods "
     "compare fairly only at equal cost. retained, change, p: accuracy against {reference}, paired by row. fails: rows "
-    "without a box, and error rows. time: as if the method ran alone; not a benchmark."
+    "without a box, and error rows. speed: times as fast as {reference}, so larger is faster; as if the method "
+    "ran alone; not a benchmark."
 )
 
 
@@ -74,13 +75,18 @@ def _cells(line: ComparedRun) -> list[str]:
         "-" if run.cost is None else _two(_short(run.cost.gflops), _short(run.cost.kv_bytes / 1e6)),
         _two(_percent(accuracy.value), f"{100 * accuracy.low:.0f}-{100 * accuracy.high:.0f}"),
         "-" if line.retained is None else _percent(line.retained),
-        "-"
-        if difference is None
-        else _two(f"{100 * difference.value:+.1f}", f"{100 * difference.low:+.0f} {100 * difference.high:+.0f}"),
+        "-" if difference is None else _change(difference),
         "-" if difference is None else "<1e-9" if difference.p < 1e-9 else f"{difference.p:.2g}",
         str(run.n_no_box + run.n_error),
-        "-" if line.relative_time is None else f"x{line.relative_time:.2f}",
+        "-" if line.speed is None else f"x{line.speed:.2f}",
     ]
+
+
+def _change(difference: Difference) -> str:
+    """Format a difference with its interval; if no row differs, with the bound of the difference."""
+    if not difference.n_differ:
+        return _two("same", f"<{100 * difference.high:.2g}")
+    return _two(f"{100 * difference.value:+.1f}", f"{100 * difference.low:+.0f} {100 * difference.high:+.0f}")
 
 
 def _two(value: str, below: str) -> str:

@@ -73,7 +73,7 @@ class Settings:
         workers: threads that read and tile images; None for one per core, at most 8.
         image_timeout: seconds that an image may take to decode; one that takes longer becomes an error row.
         profile: wait for the device after every phase, so that the phases on a GPU are timed correctly.
-        strict: refuse rows with words or images that the model does not know, instead of a warning.
+        strict: refuse expressions with words that the model does not know, instead of a warning.
 
     Raises:
         DeeplayerError: a value has the wrong type, or is invalid for every model.

@@ -80,7 +80,7 @@ def test_a_comparison_goes_on_where_it_was_stopped(tmp_path):
     again = compared(*kept, "--limit", "6", "--csv", tmp_path / "lines.csv")
     assert [line["seconds"] for line in again] == [None, None]
     whole = compared(*COMPARE, "--methods", "fastv", "--limit", "6")
-    ignored = {"seconds": None, "relative_time": None}
+    ignored = {"seconds": None, "speed": None}
     assert [line | ignored for line in again] == [line | ignored for line in whole]
     assert len((tmp_path / "lines.csv").read_text().splitlines()) == 3
     for path in (tmp_path / "kept").glob("*.jsonl"):

@@ -80,8 +80,10 @@ def test_a_difference_has_a_sign(rows: list[tuple[bool, bool, int]]) -> None:
 def test_nothing_differs_from_itself() -> None:
     first, _, images = outcomes(0)
     found = paired_difference(first, first, images)
-    assert (found.value, found.p) == (0.0, 1.0)
-    assert found.low == -found.high == pytest.approx(-0.013, abs=0.001)  # 150 images: about two of them at most
+    assert (found.value, found.p, found.n_differ) == (0.0, 1.0, 0)
+    assert found.low == -found.high == pytest.approx(-3 / 150, abs=0.001)  # the rule of three for 150 images
+    if_it_were_more = 1.01 * found.high
+    assert (1 - if_it_were_more) ** 150 < 0.05 < (1 - 0.99 * found.high) ** 150
 
 
 def row(number: int, iou: float | None, **changes: object) -> Prediction:
@@ -120,8 +122,8 @@ def test_runs_over_other_rows_are_not_compared() -> None:
 def test_time_is_compared_only_where_both_were_timed() -> None:
     run = run_of(row(1, 0.6))
     timed = replace(run, seconds=2.0)
-    assert compare([run, replace(run, seconds=3.0)], timed)[0].relative_time is None
-    assert compare([run, replace(run, seconds=3.0)], timed)[1].relative_time == 1.5
+    assert compare([run, replace(run, seconds=3.0)], timed)[0].speed is None
+    assert compare([run, replace(run, seconds=4.0)], timed)[1].speed == 0.5
 
 
 LABELS = ["none", "none@max-tiles=1", "fastv@layer=4", "random", "random"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -69,3 +70,16 @@ def test_what_cannot_be_compared(tmp_path):
 def test_a_method_of_any_name_has_a_file(tmp_path):
     path = result_path(tmp_path, RunRecord({"method": "../mine 2"}, {}))
     assert path.parent == tmp_path and path.name.startswith(".._mine_2-")
+
+
+def test_files_are_named_by_method_keep_and_layer(tmp_path):
+    record = RunRecord({"method": "fastv", "keep": 0.25, "keep_tokens": None, "layer": 3}, {})
+    names = {
+        "fastv-keep0.25-layer3-": {},
+        "fastv-keep0.3333-": {"keep": 1 / 3, "layer": None},
+        "fastv-keep64tokens-layer3-": {"keep_tokens": 64},
+        "none-": {"method": "none", "layer": None},
+    }
+    for name, changes in names.items():
+        found = result_path(tmp_path, replace(record, settings=record.settings | changes)).name
+        assert found.startswith(name) and len(found) == len(name) + len("01234567.jsonl")

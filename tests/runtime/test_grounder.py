@@ -266,15 +266,30 @@ def test_a_model_with_a_scope_says_what_it_knows(checkpoint, requests, caplog):
     known = sizes[requests[0].id]
     small = replace(checkpoint, scope=Scope("circles", (known,)))
     outside = [request for request in requests if sizes[request.id] != known]
-    grounder = Grounder(small, SETTINGS)
-    assert len(list(grounder.ground(requests))) == len(requests)
+    list(Grounder(small, SETTINGS).ground([request for request in requests if sizes[request.id] == known]))
+    assert not caplog.records
+    assert len(list(Grounder(small, SETTINGS).ground(requests))) == len(requests)
     (told,) = [record.getMessage() for record in caplog.records if "knows circles only" in record.getMessage()]
-    assert told.startswith(f"{outside[0].where}: tiny-") and "knows circles only, and not images of" in told
-    assert f"the boxes of {len(outside)} rows mean nothing" in grounder.advice()
+    assert (
+        told.startswith(f"{outside[0].where}: tiny-")
+        and "none of them has {} x {}".format(*sizes[outside[0].id]) in told
+    )
+
+
+def test_strict_refuses_words_that_the_model_does_not_know(checkpoint, requests):
+    known = ByteTokenizer()
+    known.unknown_id = known.encode_expression("w")[0]
+    small = replace(checkpoint, tokenizer=known, scope=Scope("circles", tuple(SIZES.values())))
+    rows = [replace(requests[0], id=number, expression=text) for number, text in enumerate(["a b", "a wow, ew"])]
+    grounder = Grounder(small, SETTINGS)
+    assert len(list(grounder.ground([*rows, *rows[1:]]))) == 3
+    assert grounder.advice().startswith("the boxes of 2 rows mean nothing")
     strict = Grounder(small, replace(SETTINGS, strict=True))
-    assert [row.id for row in strict.ground(requests[:1])] == [requests[0].id]
-    with pytest.raises(DeeplayerError, match=r"knows circles only.* leave out --strict"):
-        list(strict.ground(outside))
+    assert [row.id for row in strict.ground(rows[:1])] == [0]
+    with pytest.raises(
+        DeeplayerError, match=r"knows circles only, and not the words 'wow,', 'ew'.* leave out --strict"
+    ):
+        list(strict.ground(rows))
 
 
 def test_max_tiles_is_the_users(checkpoint, requests):
