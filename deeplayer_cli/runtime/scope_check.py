@@ -48,8 +48,8 @@ class ScopeCheck:
         elif self._scope and resolution_wh not in self._scope.image_sizes and not self._warned_of_size:
             self._warned_of_size = True
             logger.warning(
-                "%s: %s knows %s only, and none of them has %d x %d pixels: on other pictures, such as photographs, its "
-                "boxes mean nothing (said once)",
+                "%s: %s knows %s only, and none of them has %d x %d pixels: on other pictures, such as photographs, "
+                "its boxes mean nothing (said once)",
                 *(request.where, self._name, self._scope.knows, *resolution_wh),
             )
 
