@@ -11,8 +11,10 @@ import pytest
 from deeplayer_cli.cost.model import Cost
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.evaluation.compare import compare, gather
+from deeplayer_cli.pruning import known_methods
 from deeplayer_cli.report.lines import write_csv
-from deeplayer_cli.report.tradeoff import plot, require_plot
+from deeplayer_cli.report.method_styles import style_of
+from deeplayer_cli.report.tradeoff import curves_of, plot, require_plot
 from deeplayer_cli.schema import Prediction
 
 
@@ -35,12 +37,70 @@ def test_a_line_is_a_row(lines, tmp_path):
     assert float(pruned["gflops"]) == 0.8 and unknown["gflops"] == ""
 
 
+def compared(*runs: tuple[str, float, int | None, float]):
+    """A comparison of runs with (label, keep, layer, GFLOPs), of which each is right in half of its rows."""
+    rows = [Prediction(n, str(n), "b", "ok", iou=0.1 * n, layer=None) for n in range(10)]
+    found = [
+        replace(
+            gather([replace(row, layer=layer) for row in rows], label=label, keep=keep),
+            cost=Cost(10, 1000, 500.0, 10 * gflops, 1e6),
+        )
+        for label, keep, layer, gflops in [("none", 1.0, None, 2.0), *runs]
+    ]
+    return compare(found, found[0])
+
+
 def test_accuracy_is_drawn_against_cost(lines, tmp_path):
     pytest.importorskip("matplotlib")
     plot(lines, tmp_path / "plot.svg")
     assert "<svg" in (tmp_path / "plot.svg").read_text()
     with pytest.raises(DeeplayerError, match="cost is not known"):
         plot(lines[2:], tmp_path / "plot.svg")
+
+
+KEEPS = [("fastv", keep, 2, 1.0 + keep) for keep in (0.5, 0.1)]
+LAYERS = [(f"primed@layer={layer}", keep, layer, 1.0 + layer) for layer in (3, 1, 2) for keep in (0.1, 0.5)]
+MATCHED = [("vscan@layer=2", 0.3, 2, 1.5), ("vscan@layer=1", 0.2, 1, 1.5)]
+
+
+def test_lines_of_a_method_are_a_curve():
+    curves = curves_of(compared(*KEEPS, *LAYERS, *MATCHED)[1:])
+    found = {curve.name: [(line.run.layer, line.run.keep) for line in curve.lines] for curve in curves}
+    assert found == {
+        "fastv": [(2, 0.1), (2, 0.5)],  # by cost
+        "primed, keep 0.1": [(1, 0.1), (2, 0.1), (3, 0.1)],  # by layer
+        "primed, keep 0.5": [(1, 0.5), (2, 0.5), (3, 0.5)],
+        "vscan": [(1, 0.2), (2, 0.3)],
+    }
+    assert [curve.by_layer for curve in curves] == [name != "fastv" for name in found]
+    dashes = {curve.name: curve.dashes for curve in curves}
+    assert dashes["primed, keep 0.1"] != dashes["primed, keep 0.5"]
+
+
+@pytest.mark.parametrize(
+    ("runs", "axes"),
+    [
+        (KEEPS, ["GFLOPs of vision", "share of visual tokens"]),
+        ([*KEEPS, *LAYERS], ["GFLOPs of vision", "share of visual tokens", "layer of the first drop"]),
+        ([KEEPS[0], LAYERS[0], ("a/<b>&", 0.1, 3, 1.0)], ["GFLOPs", "mean keep"]),  # a list of methods
+        ([], ["GFLOPs of vision"]),
+    ],
+)
+def test_every_kind_of_plot(runs, axes, tmp_path, monkeypatch):
+    mpl = pytest.importorskip("matplotlib")
+    monkeypatch.setitem(mpl.rcParams, "svg.fonttype", "none")  # text as text
+    plot(compared(*runs), tmp_path / "plot.svg")
+    drawn = (tmp_path / "plot.svg").read_text()
+    for text in [*axes, "none", *({"fastv"} if runs else {})]:
+        assert f">{text}" in drawn
+    assert ("layer of the first drop" in drawn) == (len(axes) == 3)
+    assert (style_of("fastv").colour.lower() in drawn) == bool(runs)
+
+
+def test_methods_look_different_and_the_same_in_every_plot():
+    styles = [style_of(name) for name in known_methods()]
+    assert len(set(styles)) == len(styles)
+    assert style_of("a-method-of-mine") == style_of("a-method-of-mine") not in styles
 
 
 def test_a_picture_that_cannot_be_drawn_is_refused_before_the_work(tmp_path, monkeypatch):
