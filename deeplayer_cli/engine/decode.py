@@ -154,11 +154,12 @@ def decode_pass(
     hidden = language.embed(ids)  # (B, T, C)
     # If the method renumbers, the position id of the first suffix token differs from layer to layer.
     starts = {cache.suffix_start for cache in prompts.caches}
-    rotations = {start: language.rotation(start + slots) for start in starts}
+    is_token = steps < counts[:, None]  # (B, T); the rest is padding, which may lie behind the last position
+    rotations = {start: language.rotation(start + slots.where(is_token, 0)) for start in starts}
     for layer, cache in zip(language.layers, prompts.caches, strict=True):
         queries, keys, values = project(layer, hidden, rotations[cache.suffix_start])
         # Rows have different numbers of tokens. Their padding goes to the last slot, which no token ever attends to.
-        cache.write_suffix(slots.where(steps < counts[:, None], cache.capacity - 1), keys, values)
+        cache.write_suffix(slots.where(is_token, cache.capacity - 1), keys, values)
         attended = attend(queries, *cache.upto(n_suffix), cache.visible(slots, n_suffix))
         hidden = attention_output_and_mlp(layer, hidden, attended)
     return language.logits(hidden)

@@ -57,6 +57,9 @@ def unrotate(states: Tensor, rotation: Rotation) -> Tensor:
 def attend(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None) -> Tensor:
     """Attention without the output projection.
 
+    With a mask, the queries that share a key-value head are rows of one head: no kernel of torch that takes a mask
+    reads shared keys without copying them, and on a CPU each key is then read once, not once per query head.
+
     Args:
         queries: (B, heads, T, head_dim).
         keys: (B, kv_heads, S, head_dim).
@@ -66,9 +69,12 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None
     Returns:
         (B, heads, T, head_dim).
     """
-    return functional.scaled_dot_product_attention(
-        queries, keys, values, attn_mask=visible, is_causal=visible is None, enable_gqa=True
-    )
+    if visible is None:
+        return functional.scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=True)
+    grouped = queries.unflatten(1, (keys.shape[1], -1))  # (B, kv_heads, group, T, head_dim)
+    mask = visible.repeat(1, 1, grouped.shape[2], 1)  # (B or 1, 1, group * T, S)
+    attended = functional.scaled_dot_product_attention(grouped.flatten(2, 3), keys, values, attn_mask=mask)
+    return attended.view_as(grouped).flatten(1, 2)
 
 
 def attention_output_and_mlp(layer: LlamaDecoderLayer, hidden: Tensor, attended: Tensor) -> Tensor:

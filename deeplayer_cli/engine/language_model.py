@@ -8,6 +8,7 @@ import torch
 
 from deeplayer_cli.engine.decoder import attend, attention_output_and_mlp, causal_after, project, project_keys
 from deeplayer_cli.engine.kv_cache import LayerCache
+from deeplayer_cli.errors import DeeplayerError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +36,7 @@ class LanguageModel:
         self._model = model
         self._decoder = model.model.language_model
         self.layers = list(self._decoder.layers)
+        self._rotations = self._compute_rotations()
         self.n_p0 = len(before_image)
         self.p0 = self._read_p0(before_image)
 
@@ -50,9 +52,9 @@ class LanguageModel:
         return embedded
 
     def rotation(self, position_ids: Tensor) -> Rotation:
-        """Cosines and sines of RoPE, (B or 1, T, head_dim) each, for position ids (B or 1, T)."""
-        cos, sin = self._decoder.rotary_emb(self._decoder.embed_tokens.weight, position_ids)
-        return cos, sin
+        """Cosines and sines of RoPE, (B or 1, T, head_dim) each, for position ids (B or 1, T) that the model has."""
+        cos, sin = self._rotations
+        return cos[position_ids], sin[position_ids]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits (..., vocabulary) of the last layer's output (..., C)."""
@@ -158,6 +160,22 @@ class LanguageModel:
         visible = causal_after(n_shared, n_suffix, self.device)  # (1, 1, T, S + T)
         attended = attend(queries, *cache.upto(n_suffix), visible)
         return attention_output_and_mlp(layer, hidden, attended), queries, cache
+
+    @torch.inference_mode()
+    def _compute_rotations(self) -> Rotation:
+        """Cosines and sines of every position of the model, (max_position_embeddings, head_dim) each.
+
+        They are computed once: transformers compares positions on the device each time, for dynamic RoPE scaling.
+
+        Raises:
+            DeeplayerError: the rotations of a prompt depend on its length.
+        """
+        if self._decoder.rotary_emb.rope_type == "longrope":
+            raise DeeplayerError("models with rope_type longrope are not supported: use another --model")
+        weight = self._decoder.embed_tokens.weight
+        positions = torch.arange(self._decoder.config.max_position_embeddings, device=weight.device)
+        cos, sin = self._decoder.rotary_emb(weight, positions[None])
+        return cos[0], sin[0]
 
     @torch.inference_mode()
     def _read_p0(self, before_image: Sequence[int]) -> list[tuple[Tensor, Tensor, Tensor]]:
