@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw
 
+from deeplayer_cli.formats.labelled import ordered_box
 from deeplayer_cli.report.box_drawing import draw_dashed, draw_solid
 from deeplayer_cli.report.colours import ORANGE, SKY_BLUE, VERMILLION, heat_colours
 
@@ -61,7 +62,8 @@ def caption_of(row: Prediction, heat: Heat | None, *, dimmed: bool) -> list[Capt
     else:
         score = "" if row.score is None else f", score {row.score:.3f}"
         several = "" if len(row.boxes) == 1 else f"; the first of {len(row.boxes)} boxes counts"
-        lines.append(CaptionLine(f"answer{score}{several}", "predicted"))
+        outside = "; it lies outside of the image" if _is_outside(row) else ""
+        lines.append(CaptionLine(f"answer{score}{several}{outside}", "predicted"))
     if row.gold is not None:
         lines.append(CaptionLine("gold" if row.iou is None else f"gold, IoU {row.iou:.2f}", "gold"))
     if heat is not None:
@@ -72,6 +74,11 @@ def caption_of(row: Prediction, heat: Heat | None, *, dimmed: bool) -> list[Capt
             CaptionLine(f"{row.method}, layer {row.layer}: {kept}{' (the others are dark)' if dimmed else ''}")
         )
     return [*lines, CaptionLine(str(row.id), size=0.8, faint=True, most=1)]
+
+
+def _is_outside(row: Prediction) -> bool:
+    x1, y1, x2, y2 = ordered_box(row.boxes[0])
+    return x2 <= 0 or y2 <= 0 or x1 >= (row.width or x2) or y1 >= (row.height or y2)
 
 
 def inset_size(image_wh: tuple[int, int], shown_wh: tuple[int, int]) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -104,3 +105,9 @@ def test_a_run_draws_its_rows_on_the_way(tmp_path, monkeypatch, caplog):
     record.write_text(re.sub('"weights": ".*"', '"weights": "other"', record.read_text()))
     other = deeplayer("show", "boxes.jsonl", "--attention", "-o", "heat", "--overwrite").exception
     assert "--model demo is not the model that wrote boxes.jsonl" in str(other)
+
+
+def test_a_pipe_is_refused(predictions, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    refused = CliRunner().invoke(app, ["show", str(tmp_path / "pipe"), "-o", str(tmp_path / "out")]).exception
+    assert "can be read only once" in str(refused)

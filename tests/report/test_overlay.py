@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageColor
 
 from deeplayer_cli.report.box_drawing import on_picture
-from deeplayer_cli.report.caption import FURTHER, GOLD, PREDICTED
+from deeplayer_cli.report.caption import FURTHER, GOLD, PREDICTED, caption_of
 from deeplayer_cli.report.colours import heat_colours
 from deeplayer_cli.report.lettering import Lettering
 from deeplayer_cli.report.overlay import draw_row, drawing_size
@@ -61,6 +61,19 @@ def test_errors_and_answers_without_a_box_are_drawn_with_their_gold_box() -> Non
     failed = replace(no_box, status="error", error={"type": "prompt_too_long", "message": "m"}, width=None, height=None)
     for row in (no_box, failed):
         assert rgb(GOLD) in colours_of(pixels(row)[:600]) and rgb(PREDICTED) not in colours_of(pixels(row))
+
+
+def test_what_the_text_says() -> None:
+    def said(**changes: object) -> list[str]:
+        return [line.text for line in caption_of(replace(ROW, **changes), None, dimmed=False)]
+
+    assert said() == ["the dog", "answer, score 0.500", "gold, IoU 0.00", "a"]
+    assert said(boxes=ROW.boxes * 3)[1] == "answer, score 0.500; the first of 3 boxes counts"
+    assert said(boxes=((900, 0, 950, 9),), score=None)[1] == "answer; it lies outside of the image"
+    assert said(expression=None, boxes=(), answer="a dog")[:2] == ["(no expression)", "no box in the answer: a dog"]
+    assert said(error={"type": "bad_box", "message": "m"})[1] == "error bad_box: m"
+    kept = {"method": "fastv", "layer": 2, "kept_tokens": 3, "visual_tokens": 9}
+    assert said(**kept)[3] == "fastv, layer 2: 3 of 9 visual tokens kept"
 
 
 LAYOUT = TileLayout(2, 1, True, 2)  # cells of 200 x 300 pixels, and four on the thumbnail
