@@ -27,19 +27,19 @@ _STYLES = {
     "primed": MethodStyle(VERMILLION, "o"),
     "fastv": MethodStyle(ORANGE, "o"),
     "d2pruner": MethodStyle(ORANGE, "s"),
-    "pyramiddrop": MethodStyle(GREEN, "o"),
-    "sparsevlm-nomerge": MethodStyle(GREEN, "s"),
-    "feather": MethodStyle(PURPLE, "o"),
-    "vscan": MethodStyle(PURPLE, "s"),
+    "pyramiddrop": MethodStyle(PURPLE, "o"),
+    "sparsevlm-nomerge": MethodStyle(PURPLE, "s"),
+    "feather": MethodStyle(PURPLE, "^"),
+    "vscan": MethodStyle(PURPLE, "v"),
     "dart": MethodStyle(SKY_BLUE, "o"),
-    "divprune": MethodStyle(SKY_BLUE, "s"),
-    "visionzip-nomerge": MethodStyle(SKY_BLUE, "^"),
+    "divprune": MethodStyle(GREEN, "o"),
+    "visionzip-nomerge": MethodStyle(GREEN, "s"),
     "random": MethodStyle(_GREY, "o"),
     "uniform": MethodStyle(_GREY, "s"),
 }
 _FREE = [
     MethodStyle(colour, marker)
-    for marker, colour in product("DvPX", (BLUE, VERMILLION, ORANGE, GREEN, PURPLE, SKY_BLUE, _GREY))
+    for marker, colour in product("DXP*", (BLUE, VERMILLION, ORANGE, GREEN, PURPLE, SKY_BLUE, _GREY))
 ]
 
 
