@@ -3,38 +3,42 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import orjson
 import typer
 
 from deeplayer_cli.commands import options
 from deeplayer_cli.commands.comparing import make_runner, open_repeatable, result_folder
 from deeplayer_cli.commands.options import INPUT, OUTPUT, PRUNING, option
 from deeplayer_cli.commands.outputs import Csv, refuse_bad_outputs
+from deeplayer_cli.commands.printing import TextFormat, show_lines, show_splits
 from deeplayer_cli.commands.progress import ProgressBar
 from deeplayer_cli.commands.stopping import stoppable
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.schema.values import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from deeplayer_cli.evaluation.compare import MethodRun
     from deeplayer_cli.evaluation.matching import Unreachable
     from deeplayer_cli.runtime.settings import Settings
+    from deeplayer_cli.schema import Prediction
 
 _NUMBERS = {"layer": "layer", "max-tiles": "max_tiles"}
 """The keys that may follow a method's name and an ``@`` with a number, and the field of `Settings` that each sets."""
 
-_WITHOUT_A_RUN = {"from_", "reference", "csv", "plot", "overwrite", "json"}
+_WITHOUT_A_RUN = {"from_", "reference", "by", "format_", "published", "csv", "plot", "overwrite", "json"}
 """The options that work with ``--from``, which reads results and runs nothing."""
 
 FINISHED_WITH_ERRORS = 1
+
+_MOST_KEEPS = 1000  # of one range
 
 logger = logging.getLogger("deeplayer")
 
@@ -63,7 +67,12 @@ def compare(
         ),
     ] = "deep-layer,random",
     keep: Annotated[
-        str, option("--keep", help="Shares of visual tokens, separated by commas.", rich_help_panel=PRUNING)
+        str,
+        option(
+            "--keep",
+            help="Shares of visual tokens, separated by commas; `0.1:0.5:0.1` is 0.1, 0.2, ... 0.5.",
+            rich_help_panel=PRUNING,
+        ),
     ] = "0.1",
     match: Annotated[
         MatchBy,
@@ -105,6 +114,28 @@ def compare(
             rich_help_panel=OUTPUT,
         ),
     ] = None,
+    by: Annotated[
+        str | None,
+        option(
+            "--by",
+            help="Compare by a field of the rows or of their meta, such as `split`, or by several, as `dataset,split`: "
+            "their values in columns, methods in lines, and the average.",
+            rich_help_panel=OUTPUT,
+            show_default=False,
+        ),
+    ] = None,
+    format_: Annotated[
+        TextFormat, option("--format", help="How the table is printed.", rich_help_panel=OUTPUT)
+    ] = TextFormat.TABLE,
+    published: Annotated[
+        str | None,
+        option(
+            "--published",
+            help="Add published figures to a comparison by split; alone, print them. There is `deep-layer-paper`.",
+            rich_help_panel=OUTPUT,
+            show_default=False,
+        ),
+    ] = None,
     csv: Csv = None,
     plot: Annotated[
         Path | None,
@@ -123,14 +154,23 @@ def compare(
 ) -> None:
     """Run several methods on the same rows with one loaded model, and compare each with the reference, row by row."""
     from deeplayer_cli import evaluation
+    from deeplayer_cli.evaluation.published_tables import beside, read_published
+    from deeplayer_cli.evaluation.splits import by_split, namer
 
     refuse_bad_outputs(csv, plot, inputs=[*(source or []), *(from_ or [])], overwrite=overwrite)
+    split_of = namer(by) if by else None
+    figures = read_published(published) if published else None
+    if figures and not source and not from_:
+        show_splits(figures.table, figures, format_, csv, json=json)
+        return
+    if figures and not by:
+        raise DeeplayerError("--published needs --by, the fields that the splits are called after, as in dataset,split")
     if bool(source) == bool(from_):
         raise DeeplayerError("compare takes requests, or folders with --from: give one of the two")
     unreachable: list[Unreachable] = []
     if from_:
         _refuse_options_of_a_run(context)
-        runs = _recorded(from_)
+        runs = _recorded(from_, split_of)
     else:
         from deeplayer_cli.evaluation.matching import prunes
         from deeplayer_cli.evaluation.running import ComparisonPlan, Stopped
@@ -148,7 +188,7 @@ def compare(
         requests = open_repeatable(source, image_root, limit, from_format, box_format, results)
         weights = {"revision": revision, "dtype": dtype, "device": device}
         with result_folder(results, source) as folder, stoppable() as stop, ProgressBar() as bar:
-            runner = make_runner(model, weights, source, requests, folder, prior, lambda: stop.requested)
+            runner = make_runner(model, weights, source, requests, folder, prior, lambda: stop.requested, split_of)
             try:
                 runs, unreachable = plan.run(runner, bar.show)
             except Stopped:
@@ -158,34 +198,28 @@ def compare(
     lines = evaluation.compare(runs, compared_with)
     for warning in [*compared_with.warnings, *dict.fromkeys(one for run in runs for one in run.failures)]:
         logger.warning(warning)
-    if csv:
-        from deeplayer_cli.report.lines import write_csv
-
-        write_csv(lines, csv)
     if plot:
         from deeplayer_cli.report import tradeoff
 
         tradeoff.plot(lines, plot)
-    if json:
-        rows = [line.to_dict() for line in lines] + [one.to_dict() for one in unreachable]
-        typer.echo(orjson.dumps(rows, option=orjson.OPT_INDENT_2))
+    if by:
+        table = by_split(runs, compared_with, by)
+        show_splits(beside(table, figures.table) if figures else table, figures, format_, csv, json=json)
     else:
-        from deeplayer_cli.report import comparison_table
-
-        comparison_table.show(lines, unreachable, reference)
+        show_lines(lines, unreachable, reference, format_, csv, json=json)
     if failed := [f"{run.n_error} of {counted(run.n_rows, 'row')} under {run.label}" for run in runs if run.n_error]:
         logger.warning("error rows count as wrong: %s", ", ".join(failed))
         raise typer.Exit(FINISHED_WITH_ERRORS)
 
 
-def _recorded(folders: Sequence[Path]) -> list[MethodRun]:
+def _recorded(folders: Sequence[Path], split_of: Callable[[Prediction], str] | None) -> list[MethodRun]:
     """Read the runs in some folders; warn of files that are unfinished or were changed."""
     from deeplayer_cli import evaluation
 
     for path in evaluation.result_files(folders):
         for disagreement in evaluation.disagreements(path):
             logger.warning(disagreement)
-    return evaluation.read_runs(folders)
+    return evaluation.read_runs(folders, split_of)
 
 
 def _wanted(text: str, base: Settings, layer: int | None, prior: Path | None) -> Settings:
@@ -221,7 +255,22 @@ def _refuse_options_of_a_run(context: typer.Context) -> None:
 
 
 def _shares(text: str) -> list[float]:
+    """Read ``--keep``: shares, and ranges of shares as START:STOP:STEP, both ends included."""
+    found: list[float] = []
     try:
-        return [float(share) for share in text.split(",")]
+        for part in text.split(","):
+            numbers = [float(number) for number in part.split(":")]
+            if len(numbers) == 1:
+                found += numbers
+                continue
+            start, stop, step = numbers
+            steps = (stop - start) / step if step > 0 else -1.0
+            if not 0 <= steps <= _MOST_KEEPS:
+                raise ValueError(part)
+            found += [round(start + number * step, 10) for number in range(math.floor(steps + 1e-9) + 1)]
     except ValueError as error:
-        raise DeeplayerError(f"--keep must be shares separated by commas, such as 0.1,0.5, not {text!r}") from error
+        raise DeeplayerError(
+            f"--keep must be shares separated by commas, such as 0.1,0.5, or START:STOP:STEP, such as 0.1:0.5:0.1, not "
+            f"{text!r}"
+        ) from error
+    return found

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from deeplayer_cli.evaluation.running import ComparisonRunner
+    from deeplayer_cli.schema import Prediction
     from deeplayer_cli.sources import Requests
 
 
@@ -28,6 +29,7 @@ def make_runner(
     folder: Path,
     prior: Path | None,
     stopped: Callable[[], bool],
+    split_of: Callable[[Prediction], str] | None = None,
 ) -> ComparisonRunner:
     """Load the model, and make the runner that answers the rows; arguments as in `ComparisonRunner`."""
     from deeplayer_cli import checkpoints
@@ -45,7 +47,7 @@ def make_runner(
         "revision": weights["revision"],
     }
     read = load_prior(prior, checkpoint) if prior is not None else None
-    return ComparisonRunner(checkpoint, identity, read, requests, folder, circumstances, stopped)
+    return ComparisonRunner(checkpoint, identity, read, requests, folder, circumstances, stopped, split_of)
 
 
 def open_repeatable(

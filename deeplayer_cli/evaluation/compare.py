@@ -15,7 +15,7 @@ from deeplayer_cli.evaluation.score import Rate, clustered_interval, image_key
 from deeplayer_cli.runtime.failure_kinds import FailureKinds
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Sequence
 
     from deeplayer_cli.cost.model import Cost
     from deeplayer_cli.schema import Id, Prediction
@@ -62,6 +62,7 @@ class MethodRun:
         seconds: time of all rows in seconds; None if not all rows were timed.
         warnings: what looks wrong about the gold boxes, one sentence each.
         failures: why rows failed, one sentence for each kind of error.
+        groups: the split of each row with a gold box; empty if the rows are not grouped.
     """
 
     label: str
@@ -78,6 +79,7 @@ class MethodRun:
     seconds: float | None = None
     warnings: tuple[str, ...] = ()
     failures: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,17 +139,25 @@ def label_for(
     )
 
 
-def gather(predictions: Iterable[Prediction], *, label: str, keep: float | None) -> MethodRun:
+def gather(
+    predictions: Iterable[Prediction],
+    *,
+    label: str,
+    keep: float | None,
+    split_of: Callable[[Prediction], str] | None = None,
+) -> MethodRun:
     """Reduce a method's predictions to a `MethodRun`; the caller adds cost and time.
 
     Args:
         predictions: all rows of the method.
         label: name of the line.
         keep: the ``--keep`` of the run; None for an absolute number of tokens.
+        split_of: names the split of a row.
     """
     ids: list[Id] = []
     images: list[Hashable] = []
     right: list[bool] = []
+    groups: list[str] = []
     n_rows = n_no_box = n_error = visual = kept = 0
     layer, check, failures = None, GoldCheck(), FailureKinds()
     for row in predictions:
@@ -161,6 +171,7 @@ def gather(predictions: Iterable[Prediction], *, label: str, keep: float | None)
             ids.append(row.id)
             images.append(image_key(row))
             right.append(row.iou >= CORRECT_IOU)
+            groups += [split_of(row)] if split_of else []
         if row.visual_tokens is not None and row.kept_tokens is not None:
             visual += row.visual_tokens
             kept += row.kept_tokens
@@ -172,6 +183,7 @@ def gather(predictions: Iterable[Prediction], *, label: str, keep: float | None)
         kept=kept / visual if visual else None,
         warnings=tuple(check.warnings()),
         failures=tuple(failures.sentences()),
+        groups=tuple(groups),
     )
 
 

@@ -18,7 +18,7 @@ from deeplayer_cli.sinks.reading import read_predictions
 from deeplayer_cli.sinks.run_record import load_record, record_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from deeplayer_cli.evaluation.compare import MethodRun
@@ -72,11 +72,15 @@ def result_files(folders: Sequence[Path]) -> list[Path]:
     return found
 
 
-def read_runs(folders: Sequence[Path]) -> list[MethodRun]:
+def read_runs(folders: Sequence[Path], split_of: Callable[[Prediction], str] | None = None) -> list[MethodRun]:
     """Read the runs in the folders, without the model.
 
     Prediction files with the same settings form one run; if several of them answer an id, the answer in the first file
     counts. Runs that prune nothing come first, then runs by name and keep.
+
+    Args:
+        folders: at least one.
+        split_of: names the split of a row.
 
     Raises:
         DeeplayerError: a folder has no prediction file, a file has no record, or the settings of two files differ in
@@ -87,7 +91,7 @@ def read_runs(folders: Sequence[Path]) -> list[MethodRun]:
     same: defaultdict[str, list[Path]] = defaultdict(list)
     for path, record in records.items():
         same[record.fingerprint].append(path)
-    runs = [_read([(path, records[path]) for path in alike]) for alike in same.values()]
+    runs = [_read([(path, records[path]) for path in alike], split_of) for alike in same.values()]
     return sorted(runs, key=lambda run: (run.layer is not None, run.label, run.keep or 0.0))
 
 
@@ -129,10 +133,10 @@ def total_cost(records: Iterable[RunRecord]) -> Cost | None:
     return reduce(_plus, map(_cost, records))
 
 
-def _read(files: Sequence[tuple[Path, RunRecord]]) -> MethodRun:
+def _read(files: Sequence[tuple[Path, RunRecord]], split_of: Callable[[Prediction], str] | None) -> MethodRun:
     record = files[0][1]
     rows = rows_once([path for path, _ in files])
-    run = gather(rows, label=label_of_record(record), keep=keep_of_record(record))
+    run = gather(rows, label=label_of_record(record), keep=keep_of_record(record), split_of=split_of)
     return replace(run, cost=total_cost(record for _, record in files))
 
 

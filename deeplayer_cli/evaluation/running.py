@@ -124,6 +124,7 @@ class ComparisonRunner:
         folder: folder of the prediction files. Rows that a file holds already are not answered again.
         circumstances: further entries of the records.
         stopped: called after every batch; True stops the comparison.
+        split_of: names the split of a row.
 
     Raises:
         DeeplayerError: two rows have the same id.
@@ -138,10 +139,11 @@ class ComparisonRunner:
         folder: Path,
         circumstances: Mapping[str, object],
         stopped: Callable[[], bool],
+        split_of: Callable[[Prediction], str] | None = None,
     ) -> None:
         self.checkpoint, self._identity, self._prior = checkpoint, identity, prior
         self._requests, self._folder = requests, folder
-        self._circumstances, self._stopped = circumstances, stopped
+        self._circumstances, self._stopped, self._split_of = circumstances, stopped, split_of
         self._costs = CostModel(checkpoint)
         self._scope = ScopeCheck(checkpoint, strict=False)
         ids: set[Id] = set()
@@ -254,7 +256,7 @@ class ComparisonRunner:
                     own.update([prompt] if prompt else [])
                     yield row
 
-        run = gather(own_rows(), label=label_of(settings), keep=settings.keep)
+        run = gather(own_rows(), label=label_of(settings), keep=settings.keep, split_of=self._split_of)
         with_outcome(record, statuses, self.cost(settings, whole) if whole else None).save(path)
         return replace(run, cost=self.cost(settings, own) if own else None)
 

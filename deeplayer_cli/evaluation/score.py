@@ -245,8 +245,13 @@ def clustered_interval(right: Sequence[float], images: Sequence[Hashable]) -> tu
     spread = p * (1 - p)
     silent = spread == 0 or len(index) == 1
     effective = float(len(index)) if silent else max(1.0, spread / max(variance, spread / n))
+    return wilson_interval(p, effective)
+
+
+def wilson_interval(p: float, effective: float) -> tuple[float, float]:
+    """Wilson's 95% score interval of a share ``p`` of an effective number of rows."""
     centre = (p + _Z**2 / (2 * effective)) / (1 + _Z**2 / effective)
-    half = _Z * (spread / effective + _Z**2 / (4 * effective**2)) ** 0.5 / (1 + _Z**2 / effective)
+    half = _Z * (p * (1 - p) / effective + _Z**2 / (4 * effective**2)) ** 0.5 / (1 + _Z**2 / effective)
     return max(0.0, centre - half), min(1.0, centre + half)
 
 

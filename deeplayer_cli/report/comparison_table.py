@@ -51,6 +51,33 @@ def show(lines: Sequence[ComparedRun], unreachable: Sequence[Unreachable], refer
     console.print(f"{len(run.right)} rows with gold, {len(set(run.images))} images;{skipped} {explanation}")
 
 
+def headings_and_rows(lines: Sequence[ComparedRun]) -> tuple[list[str], list[list[str]]]:
+    """A comparison as text, for `text_table`."""
+    headings = ["method", "layer", "keep", "mean keep", "GFLOPs", "KV MB", "Acc@0.5 (95%)", "retained", "change (95%)"]
+    rows = []
+    for line in lines:
+        run, accuracy, one = line.run, line.accuracy, line.difference
+        costs = (
+            ["-"] * 3
+            if run.cost is None
+            else [_percent(run.cost.mean_keep), _short(run.cost.gflops), _short(run.cost.kv_bytes / 1e6)]
+        )
+        rows.append(
+            [
+                printable(run.label),
+                "-" if run.layer is None else str(run.layer),
+                "-" if run.keep is None else f"{run.keep:.4g}",
+                *costs,
+                f"{_percent(accuracy.value)} ({100 * accuracy.low:.1f} to {100 * accuracy.high:.1f})",
+                "-" if line.retained is None else _percent(line.retained),
+                "-" if one is None else f"{100 * one.value:+.1f} ({100 * one.low:+.1f} to {100 * one.high:+.1f})",
+                "-" if one is None else _p(one.p),
+                str(run.n_no_box + run.n_error),
+            ]
+        )
+    return [*headings, "p", "fails"], rows
+
+
 def _table(lines: Sequence[ComparedRun], unreachable: Sequence[Unreachable]) -> Table:
     from rich.markup import escape
 
@@ -76,7 +103,7 @@ def _cells(line: ComparedRun) -> list[str]:
         _two(_percent(accuracy.value), f"{100 * accuracy.low:.0f}-{100 * accuracy.high:.0f}"),
         "-" if line.retained is None else _percent(line.retained),
         "-" if difference is None else _change(difference),
-        "-" if difference is None else "<1e-9" if difference.p < 1e-9 else f"{difference.p:.2g}",
+        "-" if difference is None else _p(difference.p),
         str(run.n_no_box + run.n_error),
         "-" if line.speed is None else f"x{line.speed:.2f}",
     ]
@@ -87,6 +114,10 @@ def _change(difference: Difference) -> str:
     if not difference.n_differ:
         return _two("same", f"<{100 * difference.high:.2g}")
     return _two(f"{100 * difference.value:+.1f}", f"{100 * difference.low:+.0f} {100 * difference.high:+.0f}")
+
+
+def _p(p: float) -> str:
+    return "<1e-9" if p < 1e-9 else f"{p:.2g}"
 
 
 def _two(value: str, below: str) -> str:

@@ -24,7 +24,7 @@ def write_csv(lines: Sequence[ComparedRun], path: Path) -> None:
     Raises:
         DeeplayerError: the file cannot be written.
     """
-    write_rows([_flat(line) for line in lines], path)
+    write_rows(list(map(flat, lines)), path)
 
 
 def write_rows(rows: Sequence[Mapping[str, object]], path: Path) -> None:
@@ -39,7 +39,8 @@ def write_rows(rows: Sequence[Mapping[str, object]], path: Path) -> None:
         writer.writerows(rows)
 
 
-def _flat(line: ComparedRun) -> dict[str, object]:
+def flat(line: ComparedRun) -> dict[str, object]:
+    """A line as one row: each number has a field of its own."""
     row = line.to_dict()
     del row["difference"], row["acc@0.5_ci95"]
     row |= {"acc@0.5_low": line.accuracy.low, "acc@0.5_high": line.accuracy.high}

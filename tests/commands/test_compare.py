@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import signal
 import subprocess
@@ -192,3 +193,43 @@ def test_what_does_not_count_is_said(tmp_path, caplog):
     shown = run("compare", tmp_path / "rows.jsonl", "--model", "demo", "--methods", "random", "--box-format", "xyxy")
     assert "1 rows without gold do not count" in " ".join(shown.split())
     assert [said for said in caplog.messages if "2 of 2 gold boxes cannot be" in said]
+
+
+def test_splits_stand_in_columns(tmp_path):
+    results, table = tmp_path / "results", tmp_path / "splits.csv"
+    arguments = [*COMPARE, "--limit", "12", "--methods", "random", "--keep", "0.2:0.6:0.2", "--results", results]
+    found = compared(*arguments, "--by", "kind", "--csv", table)
+    assert [(line["method"], line["keep"]) for line in found["lines"]] == [
+        ("none", 1.0),
+        *(("random", keep) for keep in (0.2, 0.4, 0.6)),
+    ]
+    assert sum(found["n"].values()) == 12 and set(found["n"]) == {"attribute", "place", "relation"}
+    assert table.read_text().startswith("method,keep,layer,published,")
+    shown = run("compare", "--from", results, "--by", "kind")
+    assert "attribute" in shown and "average" in shown
+    assert run("compare", "--from", results, "--by", "kind", "--format", "latex").startswith("\\begin{tabular}")
+    assert run("compare", "--from", results, "--format", "markdown").startswith("| method | layer |")
+    lines = list(csv.DictReader(run("compare", "--from", results, "--format", "csv").splitlines()))
+    assert [line["keep"] for line in lines] == ["1.0", "0.2", "0.4", "0.6"]
+    with pytest.raises(DeeplayerError, match="has published figures"):
+        run("compare", "--from", results, "--by", "kind", "--published", "deep-layer-paper")
+    with pytest.raises(DeeplayerError, match="--published needs --by"):
+        run("compare", "--from", results, "--published", "deep-layer-paper")
+
+
+def test_published_figures_are_printed_with_their_source():
+    shown = run("compare", "--published", "deep-layer-paper")
+    assert "69.2" in shown and "66.3" in shown and "clawRxiv 2604.00591" in shown
+    assert "| deep-layer-mis (published) | 0.1 | 12 | 69.24 |" in run(
+        "compare", "--published", "deep-layer-paper", "--format", "markdown"
+    )
+    with pytest.raises(DeeplayerError, match="choose deep-layer-paper"):
+        run("compare", "--published", "nothing")
+
+
+@pytest.mark.parametrize(
+    "keep", ["0.1:0.5", "0.5:0.1:0.1", "0.1:0.5:0", "0.1:0.5:-1", "0.1:0.5:nan", "0.1:0.9:1e-9", "a"]
+)
+def test_a_range_of_keeps_is_start_stop_and_step(keep):
+    with pytest.raises(DeeplayerError, match="--keep must be shares"):
+        run(*COMPARE, "--keep", keep)
