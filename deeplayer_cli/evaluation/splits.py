@@ -124,11 +124,7 @@ def by_split(runs: Sequence[MethodRun], reference: MethodRun, by: str) -> SplitT
         effective = max(1.0, spread / variance) if variance else float(len(set(run.images)))
         mean = Rate(average, *wilson_interval(average, effective))
         change = None if run is reference else _difference(run, [whole[row] for row in run.ids], groups)
-        lines.append(
-            SplitLine(
-                run.label, run.keep, run.layer, rates, Rate(average, *wilson_interval(average, effective)), change
-            )
-        )
+        lines.append(SplitLine(run.label, run.keep, run.layer, rates, mean, change))
     return SplitTable(splits, counts, tuple(lines), reference.label)
 
 
