@@ -67,6 +67,31 @@ def clip_box(box: Box, resolution_wh: Resolution) -> Box:
     return min(max(x1, 0), width), min(max(y1, 0), height), min(max(x2, 0), width), min(max(y2, 0), height)
 
 
+def turn_box(box: Box, orientation: int, resolution_wh: Resolution) -> tuple[Box, Resolution]:
+    """Turn a box with its image.
+
+    Args:
+        box: in pixels of the stored image; corners in order.
+        orientation: an EXIF orientation, 1 to 8; its inverse turns back.
+        resolution_wh: of the image before.
+
+    Returns:
+        The box, corners in order, and the width and height of the turned image.
+    """
+    width, height = resolution_wh
+    x1, y1, x2, y2 = box
+    if orientation in (2, 3, 7, 8):
+        x1, x2 = width - x2, width - x1
+    if orientation in (3, 4, 6, 7):
+        y1, y2 = height - y2, height - y1
+    return ((y1, x1, y2, x2), (height, width)) if orientation > 4 else ((x1, y1, x2, y2), (width, height))
+
+
+def inverse_orientation(orientation: int) -> int:
+    """Return the EXIF orientation that undoes another."""
+    return {6: 8, 8: 6}.get(orientation, orientation)
+
+
 def box_iou(a: Box, b: Box) -> float:
     """Return the intersection over union of two boxes, from 0.0 to 1.0; 0.0 if the union has no area.
 

@@ -11,7 +11,6 @@ import typer
 
 from deeplayer_cli.commands import options
 from deeplayer_cli.commands.options import option
-from deeplayer_cli.errors import writing
 
 if TYPE_CHECKING:
     from deeplayer_cli.formats.check import DataReport
@@ -35,6 +34,14 @@ class Target(StrEnum):
     VOC = "voc"
     CSV = "csv"
     FIFTYONE = "fiftyone"
+
+
+class FrameName(StrEnum):
+    """Frames of exported boxes, see `deeplayer_cli.formats.frames.Frame`."""
+
+    RUN = "run"
+    STORED = "stored"
+    TURNED = "turned"
 
 
 @app.command("import")
@@ -82,7 +89,7 @@ def import_(
 
     refuse_same_file(output, map(str, source))
     refuse_output(output, inputs=source, overwrite=overwrite)
-    embedded = output.with_name(f"{output.name}.images")
+    embedded = None if str(output) == "-" else output.with_name(f"{output.name}.images")
     wanted = ImportOptions(from_format, images, embedded, box_format.value if box_format else None)
     summary = import_files(source, output, wanted)
     for warning in summary.warnings:
@@ -183,28 +190,60 @@ def export(
     url_prefix: Annotated[
         str, option("--url-prefix", help="For labelstudio: put this in front of each image's path.")
     ] = "",
+    image_root: Annotated[
+        Path | None,
+        option(
+            "--image-root",
+            help="Folder of the images: absolute paths are written from it on (by default, from the folder that all "
+            "have in common), and it is where EXIF is read.",
+        ),
+    ] = None,
+    exif: Annotated[
+        FrameName,
+        option(
+            "--exif",
+            help="Frame of the boxes: `run`, as they are; `stored`, of the image as stored; `turned`, of the image as "
+            "programs show it that turn it by EXIF (Label Studio, browsers, OpenCV, ultralytics).",
+        ),
+    ] = FrameName.RUN,
     overwrite: options.Overwrite = False,
 ) -> None:
     """Write predictions as COCO, YOLO, Label Studio, Pascal VOC, CSV or FiftyOne labels.
 
     Boxes are clipped to the image and their corners are ordered. They are in the frame of the run: the stored image, or
-    with `ground --exif-transpose` the turned one.
+    with `ground --exif-transpose` the turned one; --exif changes that. For labelstudio, the labelling configuration is
+    written beside the tasks, as OUTPUT.config.xml without OUTPUT's own ending.
 
     Example: `deeplayer data export boxes.jsonl --to coco -o annotations.json`
     """
     from deeplayer_cli.formats.exports import exports
+    from deeplayer_cli.formats.frames import BoxFrames
     from deeplayer_cli.formats.labelled import Labelling, label_images
+    from deeplayer_cli.report.row_images import RowImages
     from deeplayer_cli.sinks import read_predictions
-    from deeplayer_cli.sinks.output_file import refuse_output, replacing
+    from deeplayer_cli.sinks.output_file import refuse_output, replacing, replacing_entries
+    from deeplayer_cli.sinks.run_record import load_record
 
     target = exports(url_prefix)[to.value]
-    refuse_output(output, inputs=[predictions], overwrite=overwrite)
-    labelled = label_images(read_predictions(predictions), Labelling(label_field, all_boxes, min_score))
+    for path, _ in target.outputs(output):
+        refuse_output(path, inputs=[predictions], overwrite=overwrite)
+    record = load_record(predictions)
+    images = RowImages.from_predictions(predictions, image_root)
+    is_turned = record is not None and bool(record.settings.get("exif_transpose"))
+    frames = BoxFrames(exif.value, images.find, is_turned=is_turned)
+    labelled = label_images(
+        read_predictions(predictions),
+        Labelling(label_field, all_boxes, min_score),
+        image_root=None if image_root is None else str(image_root.absolute()),
+        turn=frames.turn,
+    )
     if target.is_folder:
-        with writing(str(output)):
-            output.mkdir(exist_ok=True)
-            target.write(labelled, output)
+        with replacing_entries(output) as folder:
+            target.write(labelled, folder)
     else:
-        with replacing(output) as partial:
-            target.write(labelled, partial)
+        for path, write in target.outputs(output):
+            with replacing(path) as partial:
+                write(labelled, partial)
     logger.info("%s: %s", output, labelled.summary())
+    if (sentence := frames.summary()) is not None:
+        logger.warning(sentence)

@@ -21,18 +21,16 @@ def write_coco(labelled: Labelled, path: Path) -> None:
     for image, image_id in zip(labelled.images, images, strict=True):
         for box in image.boxes:
             xywh = to_xywh(box.xyxy)
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": categories[box.label],
-                    "bbox": xywh,
-                    "area": round(xywh[2] * xywh[3], 2),
-                    "iscrowd": 0,
-                    "score": box.score,
-                    "caption": box.expression,
-                }
-            )
+            annotation: dict[str, object] = {
+                "id": len(annotations) + 1,
+                "image_id": image_id,
+                "category_id": categories[box.label],
+                "bbox": xywh,
+                "area": round(xywh[2] * xywh[3], 2),
+                "iscrowd": 0,
+                "caption": box.expression,
+            }
+            annotations.append(annotation if box.score is None else annotation | {"score": box.score})
     dataset = {
         "images": [
             {

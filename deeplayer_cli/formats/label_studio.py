@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import quote
+from xml.etree import ElementTree
 
 import orjson
 
@@ -16,37 +18,50 @@ FROM_NAME, TO_NAME = "label", "image"
 
 
 def write_label_studio(labelled: Labelled, path: Path, url_prefix: str = "") -> None:
-    """Write one task an image; boxes are in percent of the image.
+    """Write one task an image, also for an image without a box; boxes are in percent of the image.
 
     Args:
         labelled: what to write.
         path: of the file.
-        url_prefix: put in front of each image's path, such as ``/data/local-files/?d=photos/``.
+        url_prefix: put in front of each image's path, such as ``/data/local-files/?d=photos/``; the path is then
+            written as in a URL.
     """
     tasks = [
         {
-            "data": {"image": f"{url_prefix}{image.image}"},
-            "predictions": [
-                {
-                    "model_version": "deeplayer",
-                    "score": _mean_score(image),
-                    "result": [_result(box, image, number) for number, box in enumerate(image.boxes)],
-                }
-            ],
+            "data": {TO_NAME: _address(image.image, url_prefix)},
+            "predictions": [_prediction(image)] if image.boxes else [],
         }
         for image in labelled.images
     ]
     path.write_bytes(orjson.dumps(tasks, option=orjson.OPT_INDENT_2))
 
 
-def _mean_score(image: LabelledImage) -> float | None:
+def write_label_config(labelled: Labelled, path: Path) -> None:
+    """Write the labelling configuration of a project for these tasks, for its settings: every label by name."""
+    view = ElementTree.Element("View")
+    ElementTree.SubElement(view, "Image", name=TO_NAME, value=f"${TO_NAME}")
+    labels = ElementTree.SubElement(view, "RectangleLabels", name=FROM_NAME, toName=TO_NAME)
+    for label in labelled.labels:
+        ElementTree.SubElement(labels, "Label", value=label)
+    ElementTree.indent(view)
+    path.write_text(ElementTree.tostring(view, encoding="unicode") + "\n", encoding="utf-8")
+
+
+def _address(image: str, url_prefix: str) -> str:
+    return f"{url_prefix}{quote(image)}" if url_prefix else image
+
+
+def _prediction(image: LabelledImage) -> dict[str, object]:
+    results = [_result(box, image, number) for number, box in enumerate(image.boxes)]
+    prediction: dict[str, object] = {"model_version": "deeplayer", "result": results}
     scores = [box.score for box in image.boxes if box.score is not None]
-    return sum(scores) / len(scores) if scores else None
+    return prediction | ({"score": sum(scores) / len(scores)} if scores else {})
 
 
 def _result(box: LabelledBox, image: LabelledImage, number: int) -> dict[str, object]:
     (x1, y1, x2, y2), (width, height) = box.xyxy, image.resolution_wh
-    return {
+    percent = {"x": x1 / width, "y": y1 / height, "width": (x2 - x1) / width, "height": (y2 - y1) / height}
+    result: dict[str, object] = {
         "id": f"box{number}",
         "type": "rectanglelabels",
         "from_name": FROM_NAME,
@@ -54,13 +69,7 @@ def _result(box: LabelledBox, image: LabelledImage, number: int) -> dict[str, ob
         "original_width": width,
         "original_height": height,
         "image_rotation": 0,
-        "score": box.score,
-        "value": {
-            "x": 100 * x1 / width,
-            "y": 100 * y1 / height,
-            "width": 100 * (x2 - x1) / width,
-            "height": 100 * (y2 - y1) / height,
-            "rotation": 0,
-            "rectanglelabels": [box.label],
-        },
+        "value": {name: round(100 * share, 6) for name, share in percent.items()}
+        | {"rotation": 0, "rectanglelabels": [box.label]},
     }
+    return result if box.score is None else result | {"score": box.score}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from deeplayer_cli.boxes import clip_box
+from deeplayer_cli.boxes import clip_box, turn_box
+from deeplayer_cli.errors import DeeplayerError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from deeplayer_cli.boxes import Box, Resolution
     from deeplayer_cli.schema import Id, Prediction
@@ -74,12 +76,19 @@ class Labelled:
     """What predictions came to.
 
     Attributes:
-        images: with at least one box, in the order of their first row.
+        images: that were answered, in the order of their first row; some may have no box.
         left_out: rows without a box in the export, by reason.
+        folder: that the images' paths start from, if it was taken off; None if they are as the rows write them.
     """
 
     images: list[LabelledImage]
     left_out: Counter[str]
+    folder: str | None = None
+
+    @property
+    def with_boxes(self) -> list[LabelledImage]:
+        """The images with at least one box."""
+        return [image for image in self.images if image.boxes]
 
     @property
     def labels(self) -> list[str]:
@@ -89,33 +98,72 @@ class Labelled:
     def summary(self) -> str:
         """One line: what is in the export, and what is not."""
         n_boxes = sum(len(image.boxes) for image in self.images)
-        said = f"{n_boxes} boxes with {len(self.labels)} labels on {len(self.images)} images"
+        said = f"{n_boxes} boxes with {len(self.labels)} labels on {len(self.with_boxes)} images"
         if self.left_out:
             said += "; left out: " + ", ".join(f"{rows} rows {reason}" for reason, rows in self.left_out.items())
-        return said
+        return said if self.folder is None else f"{said}; image paths start from {self.folder}"
 
 
-def label_images(predictions: Iterable[Prediction], labelling: Labelling) -> Labelled:
+def label_images(
+    predictions: Iterable[Prediction],
+    labelling: Labelling,
+    *,
+    image_root: str | None = None,
+    turn: Callable[[Prediction], int] = lambda row: 1,
+) -> Labelled:
     """Collect the boxes of each image.
 
     A box is clipped to its image, its corners are ordered, and it is left out if no area remains. The rows themselves
     keep the box as the model wrote it.
+
+    Args:
+        predictions: the rows.
+        labelling: how they become labels.
+        image_root: absolute image paths are written from this folder on; None for the folder that all have in common.
+        turn: the EXIF orientation to turn a row's boxes by.
+
+    Raises:
+        DeeplayerError: an image lies outside of ``image_root``.
     """
     images: dict[str, LabelledImage] = {}
     left_out: Counter[str] = Counter()
     for row in predictions:
         reason = _reason_to_leave_out(row, labelling)
-        boxes = [] if reason else _boxes_of(row, labelling)
-        if not boxes:
-            left_out[reason or "whose box lies outside of the image"] += 1
+        if row.image is None or not row.width or not row.height:
+            left_out[reason or "without the size of their image"] += 1
             continue
-        name, width, height = str(row.image), row.width or 0, row.height or 0
+        boxes, resolution_wh = _boxes_of(row, labelling, turn(row))
         source_id = row.meta.get("image_id")
-        image = images.setdefault(
-            name, LabelledImage(name, (width, height), source_id if isinstance(source_id, int) else None)
-        )
-        image.boxes += boxes
-    return Labelled(list(images.values()), left_out)
+        own = source_id if isinstance(source_id, int) and not isinstance(source_id, bool) else None
+        image = images.setdefault(row.image, LabelledImage(row.image, resolution_wh, own))
+        if reason or not boxes:
+            left_out[reason or "whose box lies outside of the image"] += 1
+        else:
+            image.boxes += boxes
+    folder = image_root or _common_folder([image.image for image in images.values()])
+    if folder is not None:
+        for image in images.values():
+            image.image = _below(image.image, folder)
+    return Labelled(list(images.values()), left_out, folder)
+
+
+def _common_folder(paths: Sequence[str]) -> str | None:
+    """The folder that all paths lie in, if all are absolute."""
+    folders = [PurePosixPath(path).parent for path in paths]
+    if not folders or not all(folder.is_absolute() for folder in folders):
+        return None
+    first = folders[0]
+    return str(next(one for one in (first, *first.parents) if all(folder.is_relative_to(one) for folder in folders)))
+
+
+def _below(image: str, folder: str) -> str:
+    """An absolute path from a folder on; a relative one as it is."""
+    path = PurePosixPath(image)
+    if not path.is_absolute():
+        return image
+    if not path.is_relative_to(folder):
+        raise DeeplayerError(f"{image} does not lie in {folder}: name a folder of all images with --image-root")
+    return str(path.relative_to(folder))
 
 
 def _reason_to_leave_out(row: Prediction, labelling: Labelling) -> str | None:
@@ -128,14 +176,17 @@ def _reason_to_leave_out(row: Prediction, labelling: Labelling) -> str | None:
     return None
 
 
-def _boxes_of(row: Prediction, labelling: Labelling) -> list[LabelledBox]:
+def _boxes_of(row: Prediction, labelling: Labelling, orientation: int) -> tuple[list[LabelledBox], Resolution]:
     wanted = row.boxes if labelling.all_boxes else row.boxes[:1]
-    resolution = (row.width or 0, row.height or 0)
-    clipped = [ordered_box(clip_box(box, resolution)) for box in wanted]
+    stored = (row.width or 0, row.height or 0)
     label, expression = _label_of(row, labelling.label_field), str(row.expression)
-    return [
-        LabelledBox(row.id, box, label, expression, row.score) for box in clipped if box[0] < box[2] and box[1] < box[3]
-    ]
+    found = []
+    _, resolution_wh = turn_box((0, 0, 0, 0), orientation, stored)
+    for raw in wanted:
+        box, _ = turn_box(ordered_box(clip_box(raw, stored)), orientation, stored)
+        if box[0] < box[2] and box[1] < box[3]:
+            found.append(LabelledBox(row.id, box, label, expression, row.score))
+    return found, resolution_wh
 
 
 def ordered_box(box: Box) -> Box:
@@ -149,3 +200,27 @@ def _label_of(row: Prediction, label_field: str | None) -> str:
         return str(row.meta.get(DEFAULT_LABEL, row.expression))
     value = getattr(row, label_field, None) if label_field in {"expression", "method", "id"} else None
     return str(row.meta.get(label_field) if value is None else value)
+
+
+def label_files(images: Sequence[LabelledImage], suffix: str, beside: str = "images") -> list[PurePosixPath]:
+    """Where the labels of each image go, in formats with a name for each image: its path with another suffix.
+
+    Args:
+        images: in order.
+        suffix: of the label files.
+        beside: the folder of images that the folder of labels lies beside; it is left out where a path begins with it.
+
+    Raises:
+        DeeplayerError: two images would share a label file, because their names differ in the suffix only.
+    """
+    taken: dict[PurePosixPath, str] = {}
+    for image in images:
+        parts = [part for part in PurePosixPath(image.image).parts if part not in ("/", "..", ".")]
+        parts = parts[1:] if parts[0] == beside and len(parts) > 1 else parts
+        name = PurePosixPath(*parts).with_suffix(suffix)
+        if name in taken:
+            raise DeeplayerError(
+                f"{taken[name]} and {image.image} would share {name}: this format names labels by the stem"
+            )
+        taken[name] = image.image
+    return list(taken)

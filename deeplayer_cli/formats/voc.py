@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from deeplayer_cli.formats.yolo import label_file
+from deeplayer_cli.formats.labelled import label_files
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from deeplayer_cli.formats.labelled import Labelled, LabelledImage
 
 
 def write_voc(labelled: Labelled, folder: Path) -> None:
-    """Write ``Annotations/IMAGE.xml`` for each image."""
-    for image in labelled.images:
-        path = folder / "Annotations" / label_file(image.image).with_suffix(".xml")
+    """Write ``Annotations/IMAGE.xml`` for each image with a box.
+
+    Raises:
+        DeeplayerError: two images would share a file, because their names differ in the suffix only.
+    """
+    for image, name in zip(labelled.with_boxes, label_files(labelled.with_boxes, ".xml"), strict=True):
+        path = folder / "Annotations" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         tree = ElementTree.ElementTree(_annotation(image))
         ElementTree.indent(tree)
@@ -36,10 +42,11 @@ def _annotation(image: LabelledImage) -> ElementTree.Element:
         for tag in ("pose", "truncated", "difficult"):
             _add(thing, tag, "Unspecified" if tag == "pose" else "0")
         corners = ElementTree.SubElement(thing, "bndbox")
-        x1, y1, x2, y2 = box.xyxy
         # VOC counts pixels from 1, and its last pixel belongs to the box.
-        for tag, corner in zip(("xmin", "ymin", "xmax", "ymax"), (x1 + 1, y1 + 1, x2, y2), strict=True):
-            _add(corners, tag, str(round(corner)))
+        x1, y1 = round(box.xyxy[0] + 1), round(box.xyxy[1] + 1)
+        x2, y2 = max(round(box.xyxy[2]), x1), max(round(box.xyxy[3]), y1)  # a box has at least one pixel
+        for tag, corner in zip(("xmin", "ymin", "xmax", "ymax"), (x1, y1, x2, y2), strict=True):
+            _add(corners, tag, str(corner))
     return root
 
 

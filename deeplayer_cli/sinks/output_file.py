@@ -76,6 +76,44 @@ def replacing(path: Path) -> Iterator[Path]:
             raise
 
 
+@contextmanager
+def replacing_entries(folder: Path) -> Iterator[Path]:
+    """Write entries of a folder as a whole or not at all, and leave its other entries alone.
+
+    The block fills the folder that it gets. When it ends well, each entry in there takes the place of the one in
+    ``folder`` that has the same name; ``folder`` is made if it is missing.
+
+    Raises:
+        DeeplayerError: the system refuses; what was there before is still there.
+    """
+    target = Path(os.path.realpath(folder))
+    partial, old = (target.with_name(f".{target.name}.{name}") for name in ("partial", "old"))
+    with writing(str(folder)):
+        try:
+            for one in (partial, old):
+                shutil.rmtree(one, ignore_errors=True)
+                one.mkdir()
+            yield partial
+            target.mkdir(exist_ok=True)
+            for entry in partial.iterdir():
+                if os.path.lexists(target / entry.name):
+                    disk.replace(target / entry.name, old / entry.name)
+                disk.replace(entry, target / entry.name)
+        except BaseException:
+            _put_back(old, target)
+            raise
+        finally:
+            for one in (partial, old):
+                shutil.rmtree(one, ignore_errors=True)
+
+
+def _put_back(old: Path, target: Path) -> None:
+    for entry in old.iterdir() if old.is_dir() else ():
+        new = target / entry.name
+        shutil.rmtree(new) if new.is_dir() and not new.is_symlink() else new.unlink(missing_ok=True)
+        entry.replace(new)
+
+
 def _copy(path: Path, descriptor: int) -> None:
     if descriptor == 1:
         sys.stdout.flush()

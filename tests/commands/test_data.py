@@ -152,3 +152,38 @@ def test_rows_of_other_formats_that_are_wrong_are_error_rows(tmp_path, run):
     kinds = [row["error"]["type"] for row in rows_of(shown) if row["status"] == "error"]
     assert code == 1 and kinds == ["image_missing", "image_missing", "bad_json"]
     assert "1 images of 2 rows were not found in" in said
+
+
+def test_folders_of_labels_are_replaced_as_a_whole(predictions, tmp_path, run):
+    folder = tmp_path / "dataset"
+    (folder / "labels").mkdir(parents=True)
+    (folder / "labels" / "stale.txt").write_text("0 0.5 0.5 1 1")
+    (folder / "images").mkdir()
+    (folder / "images" / "a.png").write_text("a picture")
+    arguments = ("data", "export", predictions, "--to", "yolo", "-o", folder)
+    assert "dataset exists: --overwrite replaces it" in run(*arguments)[2]
+    assert run(*arguments, "--overwrite")[0] == 0
+    found = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    assert found == ["data.yaml", "images/a.png", "labels/a.txt"] and not list(tmp_path.glob(".dataset*"))
+
+
+def test_photos_that_are_turned(tmp_path, run):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.new("RGB", (60, 40)).save(photos / "a.jpg", exif=exif)
+    boxes, out = tmp_path / "boxes.jsonl", tmp_path / "out.csv"
+    run("ground", photos, "-e", "the red square", "--model", "demo", "-o", boxes)
+    row = rows_of(boxes.read_bytes())[0] | {"status": "ok", "box": [10, 5, 30, 15], "boxes": [[10, 5, 30, 15]]}
+    boxes.write_bytes(orjson.dumps(row) + b"\n")
+    code, _, said = run("data", "export", boxes, "--to", "csv", "-o", out)
+    assert code == 0 and "EXIF turns 1 of the images" in said and "give --exif turned" in said
+    assert "10,5,30,15" in out.read_text().replace(".0", "")
+    code, _, said = run("data", "export", boxes, "--to", "csv", "-o", out, "--overwrite", "--exif", "turned")
+    assert code == 0 and "in pixels of the turned images" in said
+    shown = out.read_text().replace(".0", "").strip()
+    assert "25,10,35,30" in shown and shown.endswith("40,60")
+    (photos / "a.jpg").unlink()
+    code, _, said = run("data", "export", boxes, "--to", "csv", "-o", out, "--overwrite", "--exif", "turned")
+    assert code == 2 and "--exif turned needs the images" in said

@@ -6,12 +6,16 @@ import csv
 import json
 import random
 from collections import Counter
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
+from PIL import Image, ImageOps
 
-from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.boxes import inverse_orientation, turn_box
+from deeplayer_cli.errors import DeeplayerError, RowError
 from deeplayer_cli.formats.exports import exports
+from deeplayer_cli.formats.frames import BoxFrames
 from deeplayer_cli.formats.labelled import Labelling, label_images
 from deeplayer_cli.schema import Prediction
 
@@ -108,7 +112,7 @@ def test_cocos_own_image_ids_stay(predictions, tmp_path):
 
 def test_yolo_has_a_line_a_box(labelled, tmp_path):
     folder = written(labelled, "yolo", tmp_path)
-    names = [json.loads(line.split(": ", 1)[1]) for line in (folder / "data.yaml").read_text().splitlines()[4:]]
+    names = [json.loads(line.split(": ", 1)[1]) for line in (folder / "data.yaml").read_text().splitlines()[3:]]
     assert names == sorted(LABELS)
     found = []
     for image, (width, height) in SIZES.items():
@@ -145,7 +149,7 @@ def test_label_studio_is_in_percent(labelled, tmp_path):
             x, y = value["x"] / 100 * width, value["y"] / 100 * height
             box = (x, y, x + value["width"] / 100 * width, y + value["height"] / 100 * height)
             found.append((image, *value["rectanglelabels"], box))
-    same_boxes(found, labelled, within=1e-6)
+    same_boxes(found, labelled, within=0.002)
 
 
 def test_voc_counts_pixels_from_one(labelled, tmp_path):
@@ -181,7 +185,7 @@ def test_fiftyone_is_in_fractions(labelled, tmp_path):
         for one in detections:
             x, y, w, h = one["bounding_box"]
             found.append((stems[stem], one["label"], (x * width, y * height, (x + w) * width, (y + h) * height)))
-    same_boxes(found, labelled, within=1e-6)
+    same_boxes(found, labelled, within=0.002)
     assert content["classes"] == sorted(LABELS)
 
 
@@ -209,3 +213,99 @@ def test_the_label_is_a_field(field, label):
     one = row(0, "b.png", (1.0, 1.0, 9.0, 9.0))
     one.meta["kind"] = "place"
     assert label_images([one], Labelling(label_field=field)).labels == [label]
+
+
+def test_images_without_a_box_are_tasks_and_images_all_the_same(tmp_path):
+    rows = [row(0, "b.png", (1.0, 1.0, 9.0, 9.0)), row(1, "images/a.jpg", None, status="no_box", boxes=())]
+    found = label_images([*rows, Prediction(2, "gone.png", "x", "error")], Labelling())
+    assert [image.image for image in found.images] == ["b.png", "images/a.jpg"]
+    tasks = json.loads(written(found, "labelstudio", tmp_path).read_text())
+    assert [len(task["predictions"]) for task in tasks] == [1, 0]
+    assert len(json.loads(written(found, "coco", tmp_path).read_text())["images"]) == 2
+    assert [path.name for path in written(found, "yolo", tmp_path).rglob("*.txt")] == ["b.txt"]
+
+
+def test_the_labelling_configuration_names_every_label(labelled, tmp_path):
+    ((_, _), (path, write)) = exports()["labelstudio"].outputs(tmp_path / "tasks.json")
+    write(labelled, path)
+    assert path == tmp_path / "tasks.config.xml"
+    view = ElementTree.parse(path).getroot()
+    assert [label.get("value") for label in view.iter("Label")] == sorted(LABELS)
+    assert view.find("Image").get("value") == "$image" and view.find("RectangleLabels").get("toName") == "image"
+
+
+def test_addresses_are_written_as_in_a_url(tmp_path):
+    SIZES["a b#1+é.png"] = (10, 10)
+    try:
+        found = label_images([row(1, "a b#1+é.png", (0, 0, 5, 5))], Labelling())
+    finally:
+        del SIZES["a b#1+é.png"]
+    (task,) = json.loads(written(found, "labelstudio", tmp_path, url_prefix="/data/local-files/?d=").read_text())
+    assert task["data"]["image"] == "/data/local-files/?d=a%20b%231%2B%C3%A9.png"
+
+
+def test_absolute_paths_are_written_from_their_common_folder_on():
+    rows = [Prediction(n, path, "x", "ok", (0, 0, 5, 5), ((0, 0, 5, 5),), width=9, height=9)
+            for n, path in enumerate(["/data/photos/a.png", "/data/photos/more/b.png"])]  # fmt: skip
+    found = label_images(rows, Labelling())
+    assert [image.image for image in found.images] == ["a.png", "more/b.png"]
+    assert found.summary().endswith("; image paths start from /data/photos")
+    found = label_images(rows, Labelling(), image_root="/data")
+    assert [image.image for image in found.images] == ["photos/a.png", "photos/more/b.png"]
+    with pytest.raises(DeeplayerError, match=r"/data/photos/a\.png does not lie in /data/photos/more: .*--image-root"):
+        label_images(rows, Labelling(), image_root="/data/photos/more")
+    relative = replace(rows[0], image="photos/a.png")
+    assert label_images([relative, rows[1]], Labelling()).images[0].image == "photos/a.png"
+
+
+def test_narrow_boxes_keep_a_pixel_in_voc(tmp_path):
+    found = label_images([row(0, "b.png", (10.6, 10.6, 10.9, 10.9))], Labelling())
+    (path,) = (written(found, "voc", tmp_path) / "Annotations").rglob("*.xml")
+    corners = [int(one.text) for one in ElementTree.parse(path).getroot().find("object/bndbox")]
+    assert corners == [12, 12, 12, 12]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_boxes_turn_as_pillow_turns_images(orientation, tmp_path):
+    stored = Image.new("L", (40, 30))
+    stored.paste(255, (5, 3, 17, 9))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as image:
+        turned = ImageOps.exif_transpose(image)
+    box, size = turn_box((5, 3, 17, 9), orientation, (40, 30))
+    assert (box, size) == (turned.getbbox(), turned.size)
+    assert turn_box(box, inverse_orientation(orientation), size) == ((5, 3, 17, 9), (40, 30))
+
+    one = Prediction(1, "a.png", "x", "ok", (5, 3, 17, 9), ((5, 3, 17, 9),), width=40, height=30)
+    frames = BoxFrames("turned", lambda row: tmp_path / "a.png", is_turned=False)
+    (found,) = label_images([one], Labelling(), turn=frames.turn).images
+    assert (found.boxes[0].xyxy, found.resolution_wh) == (box, size)
+    assert (frames.summary() is None) == (orientation == 1)
+    back = Prediction(1, "a.png", "x", "ok", box, (box,), width=size[0], height=size[1])
+    frames = BoxFrames("stored", lambda row: tmp_path / "a.png", is_turned=True)
+    (found,) = label_images([back], Labelling(), turn=frames.turn).images
+    assert (found.boxes[0].xyxy, found.resolution_wh) == ((5, 3, 17, 9), (40, 30))
+
+
+def test_frames_are_said(tmp_path):
+    def gone(row):
+        raise RowError("image_missing", "a.png does not exist")
+
+    one = Prediction(1, "a.png", "x", "ok", (5, 3, 17, 9), ((5, 3, 17, 9),), width=40, height=30)
+    frames = BoxFrames("run", gone, is_turned=False)
+    assert frames.turn(one) == 1
+    assert frames.summary().startswith("1 images were not found, so it is not known whether EXIF turns them")
+    with pytest.raises(DeeplayerError, match=r"--exif turned needs the images: a\.png does not exist"):
+        BoxFrames("turned", gone, is_turned=False).turn(one)
+    assert BoxFrames("turned", gone, is_turned=True).turn(one) == 1, "they are in that frame already"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("L", (40, 30)).save(tmp_path / "a.jpg", exif=exif)
+    frames = BoxFrames("run", lambda row: tmp_path / "a.jpg", is_turned=False)
+    frames.turn(one)
+    assert frames.summary() == (
+        "EXIF turns 1 of the images: their boxes are in pixels of the stored images; for Label Studio, browsers, "
+        "OpenCV and ultralytics, give --exif turned"
+    )
