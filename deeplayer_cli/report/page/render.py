@@ -127,6 +127,7 @@ def write_page(
             title=options.title,
             version=__version__,
             runs=runs,
+            scored=any(run.report.overall.rates for run in runs),
             n_rows=len(joined),
             n_images=len(pictures),
             tables={name: [evaluation.score(run.rows.values(), by=name) for run in runs] for name in fields},

@@ -214,6 +214,21 @@ def test_ten_thousand_rows_keep_the_document_small(browser, tmp_path):
     assert browser.problems() == []
 
 
+def test_rows_without_gold_boxes_have_no_verdict(browser, tmp_path):
+    rows = [prediction(n, gold=None, score=n / 10) for n in (3, 1, 2)]
+    (tmp_path / "boxes.jsonl").write_bytes(b"".join(row.to_json() for row in rows))
+    write_page([tmp_path / "boxes.jsonl"], tmp_path / "report.html")
+    browser.open(tmp_path / "report.html")
+    filters = "[...document.getElementById('filters').elements].map((one) => one.name).filter(Boolean)"
+    assert browser.run(filters) == ["text", "status", "order"]
+    assert [card.splitlines() for card in cards(browser)] == [
+        ["no picture", "score 0.10", "thing 1"],
+        ["no picture", "score 0.20", "thing 2"],
+        ["no picture", "score 0.30", "thing 3"],
+    ]
+    assert browser.problems() == []
+
+
 def test_text_of_strangers_makes_no_element_and_runs_nothing(browser, tmp_path):
     rows = [
         Prediction(text, text.replace("\0", ""), text, "ok", answer=text, source=text, meta={text: text, "split": text})

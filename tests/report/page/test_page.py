@@ -131,6 +131,16 @@ def test_the_tables_have_the_numbers_of_score(page, rows):
     assert found.row("testA")[4].startswith("50.0%") and found.row("testB")[4].startswith("100.0%")
 
 
+def test_without_gold_boxes_there_is_no_accuracy(tmp_path, page):
+    rows = [prediction(n, gold=None, meta={"label": "cat" if n % 2 else "dog"}) for n in range(4)]
+    one, _ = page(write(tmp_path / "a.jsonl", rows))
+    assert one.row("Run") == ["Run", "Rows", "No box", "Errors", "Tokens kept"]
+    assert one.row("cat") == ["cat", "2", "0", "0"]
+    two, _ = page(tmp_path / "a.jsonl", write(tmp_path / "b.jsonl", rows))
+    assert two.row("Rows with a box") == ["Rows with a box", "cat", "dog"] and two.row("a") == ["a", "4", "0", "0", "–"]
+    assert "%" not in "".join(cell for row in [*one.cells, *two.cells] for cell in row)
+
+
 def test_rows_keep_their_values_as_json(page, rows):
     found, _ = page()
     assert found.data["runs"] == ["boxes"]

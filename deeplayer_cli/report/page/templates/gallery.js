@@ -23,13 +23,15 @@ const RESULTS = {
 const ORDERS = {
   "iou-up": ["lowest IoU first", (a) => a?.iou],
   "iou-down": ["highest IoU first", (a) => negative(a?.iou)],
+  change: ["largest change of IoU first", (a, b) => negative(Math.abs(b?.iou - a?.iou))],
   "score-up": ["lowest score first", (a) => a?.score],
   "score-down": ["highest score first", (a) => negative(a?.score)],
-  change: ["largest change of IoU first", (a, b) => negative(Math.abs(b?.iou - a?.iou))],
   input: ["as in the file", () => 0],
 };
 const STATUSES = { any: "any", ok: "a box", no_box: "no box", error: "error" };
 const ONLY_BESIDE = ["gained", "lost", "change"];
+const scored = data.rows.some((row) => row.gold); // without a gold box, nothing is right or wrong
+if (!scored) for (const name of ["iou-up", "iou-down", "change"]) delete ORDERS[name];
 
 function isRight(answer) {
   return answer?.iou >= CORRECT_IOU;
@@ -64,7 +66,7 @@ function makeFilters() {
     ...(runs.length > 1
       ? [field("Run", select("first", runs)), field("Beside it", select("second", [["", "nothing"], ...runs]))]
       : []),
-    field("Result", select("result", named(RESULTS))),
+    ...(scored ? [field("Result", select("result", named(RESULTS)))] : []),
     field("Answer", select("status", named(STATUSES))),
     ...data.fields.map(({ name, values }, place) =>
       field(name, select(`field-${place}`, [["", "any"], ...values.map((value, number) => [number, value])])),
@@ -86,7 +88,7 @@ function readFilters() {
     text: form.get("text").trim().toLowerCase(),
     first: Number(form.get("first") ?? 0),
     second: second ? Number(second) : null,
-    result: RESULTS[form.get("result")][1],
+    result: RESULTS[form.get("result") ?? "any"][1],
     status: form.get("status"),
     groups: data.fields.map((_, place) => form.get(`field-${place}`)).map((value) => (value ? Number(value) : null)),
     order: ORDERS[form.get("order")][1],
@@ -119,7 +121,7 @@ function verdict(row, answer) {
   if (!answer) return ["missing", "not in this run"];
   if (answer.status === "error") return ["wrong", "error"];
   if (answer.status === "no_box") return ["wrong", "no box"];
-  if (answer.iou === undefined) return ["neutral", "no gold box"];
+  if (answer.iou === undefined) return ["neutral", scored ? "no gold box" : "box"];
   return isRight(answer) ? ["right", "right"] : ["wrong", "wrong"];
 }
 
@@ -135,7 +137,7 @@ function resultLine(row, answer, run) {
     "span",
     { class: "result" },
     data.runs.length > 1 ? make("bdi", { class: "run" }, data.runs[run]) : null,
-    make("span", { class: `verdict ${kind}` }, word),
+    kind === "neutral" && !scored ? null : make("span", { class: `verdict ${kind}` }, word),
     answer?.iou === undefined ? null : make("span", {}, `IoU ${decimals(answer.iou)}`),
     answer?.score === undefined ? null : make("span", { class: "muted" }, `score ${decimals(answer.score)}`),
   );
