@@ -6,15 +6,17 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from deeplayer_cli.report.method_styles import style_of
 from deeplayer_cli.report.page.formatting import interval, percent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from deeplayer_cli.report.method_styles import MethodStyle
     from deeplayer_cli.report.page.runs import PageRun
 
-_WIDTH, _HEIGHT = 560, 320
-_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 16, 16, 44  # margins
+_WIDTH, _HEIGHT = 460, 300
+_LEFT, _RIGHT, _TOP, _BOTTOM = 40, 8, 32, 44  # margins
 _STEPS = (1, 2, 5, 10)  # of ticks, times a power of ten
 
 
@@ -37,6 +39,21 @@ class ChartPoint:
     high: float
     label: str
     title: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChartCurve:
+    """The points of one method.
+
+    Attributes:
+        label: for the legend.
+        style: colour and marker, as in other plots.
+        points: from low to high cost.
+    """
+
+    label: str
+    style: MethodStyle
+    points: tuple[ChartPoint, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +97,7 @@ class Chart:
         unit: what the axis of cost shows.
         width: of the drawing, in its own units; the page scales it.
         height: of the drawing.
-        curves: the points of each method, from low to high cost; a method that prunes nothing is a line across.
+        curves: one for each method; a method that prunes nothing is a line across.
         whole: the points of the runs that prune nothing, which may lie beyond the axis of cost.
     """
 
@@ -89,7 +106,7 @@ class Chart:
     unit: str
     width: int
     height: int
-    curves: dict[str, list[ChartPoint]]
+    curves: tuple[ChartCurve, ...]
     whole: list[ChartPoint]
 
 
@@ -123,15 +140,27 @@ def _draw(runs: Sequence[PageRun], costs: Mapping[str, float], unit: str) -> Cha
     ends = [100 * end for rate in rates.values() for end in (rate.low, rate.high)]
     x = Axis.over([cost for label, cost in costs.items() if label not in across], _LEFT, _WIDTH - _RIGHT)
     y = Axis.over(ends, _HEIGHT - _BOTTOM, _TOP, most=100)
-    curves: dict[str, list[ChartPoint]] = {run.measured.label: [] for run in runs if run.label not in across}
+    points: dict[str, list[ChartPoint]] = {run.measured.label: [] for run in runs if run.label not in across}
+    methods = {run.measured.label: run.method or run.label for run in runs}
     whole: list[ChartPoint] = []
     for run in sorted(runs, key=lambda run: costs[run.label]):
         rate, cost = rates[run.label], costs[run.label]
         title = f"{run.label}: {percent(rate.value)} ({interval(rate)}) at {cost:.4g}"
         middle, low, high = (y.place(100 * share) for share in (rate.value, rate.low, rate.high))
         point = ChartPoint(x.place(cost), middle, low, high, run.label, title)
-        (whole if run.label in across else curves[run.measured.label]).append(point)
+        (whole if run.label in across else points[run.measured.label]).append(point)
+    styles = _styles({label: methods[label] for label in points})
+    curves = tuple(ChartCurve(label, styles[label], tuple(placed)) for label, placed in points.items())
     return Chart(x, y, unit, _WIDTH, _HEIGHT, curves, whole)
+
+
+def _styles(methods: Mapping[str, str]) -> dict[str, MethodStyle]:
+    """The style of each curve by its label: its method's, unless another curve of the same method has it already."""
+    styles: dict[str, MethodStyle] = {}
+    for label, method in methods.items():
+        style = style_of(method)
+        styles[label] = style if style not in styles.values() else style_of(label)
+    return styles
 
 
 def round_values(low: float, high: float, n: int = 6) -> list[float]:

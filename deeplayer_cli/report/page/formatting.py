@@ -33,3 +33,8 @@ def points(difference: float, decimals: int = 1) -> str:
 def all_groups(reports: Iterable[Report]) -> list[str]:
     """The names of the groups in any of the reports, sorted."""
     return sorted({name for report in reports for name in report.groups})
+
+
+def colour_class(colour: str) -> str:
+    """The class of elements in a colour ``#RRGGBB``; the style sheet has its values in light and in dark."""
+    return f"colour-{colour.removeprefix('#').lower()}"

@@ -13,8 +13,9 @@ import orjson
 from deeplayer_cli import __version__, evaluation
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.evaluation.score import image_key
+from deeplayer_cli.report.method_styles import style_of
 from deeplayer_cli.report.page.chart import draw_charts
-from deeplayer_cli.report.page.formatting import all_groups, counted, interval, percent, points
+from deeplayer_cli.report.page.formatting import all_groups, colour_class, counted, interval, percent, points
 from deeplayer_cli.report.page.rows import filter_fields, first_of, joined_rows, row_data
 from deeplayer_cli.report.page.runs import read_page_runs
 from deeplayer_cli.report.page.thumbnails import Picture, make_pictures, unseen
@@ -149,10 +150,16 @@ def _data(
     filters = {name: values for name, values in fields.items() if any(name in row.meta for row in firsts)}
     places = {key: place for place, key in enumerate(pictures)}
     return {
-        "runs": [run.label for run in runs],
+        "runs": [
+            {"label": run.label, "colour": colour_class(style_of(run.method or run.label).colour)} for run in runs
+        ],
         "fields": [{"name": name, "values": values} for name, values in filters.items()],
         "rows": [row_data(rows, filters, places.get(image_key(_read_row(rows)))) for rows in joined.values()],
     }
+
+
+def _colour(run: PageRun) -> str:
+    return colour_class(style_of(run.method or run.label).colour)
 
 
 def _read_row(rows: Sequence[Prediction | None]) -> Prediction:
@@ -213,7 +220,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {one.__name__: one for one in (counted, percent, interval, points, all_groups)}
+    environment.globals |= {one.__name__: one for one in (counted, percent, interval, points, all_groups, colour_class)}
     return environment
 
 

@@ -9,7 +9,7 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -20,17 +20,17 @@ from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.evaluation import score
 from deeplayer_cli.report.caption import FURTHER, PREDICTED
 from deeplayer_cli.report.caption import GOLD as GOLD_COLOUR
+from deeplayer_cli.report.method_styles import _FREE, _STYLES, BASELINE
 from deeplayer_cli.report.page import PageOptions, write_page
 from deeplayer_cli.report.page.chart import draw_charts, round_values
+from deeplayer_cli.report.page.formatting import colour_class
 from deeplayer_cli.report.page.render import embedded_json
 from deeplayer_cli.report.page.runs import read_page_runs
 from deeplayer_cli.schema import Prediction, TileLayout
 from deeplayer_cli.sinks import RunRecord
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 GOLD = (10.0, 10.0, 50.0, 50.0)
+TEMPLATE = Path(__file__).parents[3] / "deeplayer_cli/report/page/templates/chart.html.jinja"
 NASTY = [
     "</script><script>alert(1)</script>",
     "<!--<script>",
@@ -55,6 +55,7 @@ class Page(HTMLParser):
         self.cells: list[list[str]] = []
         self.feed(path.read_text(encoding="utf-8"))
         self.data, self.pictures = (json.loads(text) for text in self.scripts[:2])
+        self.runs = [run["label"] for run in self.data["runs"]]
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
@@ -143,7 +144,7 @@ def test_without_gold_boxes_there_is_no_accuracy(tmp_path, page):
 
 def test_rows_keep_their_values_as_json(page, rows):
     found, _ = page()
-    assert found.data["runs"] == ["boxes"]
+    assert found.runs == ["boxes"]
     assert found.data["fields"] == [{"name": "split", "values": ["testA", "testB"]}]  # ref_id has too many values
     first = found.data["rows"][0]
     assert first["expression"] == "thing 0" and first["gold"] == list(GOLD) and first["groups"] == [0]
@@ -273,7 +274,7 @@ def test_two_runs_are_joined_by_id(tmp_path, page, rows):
     pruned = write(tmp_path / "pruned.jsonl", rows, keep=0.25)
     whole = [replace(row, method="none", box=GOLD, boxes=(GOLD,)) for row in reversed(rows)]
     found, summary = page(pruned, write(tmp_path / "whole.jsonl", whole, method="none", keep=1.0))
-    assert (summary.n_runs, summary.n_rows, found.data["runs"]) == (2, 40, ["deep-layer", "none"])
+    assert (summary.n_runs, summary.n_rows, found.runs) == (2, 40, ["deep-layer", "none"])
     assert [answer["iou"] for answer in found.data["rows"][0]["answers"]] == [0.0, 1.0]
     assert found.row("none")[-1] == "–" and found.row("deep-layer")[-2].startswith("\N{MINUS SIGN}25.0")
     fields = found.cells[[row[0].strip() for row in found.cells].index("Acc@0.5")]
@@ -284,9 +285,9 @@ def test_runs_have_different_names_and_rows_of_one_setting_are_one_run(tmp_path,
     files = [write(tmp_path / f"{keep}.jsonl", rows, keep=keep) for keep in (0.1, 0.25)]
     files += [write(tmp_path / "tokens.jsonl", rows, keep_tokens=9)]
     files += [write(tmp_path / "other.jsonl", rows[5:], keep=0.25)]
-    assert page(*files)[0].data["runs"] == ["deep-layer, keep 0.1", "deep-layer, keep 0.25", "deep-layer, 9 tokens"]
+    assert page(*files)[0].runs == ["deep-layer, keep 0.1", "deep-layer, keep 0.25", "deep-layer, 9 tokens"]
     found, _ = page(*[write(tmp_path / name / "b.jsonl", rows) for name in ("x", "y")])
-    assert found.data["runs"] == [f"b, {tmp_path / name / 'b.jsonl'}" for name in ("x", "y")]
+    assert found.runs == [f"b, {tmp_path / name / 'b.jsonl'}" for name in ("x", "y")]
 
 
 def test_rows_that_only_one_run_has(tmp_path, page, rows):
@@ -385,20 +386,38 @@ def test_runs_are_drawn_by_accuracy_and_cost(tmp_path, rows):
     paths = [tmp_path / f"{name}.jsonl" for name in runs]
     by_gflops, by_mean_keep = draw_charts(read_page_runs(paths))
     assert by_gflops.unit.startswith("GFLOPs") and by_mean_keep.unit.startswith("visual tokens seen")
-    assert list(by_gflops.curves) == ["a", "b"] and [point.label for point in by_gflops.whole] == ["none"]
-    (low,), (high,) = by_gflops.curves.values()
+    assert [curve.label for curve in by_gflops.curves] == ["a", "b"] and [point.label for point in by_gflops.whole] == [
+        "none"
+    ]
+    (low,), (high,) = (curve.points for curve in by_gflops.curves)
     assert low.x < high.x and low.high < low.y < low.low  # y grows downwards
     (tmp_path / "b.jsonl.run.json").unlink()
     (by_kept,) = draw_charts(read_page_runs(paths))
-    assert by_kept.unit == "visual tokens kept in the last layer (%)" and list(by_kept.curves) == ["a", "b"]
+    assert by_kept.unit == "visual tokens kept in the last layer (%)" and len(by_kept.curves) == 2
     assert draw_charts(read_page_runs(paths[:1])) == []
+
+
+def test_methods_look_as_in_other_plots(tmp_path, page, rows):
+    files = []
+    for name, method, keep in (("a", "fastv", 0.1), ("b", "random", 0.1), ("c", "none", 1.0), ("d", "fastv", 0.2)):
+        answered = [replace(row, method=method, visual_tokens=100, kept_tokens=int(100 * keep)) for row in rows]
+        files.append(write(tmp_path / f"{name}.jsonl", answered, method=method, keep=keep))
+    found, _ = page(*files)
+    assert [run["colour"] for run in found.data["runs"]] == [
+        *("colour-e69f00", "colour-7f7f7f", "colour-000000", "colour-e69f00")
+    ]
+    drawn = [tag["class"].split()[1] for name, tag in found.tags if (tag.get("class") or "").startswith("curve ")]
+    assert drawn == ["colour-e69f00", "colour-7f7f7f"] * 2  # in the drawing and its legend
+    for style in (BASELINE, *_STYLES.values(), *_FREE):
+        assert f".{colour_class(style.colour)} {{" in found.styles[0]
+        assert style is BASELINE or f'"{style.marker}": "M' in TEMPLATE.read_text()
 
 
 def test_a_folder_of_a_comparison_is_in_order(tmp_path, page, rows):
     for name, method, keep in (("x", "fastv", 0.5), ("y", "fastv", 0.1), ("z", "none", 1.0)):
         answered = [replace(row, method=method, layer=None if method == "none" else 2) for row in rows]
         write(tmp_path / "results" / f"{name}.jsonl", answered, method=method, keep=keep)
-    assert page(tmp_path / "results")[0].data["runs"] == ["none", "fastv, keep 0.1", "fastv, keep 0.5"]
+    assert page(tmp_path / "results")[0].runs == ["none", "fastv, keep 0.1", "fastv, keep 0.5"]
     (tmp_path / "empty").mkdir()
     with pytest.raises(DeeplayerError, match="has no prediction files"):
         page(tmp_path / "empty")

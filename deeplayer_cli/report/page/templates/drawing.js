@@ -4,6 +4,7 @@
 
 const CORRECT_IOU = 0.5;
 const BINS = 20;
+const TEXT = "colour-000000"; // black, or white in the dark
 
 function rectangle(box, kind) {
   const [x1, x2] = [box[0], box[2]].sort((one, other) => one - other);
@@ -83,8 +84,11 @@ function drawHistogram(title, series, most) {
   const highest = Math.max(1, ...bins.flat());
   const x = (bin) => left + (bin / BINS) * (width - left - 8);
   const y = (n) => height - bottom - (n / highest) * (height - bottom - top);
+  const colours = series.map(({ colour }) => colour);
+  if (colours[0] === colours[1]) colours[1] = colours[0] === TEXT ? "colour-d55e00" : TEXT; // two runs of one method
+  const looks = [`bar ${colours[0]}`, `outline ${colours[1]}`];
   const bars = bins[0].map((n, bin) =>
-    draw("rect", { class: "bar", x: x(bin) + 0.75, y: y(n), width: x(1) - x(0) - 1.5, height: y(0) - y(n) }),
+    draw("rect", { class: looks[0], x: x(bin) + 0.75, y: y(n), width: x(1) - x(0) - 1.5, height: y(0) - y(n) }),
   );
   const outline = bins[1]?.flatMap((n, bin) => [`${x(bin)},${y(n)}`, `${x(bin + 1)},${y(n)}`]);
   const ticks = [0, 0.25, 0.5, 0.75, 1].map((share) =>
@@ -97,10 +101,10 @@ function drawHistogram(title, series, most) {
     draw("line", { class: "axis", x1: left, x2: width - 8, y1: y(0), y2: y(0) }),
     draw("text", { x: left - 6, y: y(highest), class: "end middle" }, highest.toLocaleString("en")),
     ...bars,
-    outline ? draw("polyline", { class: "outline", points: outline.join(" ") }) : null,
+    outline ? draw("polyline", { class: looks[1], points: outline.join(" ") }) : null,
     ...ticks,
   );
-  const keys = series.length < 2 ? [] : series.map(({ label }, place) => key(["bar", "outline"][place], label));
+  const keys = series.length < 2 ? [] : series.map(({ label }, place) => key(looks[place], label));
   return make("figure", {}, make("figcaption", {}, title, ...keys), canvas);
 }
 

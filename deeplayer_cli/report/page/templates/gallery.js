@@ -59,7 +59,7 @@ function select(name, options) {
 }
 
 function makeFilters() {
-  const runs = data.runs.map((label, place) => [place, label]);
+  const runs = data.runs.map(({ label }, place) => [place, label]);
   const named = (choices) => Object.entries(choices).map(([value, choice]) => [value, [choice].flat()[0]]);
   element.filters.append(
     field("Search", make("input", { type: "search", name: "text", placeholder: "expression, id, answer" })),
@@ -127,7 +127,7 @@ function verdict(row, answer) {
 
 function describe(row, answer, run) {
   const [, word] = verdict(row, answer);
-  const name = data.runs.length > 1 ? `${data.runs[run]}: ` : "";
+  const name = data.runs.length > 1 ? `${data.runs[run].label}: ` : "";
   return `${name}${word}${answer?.iou === undefined ? "" : `, IoU ${decimals(answer.iou)}`}`;
 }
 
@@ -136,7 +136,7 @@ function resultLine(row, answer, run) {
   return make(
     "span",
     { class: "result" },
-    data.runs.length > 1 ? make("bdi", { class: "run" }, data.runs[run]) : null,
+    data.runs.length > 1 ? make("bdi", { class: "run" }, data.runs[run].label) : null,
     kind === "neutral" && !scored ? null : make("span", { class: `verdict ${kind}` }, word),
     answer?.iou === undefined ? null : make("span", {}, `IoU ${decimals(answer.iou)}`),
     answer?.score === undefined ? null : make("span", { class: "muted" }, `score ${decimals(answer.score)}`),
@@ -198,7 +198,7 @@ function showHistograms(filters) {
   const runs = columns(filters);
   const series = (name) =>
     runs.map((run) => ({
-      label: data.runs[run],
+      ...data.runs[run],
       values: shown.rows.map((row) => row.answers[run]?.[name]).filter((value) => value !== undefined),
     }));
   const [ious, scores] = [series("iou"), series("score")];
@@ -267,7 +267,7 @@ function details(row, runs) {
   ];
   for (const run of runs) {
     const answer = row.answers[run];
-    const name = (text) => (runs.length > 1 ? `${text}, ${data.runs[run]}` : text);
+    const name = (text) => (runs.length > 1 ? `${text}, ${data.runs[run].label}` : text);
     entries.push(
       [name("Answer"), answer?.text],
       [name("Box"), answer?.box?.join(", ")],
