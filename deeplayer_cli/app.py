@@ -28,6 +28,7 @@ from deeplayer_cli.commands import (
     sweep,
     verify,
 )
+from deeplayer_cli.commands.options import example
 from deeplayer_cli.errors import DeeplayerError, printable
 
 if TYPE_CHECKING:
@@ -42,17 +43,19 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-app.command()(ground.ground)
-app.command()(score.score)
-app.command()(compare.compare)
-app.command()(sweep.sweep)
-app.command()(diagnose.diagnose)
-app.command()(report.report)
-app.command()(show.show)
-app.command()(verify.verify)
-app.command()(bench.bench)
-app.command()(methods.methods)
-app.command()(calibrate.calibrate)
+app.command(epilog=example('ground photos -e "the dog" -e cat="a black cat" -o boxes.jsonl'))(ground.ground)
+app.command(epilog=example("score boxes.jsonl --by label"))(score.score)
+app.command(epilog=example("compare requests.jsonl --methods deep-layer,fastv --keep 0.1,0.25 --match flops"))(
+    compare.compare
+)
+app.command(epilog=example("sweep requests.jsonl --layers 2-8 --keep 0.1"))(sweep.sweep)
+app.command(epilog=example("diagnose requests.jsonl --images 100"))(diagnose.diagnose)
+app.command(epilog=example("report boxes.jsonl -o report.html"))(report.report)
+app.command(epilog=example("show boxes.jsonl -o pictures --limit 20"))(show.show)
+app.command(epilog=example("verify OpenGVLab/InternVL2_5-1B"))(verify.verify)
+app.command(epilog=example("bench prefill --model random:mini --keep 0.1,0.25"))(bench.bench)
+app.command(epilog=example("methods"))(methods.methods)
+app.command(epilog=example("calibrate photos -o prior.safetensors --limit 200"))(calibrate.calibrate)
 app.add_typer(data.app, name="data")
 app.add_typer(demo.app, name="demo")
 

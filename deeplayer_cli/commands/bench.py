@@ -41,7 +41,9 @@ def bench(
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
     tiles: Annotated[str, option("--tiles", help="Numbers of tiles of the image, separated by commas.")] = "4,7",
-    keep: Annotated[str, option("--keep", help="Shares of visual tokens, separated by commas.")] = "0.1",
+    keep: Annotated[
+        str, option("--keep", command="bench", help="Shares of visual tokens, separated by commas.")
+    ] = "0.1",
     expressions: Annotated[str, option("--expressions", help="Numbers of expressions, separated by commas.")] = "1,7",
     new_tokens: Annotated[int, option("--new-tokens", min=1, help="Number of tokens of an answer.")] = 24,
     rounds: Annotated[int, option("--rounds", min=1, help="Number of rounds; each round times every case once.")] = 5,

@@ -23,15 +23,20 @@ logger = logging.getLogger("deeplayer")
 
 def calibrate(
     images: Annotated[Path, typer.Argument(help="An image, or a folder of images.", show_default=False)],
-    output: Annotated[Path, option("--output", "-o", help="Write the prior here, as safetensors.")],
+    output: Annotated[
+        Path, option("--output", "-o", command="calibrate", help="Write the prior here, as safetensors.")
+    ],
     overwrite: options.Overwrite = False,
-    layer: Annotated[int, option("--layer", help="Decoder layer, counted from 1, whose attention is averaged.")] = 2,
+    layer: Annotated[
+        int, option("--layer", command="calibrate", help="Decoder layer, counted from 1, whose attention is averaged.")
+    ] = 2,
     together: Annotated[
         bool,
         option("--together", help="One mean over all tiles and thumbnails, as in clawRxiv 2604.00591, instead of two."),
     ] = False,
     limit: Annotated[
-        int | None, option("--limit", min=1, help="Use the first N images only.", rich_help_panel=INPUT)
+        int | None,
+        option("--limit", command="calibrate", min=1, help="Use the first N images only.", rich_help_panel=INPUT),
     ] = None,
     model: options.Model = "OpenGVLab/InternVL2_5-8B",
     revision: options.Revision = None,

@@ -61,8 +61,8 @@ def compare(
         option(
             "--methods",
             help="Names, separated by commas; `none` always runs. `deep-layer@layer=8` sets the layer of one method, "
-            "`none@max-tiles=2` its number of tiles, `pyramiddrop@positions=renumber` its position ids, "
-            "`NAME@PARAMETER=VALUE` a parameter of its own.",
+            "`deep-layer@layer=1-7` runs it with each of these layers; `none@max-tiles=2` sets its number of tiles, "
+            "`pyramiddrop@positions=renumber` its position ids, `NAME@PARAMETER=VALUE` a parameter of its own.",
             rich_help_panel=PRUNING,
         ),
     ] = "deep-layer,random",
@@ -70,6 +70,7 @@ def compare(
         str,
         option(
             "--keep",
+            command="compare",
             help="Shares of visual tokens, separated by commas; `0.1:0.5:0.1` is 0.1, 0.2, ... 0.5.",
             rich_help_panel=PRUNING,
         ),
@@ -179,7 +180,7 @@ def compare(
         base = Settings(
             method="none", max_tiles=max_tiles, seed=seed, batch_size=batch_size, image_timeout=image_timeout
         )
-        wanted = [one for text in methods.split(",") if (one := _wanted(text, base, layer, prior)) != base]
+        wanted = [one for text in _items(methods) if (one := _wanted(text, base, layer, prior)) != base]
         if (idle := options.given(context, "keep", "layer")) and not any(map(prunes, wanted)):
             logger.warning("no method of --methods %s prunes, so they ignore %s", methods, ", ".join(idle))
         plan = ComparisonPlan(base, wanted, _shares(keep), match.value, reference)
@@ -222,11 +223,24 @@ def _recorded(folders: Sequence[Path], split_of: Callable[[Prediction], str] | N
     return evaluation.read_runs(folders, split_of)
 
 
+def _items(methods: str) -> list[str]:
+    """Split ``--methods``; an item with ``@layer=1-7`` becomes one item for each layer."""
+    found: list[str] = []
+    for item in map(str.strip, methods.split(",")):
+        layers = re.search(r"@layer=(\d+-\d+)", item, re.ASCII)
+        if layers is None:
+            found.append(item)
+            continue
+        before, after = item[: layers.start(1)], item[layers.end(1) :]
+        found += [f"{before}{layer}{after}" for layer in options.layers_in(f"--methods {before}", layers[1])]
+    return found
+
+
 def _wanted(text: str, base: Settings, layer: int | None, prior: Path | None) -> Settings:
     """Read one item of ``--methods``: a name, and a setting after each ``@``; calibrated methods get the prior."""
-    from deeplayer_cli.pruning import find_method
+    from deeplayer_cli.pruning import canonical_name, find_method
 
-    name, *changes = text.split("@")
+    name, *changes = canonical_name(text).split("@")
     entry, _ = find_method(name)
     found: dict[str, Any] = {} if name == base.method else {"layer": layer}
     if entry.is_calibrated:

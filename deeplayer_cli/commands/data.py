@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deeplayer_cli.commands import options
-from deeplayer_cli.commands.options import option
+from deeplayer_cli.commands.options import example, option
 
 if TYPE_CHECKING:
     from deeplayer_cli.formats.check import DataReport
@@ -44,7 +44,7 @@ class FrameName(StrEnum):
     TURNED = "turned"
 
 
-@app.command("import")
+@app.command("import", epilog=example("data import refcoco_val.jsonl --images coco/train2014 -o requests.jsonl"))
 def import_(
     source: Annotated[
         list[Path],
@@ -54,12 +54,13 @@ def import_(
             show_default=False,
         ),
     ],
-    output: Annotated[Path, option("--output", "-o", help="Write the requests here, as JSON lines.")],
+    output: Annotated[Path, option("--output", "-o", command="import", help="Write the requests here, as JSON lines.")],
     images: Annotated[
         Path | None,
         option(
             "--images",
             "--image-root",
+            command="import",
             help="Folder of the images, which are found by the longest tail of their path that exists; by default the "
             "folder of SOURCE.",
         ),
@@ -101,7 +102,7 @@ def import_(
         raise typer.Exit(FINISHED_WITH_PROBLEMS)
 
 
-@app.command()
+@app.command(epilog=example("data check requests.jsonl"))
 def check(
     source: Annotated[
         list[str],
@@ -169,13 +170,13 @@ def _show_report(report: DataReport) -> None:
     )
 
 
-@app.command()
+@app.command(epilog=example("data export boxes.jsonl --to coco -o boxes.json"))
 def export(
     predictions: Annotated[
         Path, typer.Argument(help="A JSONL file that `deeplayer ground` wrote, or `-` for stdin.", show_default=False)
     ],
     to: Annotated[Target, option("--to", help="Target format; yolo and voc make a folder, the others a file.")],
-    output: Annotated[Path, option("--output", "-o", help="File or folder to write.")],
+    output: Annotated[Path, option("--output", "-o", command="export", help="File or folder to write.")],
     label_field: Annotated[
         str | None,
         option(

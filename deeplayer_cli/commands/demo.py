@@ -14,7 +14,7 @@ import orjson
 import typer
 
 from deeplayer_cli.commands import options
-from deeplayer_cli.commands.options import Query, option
+from deeplayer_cli.commands.options import Query, example, option
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,16 +34,17 @@ class Split(StrEnum):
 
 
 FirstScene = Annotated[
-    int, option("--seed", min=0, help="Number of the first scene; the same number draws the same scene.")
+    int,
+    option("--seed", command="demo", min=0, help="Number of the first scene; the same number draws the same scene."),
 ]
 SceneSplit = Annotated[
     Split, option("--split", help="`hard`: more and smaller objects, some overlapping, and relations of two steps.")
 ]
 
 
-@app.command()
+@app.command(epilog=example("demo scenes -o scenes --count 10"))
 def scenes(
-    output: Annotated[Path, option("--output", "-o", help="Folder for the images and requests.jsonl.")],
+    output: Annotated[Path, option("--output", "-o", command="demo", help="Folder for the images and requests.jsonl.")],
     count: Annotated[int, option("--count", min=1, help="Number of scenes.")] = 24,
     seed: FirstScene = 0,
     split: SceneSplit = Split.STANDARD,
@@ -54,7 +55,7 @@ def scenes(
     generator.write(output, generator.HELD_OUT_SEEDS, seed, count, generator.SPLITS[split])
 
 
-@app.command()
+@app.command(epilog=example("demo evaluate --count 100 --split hard"))
 def evaluate(
     context: typer.Context,
     count: Annotated[int, option("--count", min=1, help="Number of scenes, with about four requests each.")] = 500,
@@ -118,7 +119,7 @@ def _show_held(held: Mapping[str, Mapping[Holding, int]]) -> None:
     show_table(table)
 
 
-@app.command()
+@app.command(epilog=example("demo look --count 50"))
 def look(
     count: Annotated[int, option("--count", min=1, help="Number of scenes, with up to four expressions each.")] = 100,
     seed: FirstScene = 0,
@@ -149,20 +150,22 @@ def look(
     Console().print(f"evenly spread attention would give {area:.1%}")
 
 
-@app.command()
+@app.command(epilog=example("demo train -o trained --seed 1"))
 def train(
-    output: Annotated[Path, option("--output", "-o", help="Folder for log, checkpoint and, at the end, model/.")],
+    output: Annotated[
+        Path, option("--output", "-o", command="train", help="Folder for log, checkpoint and, at the end, model/.")
+    ],
     vision_steps: Annotated[
         int, option("--vision-steps", min=0, help="Steps of the vision tower alone, before the language model joins.")
     ] = 3000,
     steps: Annotated[int, option("--steps", min=0, help="Steps of the whole model, on questions and answers.")] = 4000,
     seed: Annotated[
-        int, option("--seed", min=0, max=2**63 - 1, help="Seed of the initial weights and of every random choice.")
+        int, option("--seed", command="train", min=0, help="Seed of the initial weights and of every random choice.")
     ] = 0,
     threads: Annotated[
         int | None, option("--threads", min=1, max=4096, help="CPU threads; by default torch's own choice.")
     ] = None,
-    resume: Annotated[bool, option("--resume", help="Continue the run in the output folder.")] = False,
+    resume: Annotated[bool, option("--resume", command="train", help="Continue the run in the output folder.")] = False,
 ) -> None:
     """Train the demo model from scratch on the CPU; the defaults and --seed 1 give the shipped model."""
     import torch

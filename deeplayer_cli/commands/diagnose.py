@@ -35,12 +35,18 @@ def diagnose(
         ReadRows,
         option(
             "--query",
+            command="diagnose",
             help="Query rows whose attention is read: the last prompt token, the expression's tokens, or the last "
             "token of the drafted answer.",
         ),
     ] = ReadRows.LAST,
     keep: Annotated[
-        float, option("--keep", help="Share of the visual tokens that a layer keeps, to measure what a prior does.")
+        float,
+        option(
+            "--keep",
+            command="diagnose",
+            help="Share of the visual tokens that a layer keeps, to measure what a prior does.",
+        ),
     ] = 0.1,
     image_root: Annotated[
         Path | None,
@@ -63,7 +69,7 @@ def diagnose(
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
     max_tiles: options.MaxTiles = None,
-    seed: Annotated[int, option("--seed", min=0, help="Seed of the draws behind the bands.")] = 0,
+    seed: Annotated[int, option("--seed", command="diagnose", min=0, help="Seed of the draws behind the bands.")] = 0,
     json: options.Json = False,
 ) -> None:
     """Test every layer's attention for positional bias, and whether dividing by a prior would help."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections import deque
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,7 +61,7 @@ def ground(
     box_format: options.BoxFormat = None,
     limit: Annotated[
         int | None,
-        option("--limit", min=1, max=sys.maxsize, help="Ground the first N rows only.", rich_help_panel=INPUT),
+        option("--limit", min=1, help="Ground the first N rows only.", rich_help_panel=INPUT),
     ] = None,
     shard: Annotated[
         str | None,

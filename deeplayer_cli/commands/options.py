@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from deeplayer_cli.errors import DeeplayerError
 
 logger = logging.getLogger("deeplayer")
 
@@ -56,9 +59,16 @@ class BoxFormatName(StrEnum):
     UNIT = "unit"
 
 
-def option(flag: str, *more: str, **settings: Any) -> Any:
-    """Make a Typer option ``flag`` that the environment variable ``DEEPLAYER_FLAG`` also sets."""
-    name = flag.split("/")[0].lstrip("-").replace("-", "_").upper()
+def option(flag: str, *more: str, command: str = "", **settings: Any) -> Any:
+    """Make a Typer option ``flag`` that the environment variable ``DEEPLAYER_FLAG`` also sets.
+
+    Args:
+        flag: its name.
+        more: its other names.
+        command: makes the variable ``DEEPLAYER_COMMAND_FLAG``, where the flag means something else than in `ground`.
+        settings: of the option, for Typer.
+    """
+    name = "_".join(filter(None, (command, flag.split("/")[0].lstrip("-")))).replace("-", "_").upper()
     return typer.Option(flag, *more, envvar=f"DEEPLAYER_{name}", **{"callback": _refuse_huge, **settings})
 
 
@@ -67,6 +77,26 @@ def _refuse_huge(parameter: typer.CallbackParam, value: Any) -> Any:
     if isinstance(value, int) and not -sys.maxsize <= value <= sys.maxsize:
         raise typer.BadParameter(f"{parameter.opts[0]} must be between {-sys.maxsize} and {sys.maxsize}")
     return value
+
+
+def example(arguments: str) -> str:
+    """Return the last paragraph of a command's help: an example of it."""
+    return f"Example: `deeplayer {arguments}`"
+
+
+def layers_in(flag: str, text: str) -> list[int]:
+    """Read layers such as ``2,4,6`` or ``1-7``; sorted, each once.
+
+    Raises:
+        DeeplayerError: the text, the value of ``flag``, is something else.
+    """
+    found: set[int] = set()
+    for part in text.split(","):
+        ends = re.fullmatch(r"\s*(\d{1,4})(?:\s*-\s*(\d{1,4}))?\s*", part, re.ASCII)
+        if not ends or int(ends[2] or ends[1]) < int(ends[1]):
+            raise DeeplayerError(f"{flag} must be numbers of layers such as 2,4,6 or 1-7, not {text!r}")
+        found.update(range(int(ends[1]), int(ends[2] or ends[1]) + 1))
+    return sorted(found)
 
 
 def given(context: typer.Context, *names: str) -> list[str]:

@@ -31,7 +31,9 @@ def report(
             show_default=False,
         ),
     ],
-    output: Annotated[Path, option("--output", "-o", help="The HTML file to write.", show_default=False)],
+    output: Annotated[
+        Path, option("--output", "-o", command="report", help="The HTML file to write.", show_default=False)
+    ],
     gold: Annotated[
         Path | None, option("--gold", help="JSONL file of gold boxes, matched by id; they replace those of the rows.")
     ] = None,

@@ -39,7 +39,7 @@ def show(
     predictions: Annotated[
         Path, typer.Argument(help="A JSONL file that `deeplayer ground` wrote.", show_default=False)
     ],
-    output: Annotated[Path, option("--output", "-o", help="Folder for the pictures.")],
+    output: Annotated[Path, option("--output", "-o", command="show", help="Folder for the pictures.")],
     ids: Annotated[
         list[str] | None,
         typer.Option("--id", help="Draw the row with this id only; repeatable.", show_default=False),
@@ -56,14 +56,24 @@ def show(
     overwrite: Annotated[bool, option("--overwrite", help="Replace pictures that an earlier `show` drew.")] = False,
     attention: Annotated[
         bool,
-        option("--attention", help="Draw the attention of a layer, by the model, instead of the kept tokens."),
+        option(
+            "--attention",
+            command="show",
+            help="Draw the attention of a layer, by the model, instead of the kept tokens.",
+        ),
     ] = False,
     layer: Annotated[
         int | None,
-        option("--layer", min=1, help="Layer of --attention, counted from 1; by default that of the row's method."),
+        option(
+            "--layer",
+            command="show",
+            min=1,
+            help="Layer of --attention, counted from 1; by default that of the row's method.",
+        ),
     ] = None,
     model: Annotated[
-        str | None, option("--model", help="Model of --attention; by default that of the run.", show_default=False)
+        str | None,
+        option("--model", command="show", help="Model of --attention; by default that of the run.", show_default=False),
     ] = None,
     revision: options.Revision = None,
     dtype: options.Dtype = "auto",

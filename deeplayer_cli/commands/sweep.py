@@ -101,7 +101,7 @@ def sweep(
     from deeplayer_cli.runtime.settings import Settings
 
     refuse_bad_outputs(csv, plot, inputs=source, overwrite=overwrite)
-    numbers = _numbers(layers)
+    numbers = None if layers is None else options.layers_in("--layers", layers)
     base = Settings(method="none", max_tiles=max_tiles, seed=seed, batch_size=batch_size)
     pruned = Settings(
         method=method, keep=keep, query=query.value, max_tiles=max_tiles, seed=seed, batch_size=batch_size
@@ -142,17 +142,6 @@ def sweep(
         typer.echo(orjson.dumps(told, option=orjson.OPT_INDENT_2))
     else:
         sweep_table.show(choice, measured, split)
-
-
-def _numbers(text: str | None) -> list[int] | None:
-    if text is None:
-        return None
-    try:
-        return sorted({int(one) for one in text.split(",")})
-    except ValueError as error:
-        raise DeeplayerError(
-            f"--layers must be numbers of layers separated by commas, such as 2,4,6, not {text!r}"
-        ) from error
 
 
 def _rows_with(requests: Requests, flag: str, text: str | None) -> frozenset[Id] | None:

@@ -14,7 +14,14 @@ from deeplayer_cli.pruning.method import Budget, Method, Scorer, Selection, Sele
 from deeplayer_cli.pruning.parameter import Parameter
 from deeplayer_cli.pruning.places import Grid, token_places, tokens_in_box
 from deeplayer_cli.pruning.prior import Prior
-from deeplayer_cli.pruning.registry import broken_methods, build, check_layer, find_method, known_methods
+from deeplayer_cli.pruning.registry import (
+    broken_methods,
+    build,
+    canonical_name,
+    check_layer,
+    find_method,
+    known_methods,
+)
 from deeplayer_cli.pruning.topk import TopK, topk
 
 __all__ = [
@@ -38,6 +45,7 @@ __all__ = [
     "TopK",
     "broken_methods",
     "build",
+    "canonical_name",
     "check_layer",
     "find_method",
     "known_methods",

@@ -65,6 +65,14 @@ def _own() -> dict[str, Entry]:
     return {name.replace("_", "-"): import_module(f"{_PACKAGE}.{name}").ENTRY for name in names}
 
 
+def canonical_name(text: str) -> str:
+    """Return a method's name, with or without parameters, as the list of methods spells it; others unchanged."""
+    name, at, parameters = text.strip().partition("@")
+    spellings = {known.casefold(): known for known in known_methods()}
+    found = name if name in known_methods() else spellings.get(name.casefold(), name)
+    return f"{found}{at}{parameters}"
+
+
 def find_method(text: str) -> tuple[Entry, Mapping[str, Value]]:
     """Find a method by its name, and read what follows the name: ``@PARAMETER=VALUE`` for each parameter to set.
 
@@ -75,7 +83,7 @@ def find_method(text: str) -> tuple[Entry, Mapping[str, Value]]:
         DeeplayerError: no method has this name, and the message lists all methods; or the method's package is broken;
             or the method has no such parameter, or the parameter no such value.
     """
-    name, *settings = text.split("@")
+    name, *settings = canonical_name(text).split("@")
     if name not in known_methods():
         unknown = f"unknown pruning method {name!r}; known methods: {', '.join(known_methods())}"
         raise DeeplayerError(broken_methods().get(name, unknown))

@@ -113,6 +113,7 @@ class Settings:
             raise DeeplayerError(
                 f"--image-timeout must be above 0 and at most {TIMEOUT_MAX:.0f} seconds; it was {self.image_timeout:g}"
             )
+        object.__setattr__(self, "method", pruning.canonical_name(self.method))
         entry, _ = pruning.find_method(self.method)
         pruning.Budget(self.keep, self.keep_tokens)  # refuses an impossible budget before a model is loaded
         needs_prior = entry.is_calibrated

@@ -61,21 +61,6 @@ def test_help_needs_no_torch(command):
     assert shown.splitlines()[-1] == "False"
 
 
-def test_every_option_has_an_environment_variable():
-    import typer
-    from typer.main import get_command
-
-    from deeplayer_cli.app import app
-
-    context = typer.Context(get_command(app))
-    for name in get_command(app).list_commands(context):
-        command = get_command(app).get_command(context, name)
-        for parameter in command.params:
-            if parameter.param_type_name == "option" and parameter.name not in ("help", "expression"):
-                assert parameter.help, f"{name} {parameter.name} has no help"
-                assert parameter.envvar == f"DEEPLAYER_{parameter.name.rstrip('_').upper()}"
-
-
 def test_version():
     assert run("--version").stdout.startswith(b"deeplayer ")
 

@@ -16,8 +16,10 @@ import pytest
 from typer.testing import CliRunner
 
 from deeplayer_cli.app import app
+from deeplayer_cli.commands.compare import _items, _wanted
 from deeplayer_cli.engine import Engine
 from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.runtime.settings import Settings
 
 SAMPLES = str(Path(__file__).parents[2] / "sample_data" / "requests.jsonl")
 COMPARE = ["compare", SAMPLES, "--model", "demo"]
@@ -233,3 +235,14 @@ def test_published_figures_are_printed_with_their_source():
 def test_a_range_of_keeps_is_start_stop_and_step(keep):
     with pytest.raises(DeeplayerError, match="--keep must be shares"):
         run(*COMPARE, "--keep", keep)
+
+
+def test_methods_are_read_with_spaces_capitals_and_ranges():
+    assert _items("deep-layer, FastV@layer=2-4@max-tiles=1,none") == [
+        "deep-layer", "FastV@layer=2@max-tiles=1", "FastV@layer=3@max-tiles=1", "FastV@layer=4@max-tiles=1", "none",
+    ]  # fmt: skip
+    base = Settings(method="none")
+    assert _wanted("FastV@layer=3", base, None, None) == Settings(method="fastv", layer=3)
+    assert _wanted("NONE", base, 3, None) == base
+    with pytest.raises(DeeplayerError, match="or 1-7, not '4-2'"):
+        _items("fastv@layer=4-2")

@@ -11,6 +11,8 @@ from pathlib import Path
 import orjson
 import pytest
 
+from deeplayer_cli.pruning import canonical_name, find_method
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "deeplayer_cli" / "pruning" / "README.md").read_text()
 
@@ -126,3 +128,10 @@ def test_a_package_of_an_older_form_gets_one_sentence(package: Path) -> None:
     assert "method key-norm: its scorer and selector must be subclasses of deeplayer_cli.pruning.Scorer" in said
     others = run(package, "ground", "sample_data/requests.jsonl", "--model", "demo", "--method", "none", "--limit", 1)
     assert others.returncode == 0
+
+
+@pytest.mark.parametrize("text", ["fastv", "FastV", " fastv ", "FASTV"])
+def test_names_are_found_in_any_spelling(text: str) -> None:
+    assert canonical_name(text) == "fastv" and find_method(text) == find_method("fastv")
+    assert canonical_name(f"{text.strip()}@positions=keep") == "fastv@positions=keep"
+    assert canonical_name("no such") == "no such"
