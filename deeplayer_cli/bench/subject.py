@@ -79,7 +79,7 @@ class Subject:
     def flops(self, method: str, keep: float) -> int:
         """FLOPs of the engine from pixels to the first token of every answer, by `cost.flops`."""
         lengths = PromptLengths.from_checkpoint(self.checkpoint, self.n_visual, len(self.rows[0].expression_ids))
-        pruning = self._method(method, keep)
+        lengths, pruning = replace(lengths, draft=0), self._method(method, keep)  # the cases with FLOPs have no drafts
         return self._vision_flops + prefill_flops(self._shape, lengths, pruning, len(self.rows))
 
     @property
@@ -111,7 +111,7 @@ class Subject:
     def reference_of(self, engine: Engine, n_new: int) -> list[list[int]]:
         """Token ids of all answers from ``generate()``, without the tokens that ``engine`` drops."""
         return [
-            self._generate_unseen(row, n_new, engine.method.layer, answer.kept)
+            self._generate_unseen(row, n_new, engine.method, answer.kept)
             for row, answer in zip(self.rows, self.answers(engine, 1), strict=True)
         ]
 
@@ -119,13 +119,13 @@ class Subject:
         n_layers: int = self.checkpoint.model.config.text_config.num_hidden_layers
         return build(name, Options(Budget(keep), grounding_layer=self.checkpoint.grounding_layer), n_layers)
 
-    def _generate_unseen(self, row: Row, n_new: int, layer: int | None, kept: Sequence[int]) -> list[int]:
-        """Run ``generate()``, but hide all visual tokens that are not ``kept`` from the layers after ``layer``."""
-        if layer is None:
+    def _generate_unseen(self, row: Row, n_new: int, method: Method, kept: Sequence[int]) -> list[int]:
+        """Run ``generate()``, but hide all visual tokens that are not ``kept`` from the layers after the first drop."""
+        if not method.stages:
             return self.generate(row, n_new)
         visual = [i for i, token in enumerate(self._prompt_ids(row)) if token == self.checkpoint.image_token_id]
         dropped = [visual[i] for i in sorted(set(range(self.n_visual)) - set(kept))]
-        with _unseen(self.checkpoint.model.model.language_model.layers[layer:], dropped):
+        with _unseen(self.checkpoint.model.model.language_model.layers[method.stages[0].drop_after_layer :], dropped):
             return self.generate(row, n_new)
 
     def _prompt_ids(self, row: Row) -> list[int]:

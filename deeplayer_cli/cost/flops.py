@@ -4,7 +4,8 @@ The count follows ``torch.utils.flop_counter``: two FLOPs for each multiply-add 
 both products of attention in full, T queries x S keys, although a causal mask hides half of them. It leaves out norms,
 activations, RoPE, softmax, scorers and selectors: less than one percent at the sizes of InternVL2.5.
 
-It counts the engine's work without drafts. A draft only moves tokens of the answer from decoding into prefill.
+It counts the engine's work without drafts, because a draft only moves tokens of the answer from decoding into prefill.
+A scout reads the draft in addition, so there it is counted.
 """
 
 from __future__ import annotations
@@ -78,19 +79,23 @@ def union_flops(shape: ModelShape, prompt: PromptLengths, method: Method, n_unio
 
 
 def _prefix_flops(text: StackShape, prompt: PromptLengths, method: Method) -> tuple[int, int]:
-    """FLOPs of layers 1..K without the deferred part: of the prefix, and of the suffix of each expression."""
+    """FLOPs of layers 1..K without the deferred part: of the prefix, and of the suffix of each expression.
+
+    If these layers are a scout, each expression's draft runs through them in addition.
+    """
     n_layers, n_updated = method.prefix_layers(prompt.visual, text.layers)
     once = sum(
         _layer_flops(text, prompt, prompt.visual, prompt.after_image, updates=index < n_updated)
         for index in range(n_layers)
     )
-    return once, n_layers * text.layer_flops(prompt.suffix, prompt.shared + prompt.suffix)
+    suffix = prompt.suffix + (prompt.draft if method.scouts(prompt.visual) else 0)
+    return once, n_layers * text.layer_flops(suffix, prompt.shared + suffix)
 
 
 def _deferred_flops(text: StackShape, prompt: PromptLengths, method: Method, n_kept: int) -> int:
     """FLOPs of the kept tokens in the deferred part of layer K; 0 if layer K is not deferred."""
     n_layers, n_updated = method.prefix_layers(prompt.visual, text.layers)
-    if n_updated == min(n_layers, method.updated_layers(text.layers)):
+    if method.scout is not None or n_updated == min(n_layers, method.updated_layers(text.layers)):
         return 0
     return text.query_flops(n_kept) + text.attention_flops(n_kept, prompt.before_image + prompt.visual)
 

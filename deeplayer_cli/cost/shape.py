@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from deeplayer_cli.models.internvl.answer_format import TemplateDraft
+
 if TYPE_CHECKING:
     from deeplayer_cli.checkpoints import Checkpoint, Layout
     from deeplayer_cli.models.internvl.model import ModelConfig
@@ -106,22 +108,26 @@ class PromptLengths:
         visual: the visual tokens of the image, before any drop.
         after_image: P1, the text after the image that is the same for every expression.
         suffix: the expression and the closing.
+        draft: the drafted beginning of the answer, up to the first number; counted only where a scout reads it.
     """
 
     before_image: int
     visual: int
     after_image: int
     suffix: int
+    draft: int = 0
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint | Layout, n_visual: int, n_expression: int) -> PromptLengths:
         """The lengths of a prompt with ``n_visual`` visual tokens and an expression of ``n_expression`` tokens."""
         tokenizer, prompt = checkpoint.tokenizer, checkpoint.prompt
+        draft = TemplateDraft.from_tokenizer(tokenizer)
         return cls(
             len(tokenizer.encode(prompt.before_image)),
             n_visual,
             len(tokenizer.encode_piece(prompt.after_image)),
             n_expression + len(tokenizer.encode_piece(prompt.after_expression)),
+            len(draft.opening) + n_expression + len(draft.middle),
         )
 
     @property

@@ -153,7 +153,9 @@ class Engine:
         """
         # A pass yields the accepted tokens and one more, so a draft is one token shorter than the longest answer.
         drafts = [self._draft(row.expression_ids, ())[: max_new_tokens - 1] for row in rows]
-        return prefill(self._language, prefix, rows, self._closing, drafts, max_new_tokens, self._run_pruned_layers)
+        return prefill(
+            self._language, self.method, prefix, rows, self._closing, drafts, max_new_tokens, self._run_pruned_layers
+        )
 
     @phase("decode")
     @torch.inference_mode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
     from deeplayer_cli.engine.kv_cache import LayerCache
     from deeplayer_cli.engine.language_model import LanguageModel
     from deeplayer_cli.engine.types import Prefix, Pruned, Row
+    from deeplayer_cli.pruning import Method
 
 
 def prefill(
     language: LanguageModel,
+    method: Method,
     prefix: Prefix,
     rows: Sequence[Row],
     closing: Sequence[int],
@@ -32,12 +35,13 @@ def prefill(
 
     Args:
         language: the model.
+        method: the pruning method.
         prefix: the prefix of the rows' images.
         rows: at least one.
         closing: token ids between an expression and its answer.
         drafts: the drafted beginning of each answer, as token ids.
         max_new_tokens: the largest number of tokens of an answer.
-        run_pruned_layers: drops visual tokens and runs layers K+1..L; called only if K < L.
+        run_pruned_layers: drops visual tokens and runs the layers after the first drop; only called for that.
     """
     device = language.device
     prompts = [[*row.expression_ids, *closing] for row in rows]
@@ -47,8 +51,8 @@ def prefill(
     n_suffix, capacity = ids.shape[1], max(suffix_lengths) + max_new_tokens + 1
     images = torch.tensor([row.image for row in rows], device=device)
     embeddings = language.embed(ids)
-    hidden, queries, caches = _read_suffixes(language, prefix, images, embeddings, capacity)
-    if len(caches) == len(language.layers):
+    hidden, queries, caches = _read_suffixes(language, method, prefix, images, embeddings, capacity)
+    if not method.prunes(prefix.n_visual):
         kept = KeptTokens.from_all(len(rows), prefix.n_visual, device)
     else:
         expressions, ends, seeds = torch.tensor(
@@ -61,7 +65,7 @@ def prefill(
         suffix = Suffix(embeddings, hidden, queries, keys, values, images, query_rows, capacity)
         pruned = run_pruned_layers(prefix, suffix)
         hidden, kept = pruned.hidden, pruned.kept
-        caches += pruned.caches
+        caches = [*caches, *pruned.caches][-len(language.layers) :]  # without a scout's own cache
     # Logits are needed at the last prompt token and at each drafted token: they verify the draft.
     wanted = torch.tensor(suffix_lengths, device=device)[:, None] - 1
     wanted = wanted + torch.arange(max(map(len, drafts)) + 1, device=device)  # (B, D + 1)
@@ -70,21 +74,22 @@ def prefill(
 
 
 def _read_suffixes(
-    language: LanguageModel, prefix: Prefix, images: Tensor, embeddings: Tensor, capacity: int
+    language: LanguageModel, method: Method, prefix: Prefix, images: Tensor, embeddings: Tensor, capacity: int
 ) -> tuple[Tensor, Tensor, list[LayerCache]]:
     """Run the suffixes ``embeddings`` (B, T, C) through layers 1..K.
 
     Returns:
         Output of layer K (B, T, C), its queries (B, heads, T, head_dim), and the caches of layers 1..K. If K = 0, the
-        output is the embeddings and the queries are a placeholder (B, 1, T, 1).
+        output is the embeddings and the queries are a placeholder (B, 1, T, 1). A scout is not continued, so only its
+        last cache is there.
     """
     hidden, n_suffix = embeddings, embeddings.shape[1]
     queries = hidden.new_empty(len(hidden), 1, n_suffix, 1)
     rotation = language.rotation(prefix.n_shared + torch.arange(n_suffix, device=language.device)[None])
-    caches = []
+    caches: deque[LayerCache] = deque(maxlen=1 if method.scouts(prefix.n_visual) else None)
     for index, (keys, values) in enumerate(zip(prefix.keys, prefix.values, strict=True)):
         hidden, queries, cache = language.run_suffix(
             index, hidden, rotation, (keys[images], values[images]), prefix.n_shared, capacity
         )
         caches.append(cache)
-    return hidden, queries, caches
+    return hidden, queries, list(caches)

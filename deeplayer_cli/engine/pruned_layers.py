@@ -1,4 +1,4 @@
-"""Layers K+1..L over kept tokens, P1 and suffix.
+"""The layers after the first drop, over kept tokens, P1 and suffix: layers K+1..L, or all layers for a scout's choice.
 
 Two functions have the signature of `PrunedLayers`. With `each_row`, every prompt continues with its own kept tokens.
 With `union_of_rows`, all prompts about an image continue with the union of their kept tokens.
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class PrunedLayers(Protocol):
-    """Drops visual tokens and runs layers K+1..L; `each_row` and `union_of_rows` do it in different ways."""
+    """Drops visual tokens and runs the layers after the first drop, as `each_row` and `union_of_rows` do."""
 
     def __call__(
         self,
@@ -39,7 +39,7 @@ class PrunedLayers(Protocol):
         prefix: Prefix,
         suffix: Suffix,
     ) -> Pruned:
-        """Run layers K+1..L, and drop visual tokens after layer K and at every later stage.
+        """Run the layers after the first drop, and drop visual tokens there and at every later stage.
 
         Args:
             language: the model.
@@ -99,7 +99,7 @@ def each_row(
     waiting = list(selects)
     batch = _first_batch(language, method, choose, waiting, prefix, suffix)
     caches = []
-    for index in range(len(prefix.keys), len(language.layers)):
+    for index in range(method.stages[0].drop_after_layer, len(language.layers)):
         if _is_due(waiting, index, reads_next_layer=True):
             # Score with the next layer: project its input once for the scores, drop tokens, then run the layer itself.
             ahead = project(language.layers[index], batch.hidden, _rotation(language, choose, batch.kept))
@@ -129,12 +129,11 @@ def union_of_rows(
     kept = choose(select, _view_of_layer_k(prefix, suffix), everything).indices.unique()[None]  # (1, n_union)
     image, positions = suffix.images[:1], choose.positions(kept)
     suffix_start = choose.positions.text_start(kept.shape[1]) + prefix.text.shape[1]
-    # (1, n_union + n_p1, C): one copy for all rows.
-    shared = torch.cat([finish_layer_k(language, method, prefix, image, kept), prefix.text[image]], dim=1)
+    shared, hidden = _first_hidden(language, method, prefix, suffix, image, kept)  # shared: one copy for all rows
     shared_rotation = language.rotation(positions[:, language.n_p0 : -suffix.n_tokens])
     suffix_rotation = language.rotation(positions[:, -suffix.n_tokens :])
-    hidden, caches = suffix.hidden, []
-    for index in range(len(prefix.keys), len(language.layers)):
+    caches = []
+    for index in range(method.stages[0].drop_after_layer, len(language.layers)):
         shared, _, *shared_kv = _run_layer(language, method, index, shared, kept.shape[1], shared_rotation, None)
         hidden, _, cache = language.run_suffix(
             index, hidden, suffix_rotation, (shared_kv[0], shared_kv[1]), suffix_start, suffix.capacity
@@ -177,16 +176,41 @@ def _first_batch(
     prefix: Prefix,
     suffix: Suffix,
 ) -> _PrunedBatch:
-    """The prompts after layer K, with the first drop done, unless the first stage scores with the next layer."""
-    text = torch.cat([prefix.text[suffix.images], suffix.hidden], dim=1)  # (B, n_p1 + T, C)
+    """The prompts after the first drop; or before it, if the first stage scores with the next layer."""
     kept = KeptTokens.from_all(len(suffix.images), prefix.n_visual, language.device)
-    if waiting[0].stage.reads_next_layer:
-        visual = finish_layer_k(language, method, prefix, suffix.images, kept.indices)
-        return _PrunedBatch(torch.cat([visual, text], dim=1), kept)
-    selection = choose(waiting.pop(0), _view_of_layer_k(prefix, suffix), kept)
-    kept, merged = narrow(kept, selection), selection.features
-    visual = finish_layer_k(language, method, prefix, suffix.images, kept.indices) if merged is None else merged
-    return _PrunedBatch(torch.cat([visual, text], dim=1), kept).trimmed()
+    merged = None
+    if not waiting[0].stage.reads_next_layer:
+        selection = choose(waiting.pop(0), _view_of_layer_k(prefix, suffix), kept)
+        kept, merged = narrow(kept, selection), selection.features
+    parts = _first_hidden(language, method, prefix, suffix, suffix.images, kept.indices)
+    hidden = torch.cat(parts, dim=1)  # (B, n_keep + n_p1 + T, C)
+    if merged is not None:
+        hidden = torch.cat([merged, hidden[:, merged.shape[1] :]], dim=1)
+    return _PrunedBatch(hidden, kept).trimmed()
+
+
+def _first_hidden(
+    language: LanguageModel, method: Method, prefix: Prefix, suffix: Suffix, image: Tensor, kept: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Input of the first layer after the first drop; for a scout's choice, this is layer 1.
+
+    Args:
+        language: the model.
+        method: the method.
+        prefix: the prefix of N images.
+        suffix: the suffixes of B prompts.
+        image: (B,) or (1,), the image of each row of ``kept``.
+        kept: (B, n_keep) or (1, n_keep), indices of the kept tokens.
+
+    Returns:
+        Kept tokens and P1 (B or 1, n_keep + n_p1, C), and the suffixes (B, T, C).
+    """
+    if method.scout is None:
+        visual, text, own = finish_layer_k(language, method, prefix, image, kept), prefix.text[image], suffix.hidden
+    else:
+        visual, own = prefix.embeddings[image[:, None], kept], suffix.embeddings
+        text = prefix.text_embeddings.expand(len(image), -1, -1)
+    return torch.cat([visual, text], dim=1), own
 
 
 def _run_layer(

@@ -8,9 +8,10 @@ attention.py, topk.py, independent_set.py, prior.py, places.py   code that sever
 """
 
 from deeplayer_cli.pruning.attention import AttentionScorer
+from deeplayer_cli.pruning.budget import Budget, StageShare
 from deeplayer_cli.pruning.entry import Drop, Entry, Options
 from deeplayer_cli.pruning.inputs import Need, QueryRowKind, ScorerInputs
-from deeplayer_cli.pruning.method import Budget, Method, Scorer, Selection, Selector, Stage, StageShare
+from deeplayer_cli.pruning.method import Method, Scorer, Scout, Selection, Selector, Stage
 from deeplayer_cli.pruning.parameter import Parameter
 from deeplayer_cli.pruning.places import Grid, token_places, tokens_in_box
 from deeplayer_cli.pruning.prior import Prior
@@ -38,6 +39,7 @@ __all__ = [
     "QueryRowKind",
     "Scorer",
     "ScorerInputs",
+    "Scout",
     "Selection",
     "Selector",
     "Stage",

@@ -6,15 +6,17 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.pruning.budget import Budget, StageShare
 from deeplayer_cli.pruning.inputs import NEEDS
-from deeplayer_cli.pruning.method import Budget, Method, Scorer, Selector, Stage, StageShare
+from deeplayer_cli.pruning.method import Method, Scorer, Scout, Selector, Stage
 from deeplayer_cli.pruning.topk import TopK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from deeplayer_cli.pruning.budget import Schedule
     from deeplayer_cli.pruning.inputs import QueryRowKind
-    from deeplayer_cli.pruning.method import Schedule, ScoreFrom
+    from deeplayer_cli.pruning.method import ScoreFrom
     from deeplayer_cli.pruning.parameter import Parameter, Value
     from deeplayer_cli.pruning.prior import Prior
 
@@ -63,6 +65,8 @@ class Drop:
         share: a fixed share of tokens to keep, see ``StageShare``.
         score_from: see ``Stage``.
         schedule: see ``StageShare``.
+        scout: makes ``Scout.updates`` from the options, if a scout scores: then the tokens are dropped before layer 1,
+            and ``layer`` or ``of_32`` is the scout's last layer.
     """
 
     scorer: Callable[[Options], Scorer]
@@ -73,6 +77,26 @@ class Drop:
     share: float | None = None
     score_from: ScoreFrom = "same_layer"
     schedule: Schedule = ()
+    scout: Callable[[Options], int] | None = None
+
+    def stage(self, name: str, options: Options, layer: int) -> Stage:
+        """The drop as a stage of method ``name``, after ``layer``.
+
+        Raises:
+            DeeplayerError: the method's own code raised an exception; the message names the method.
+        """
+        try:
+            selector = self.selector if isinstance(self.selector, Selector) else self.selector(options)
+            scorer = self.scorer(options)
+            scout = None if self.scout is None else Scout(layer, self.scout(options))
+        except DeeplayerError:
+            raise
+        except Exception as error:  # foreign code may raise anything
+            raise DeeplayerError(
+                f"method {name} is broken: making its scorer and selector raised {type(error).__name__}: {error}"
+            ) from error
+        share = StageShare(options.budget, self.power, self.share, self.schedule)
+        return Stage(0 if scout else layer, scorer, selector, share, self.score_from, scout)
 
     def layer_in(self, n_layers: int, grounding_layer: int | None) -> int:
         """The layer of the drop in a model of ``n_layers`` decoder layers."""
@@ -160,24 +184,27 @@ class Entry:
         renumbers = (self.positions if options.positions == "published" else options.positions) == "renumber"
         drops = self.all_drops
         layers = [drop.layer_in(n_layers, options.grounding_layer) for drop in drops]
-        if options.layer is not None and len(drops) > 1:
-            raise DeeplayerError(f"--layer {options.layer}: {name} drops after several layers, {layers} of {n_layers}")
         if options.layer is not None:
-            layers = [options.layer for _ in drops]
+            layers = self._with_layer(name, options.layer, layers, n_layers)
         elif self.is_calibrated and options.prior:
             layers = [options.prior.layer for _ in drops]
-        stages = tuple(
-            Stage(
-                layer,
-                *_make_parts(name, drop, options),
-                StageShare(options.budget, drop.power, drop.share, drop.schedule),
-                drop.score_from,
-            )
-            for layer, drop in zip(layers, drops, strict=True)
-        )
+        stages = tuple(drop.stage(name, options, layer) for layer, drop in zip(layers, drops, strict=True))
         for stage in stages:
             _check_stage(name, stage, may_adapt=stage is stages[-1] and not renumbers)
+            if stage.scout is not None and stage is not stages[0]:
+                raise DeeplayerError(f"method {name}: only the first drop may have a scout")
         return Method(name, stages, renumbers, self._freeze_after_layer(options, n_layers))
+
+    def _with_layer(self, name: str, layer: int, layers: list[int], n_layers: int) -> list[int]:
+        """The layers of the drops, with the user's ``layer`` for the only drop, or for the only one at no fixed layer.
+
+        Raises:
+            DeeplayerError: several drops come after a layer that follows the model's depth.
+        """
+        free = [number for number, drop in enumerate(self.all_drops) if len(layers) == 1 or drop.layer is None]
+        if len(free) > 1:
+            raise DeeplayerError(f"--layer {layer}: {name} drops after several layers, {layers} of {n_layers}")
+        return [layer if number in free else own for number, own in enumerate(layers)]
 
     def _freeze_after_layer(self, options: Options, n_layers: int) -> int | None:
         if self.freeze_of_32 is None:
@@ -190,23 +217,6 @@ class Entry:
                 f"can be frozen after layers 0 to {n_layers}"
             )
         return options.layer
-
-
-def _make_parts(name: str, drop: Drop, options: Options) -> tuple[Scorer, Selector]:
-    """Make the scorer and the selector of a drop.
-
-    Raises:
-        DeeplayerError: the method's own code raised an exception; the message names the method.
-    """
-    try:
-        selector = drop.selector if isinstance(drop.selector, Selector) else drop.selector(options)
-        return drop.scorer(options), selector
-    except DeeplayerError:
-        raise
-    except Exception as error:  # foreign code may raise anything
-        raise DeeplayerError(
-            f"method {name} is broken: making its scorer and selector raised {type(error).__name__}: {error}"
-        ) from error
 
 
 def _check_stage(name: str, stage: Stage, *, may_adapt: bool) -> None:

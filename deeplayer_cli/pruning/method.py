@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
-from deeplayer_cli.errors import DeeplayerError
-
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from deeplayer_cli.pruning.budget import StageShare
     from deeplayer_cli.pruning.inputs import Need, QueryRowKind, ScorerInputs
 
 ScoreFrom = Literal["same_layer", "next_layer"]
 """The layer whose queries, keys and values score: the layer after which tokens are dropped, or the next layer.
 
 The next layer computes them from its input, before the drop."""
-
-
-Schedule = tuple[tuple[float, float], ...]
-"""Points (budget, share that a stage keeps under it), by rising budget; all are shares of the visual tokens."""
 
 
 class Scorer(ABC):
@@ -97,63 +91,19 @@ class Selector(ABC):
 
 
 @dataclass(frozen=True)
-class Budget:
-    """The number of visual tokens that a method keeps at its end, over all tiles and the thumbnail together.
+class Scout:
+    """A pass of its own that only scores. All visual tokens take part, but most of its layers do not update them.
+
+    The tokens that its scores choose then run through all layers, from layer 1 on, without the others.
 
     Attributes:
-        share: share of the visual tokens, 0 < share <= 1; used if ``tokens`` is None.
-        tokens: an absolute number; an image with fewer tokens keeps all.
-
-    Raises:
-        DeeplayerError: ``share`` or ``tokens`` is out of range.
+        layer: the layer whose queries, keys and values score, counted from 1; it is the scout's last layer.
+        updates: number of layers, from layer 1 on, that update the hidden states of the visual tokens. The others only
+            project their keys and values.
     """
 
-    share: float = 1.0
-    tokens: int | None = None
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.share) and 0.0 < self.share <= 1.0):
-            raise DeeplayerError(f"--keep must be a share above 0 and at most 1; it was {self.share}")
-        if self.tokens is not None and self.tokens < 1:
-            raise DeeplayerError(f"--keep-tokens must be at least 1; it was {self.tokens}")
-
-    def count(self, n_visual: int) -> int:
-        """The number of tokens to keep of ``n_visual``: ``max(1, floor(share * n_visual))``, or ``tokens``."""
-        if self.tokens is not None:
-            return min(self.tokens, n_visual)
-        return max(1, _floor(self.share * n_visual))
-
-
-@dataclass(frozen=True)
-class StageShare:
-    """The number of visual tokens that one stage keeps.
-
-    Attributes:
-        budget: the budget of the whole method.
-        power: the stage keeps the share ``keep ** power`` of all visual tokens; ``keep`` is the budget as a share. So
-            published shares scale with the budget: 0.5, 0.25 and 0.125 are 0.125 to the powers 1/3, 2/3 and 1.
-        fixed: the stage keeps this share instead, but never fewer tokens than the budget.
-        schedule: the stage keeps a share that goes through these points (budget, share of the stage), instead; see
-            `interpolate`.
-    """
-
-    budget: Budget
-    power: float = 1.0
-    fixed: float | None = None
-    schedule: Schedule = ()
-
-    def count(self, n_visual: int) -> int:
-        """The largest number of an image's ``n_visual`` tokens that the stage keeps."""
-        end = self.budget.count(n_visual)
-        if self.fixed is not None:
-            share = self.fixed
-        elif self.schedule:
-            share = interpolate(self.schedule, end / n_visual)
-        elif self.power == 1.0:
-            return end
-        else:
-            share = (end / n_visual) ** self.power
-        return max(end, _floor(n_visual * share))
+    layer: int
+    updates: int = 0
 
 
 @dataclass(frozen=True)
@@ -166,6 +116,8 @@ class Stage:
         selector: chooses the kept tokens.
         share: the number of tokens to keep.
         score_from: the layer whose queries, keys and values the scorer reads.
+        scout: the pass whose queries, keys and values the scorer reads instead; only for the first drop of a method,
+            before layer 1.
     """
 
     drop_after_layer: int
@@ -173,6 +125,7 @@ class Stage:
     selector: Selector
     share: StageShare
     score_from: ScoreFrom = "same_layer"
+    scout: Scout | None = None
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -228,9 +181,17 @@ class Method:
     def layer(self) -> int | None:
         """The layer of the first drop; this layer and the layers before it see all tokens.
 
-        Without a drop, the layer after which visual tokens are frozen; None if they are not.
+        With a scout, the scout's last layer. Without a drop, the layer after which visual tokens are frozen; None if
+        they are not.
         """
+        if self.scout is not None:
+            return self.scout.layer
         return self.stages[0].drop_after_layer if self.stages else self.freeze_after_layer
+
+    @property
+    def scout(self) -> Scout | None:
+        """The scout of the first drop."""
+        return self.stages[0].scout if self.stages else None
 
     @property
     def reads_class_attention(self) -> bool:
@@ -260,6 +221,10 @@ class Method:
         """Whether any of an image's ``n_visual`` tokens can be dropped or merged."""
         return any(stage.least(n_visual) < n_visual for stage in self.stages)
 
+    def scouts(self, n_visual: int) -> bool:
+        """Whether a scout runs for an image of ``n_visual`` tokens; not if all of them are kept."""
+        return self.scout is not None and self.prunes(n_visual)
+
     def updated_layers(self, n_layers: int) -> int:
         """How many of ``n_layers`` decoder layers update the hidden states of visual tokens, from layer 1 on.
 
@@ -270,7 +235,8 @@ class Method:
     def prefix_layers(self, n_visual: int, n_layers: int) -> tuple[int, int]:
         """K, and how many of layers 1..K update the visual tokens while the prefix of an image runs through them.
 
-        Layers 1..K run once for all expressions about the image; if nothing is dropped, these are all layers.
+        Layers 1..K run once for all expressions about the image. They are the layers until the first drop, or those of
+        a scout; if nothing is dropped, they are all layers.
 
         Args:
             n_visual: number of visual tokens of the image.
@@ -280,6 +246,8 @@ class Method:
         if not self.prunes(n_visual):
             return n_layers, updated
         first = self.stages[0]
+        if first.scout is not None:
+            return first.scout.layer, min(first.scout.updates, first.scout.layer - 1)
         return first.drop_after_layer, min(updated, first.drop_after_layer - first.defers_layer)
 
     def schedule(self, n_visual: int, n_kept: int | None = None) -> tuple[tuple[int, int], ...]:
@@ -308,25 +276,3 @@ class Method:
             seen += (layer - last) * tokens
             tokens, last = left, layer
         return seen / (n_layers * n_visual)
-
-
-def interpolate(schedule: Schedule, keep: float) -> float:
-    """The share that a stage keeps under a budget of ``keep``.
-
-    Between two points of the schedule, the share is a power of the budget: a straight line if both are logarithms. The
-    last point is followed by (1, 1). Below the first point, the share is in the same ratio to the budget as there.
-    """
-    (low, share_low), *_ = schedule
-    if keep <= low:
-        return keep * share_low / low
-    for high, share_high in (*schedule[1:], (1.0, 1.0)):
-        if keep <= high:
-            part = math.log(keep / low) / math.log(high / low)
-            return share_low * (share_high / share_low) ** part
-        low, share_low = high, share_high
-    return 1.0
-
-
-def _floor(product: float) -> int:
-    """Round down, but allow for rounding errors of a product: ``0.29 * 100`` is 28.999999999999996 and gives 29."""
-    return math.floor(product + 1e-9)

@@ -123,11 +123,18 @@ def check_layer(stage: Stage, n_layers: int) -> None:
     """Refuse a layer after which the stage cannot drop.
 
     The layer must exist and must not be the last one. A stage that reads queries, keys or values cannot drop before
-    layer 1, unless it scores with the next layer.
+    layer 1, unless it scores with the next layer or has a scout. A scout may end with any layer.
 
     Raises:
         DeeplayerError: the layer is out of range; the message names the range.
     """
+    if stage.scout is not None:
+        if not 1 <= stage.scout.layer <= n_layers:
+            raise DeeplayerError(
+                f"--layer {stage.scout.layer} is out of range: this model has {n_layers} decoder layers, and a scout "
+                f"can score in layers 1 to {n_layers}"
+            )
+        return
     reads_attention = bool(stage.needs & {"queries", "keys", "values"})
     first = 1 if reads_attention and not stage.reads_next_layer else 0
     if not first <= stage.drop_after_layer < n_layers:

@@ -165,10 +165,8 @@ class Grounder:
 
     def mean_keep(self, n_visual: int, n_kept: int) -> float:
         """Return the share of ``n_visual`` visual tokens that a layer sees on average, if ``n_kept`` of them stay."""
-        if self.answers_whole_images and self.method.layer is not None:
-            early = self.method.layer / self.n_layers
-            return early + (1 - early) * n_kept / n_visual
-        return self.method.mean_keep(n_visual, self.n_layers, n_kept if self.method.is_adaptive else None)
+        is_known = not (self.method.is_adaptive or self.answers_whole_images)
+        return self.method.mean_keep(n_visual, self.n_layers, None if is_known else n_kept)
 
     def advice(self) -> str | None:
         """Return what to know about the rows so far: boxes that mean nothing, a cheaper method; None otherwise."""

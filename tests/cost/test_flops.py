@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -39,7 +41,7 @@ def prepared(checkpoint, method, n_visual=N_VISUAL):
     expression = checkpoint.tokenizer.encode_expression("the dog")
     features = torch.zeros(1, n_visual, checkpoint.model.config.text_config.hidden_size)
     image = Encoded(features, torch.zeros(1, n_visual, 1))
-    prompt = PromptLengths.from_checkpoint(checkpoint, n_visual, len(expression))
+    prompt = replace(PromptLengths.from_checkpoint(checkpoint, n_visual, len(expression)), draft=0)  # as for the engine
     return Engine(checkpoint, method), image, Row(0, expression), prompt
 
 

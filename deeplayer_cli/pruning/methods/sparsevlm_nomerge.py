@@ -13,8 +13,8 @@ from deeplayer_cli.pruning.entry import Drop, Entry
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from deeplayer_cli.pruning.budget import Schedule
     from deeplayer_cli.pruning.inputs import QueryRowKind, ScorerInputs
-    from deeplayer_cli.pruning.method import Schedule
 
 TOKENS = 576
 """Visual tokens of an image in the paper."""
