@@ -189,7 +189,9 @@ def compare(
         requests = open_repeatable(source, image_root, limit, from_format, box_format, results)
         weights = {"revision": revision, "dtype": dtype, "device": device}
         with result_folder(results, source) as folder, stoppable() as stop, ProgressBar() as bar:
-            runner = make_runner(model, weights, source, requests, folder, prior, lambda: stop.requested, split_of)
+            runner = make_runner(
+                model, weights, source, image_root, requests, folder, prior, lambda: stop.requested, split_of
+            )
             try:
                 runs, unreachable = plan.run(runner, bar.show)
             except Stopped:

@@ -25,13 +25,17 @@ def make_runner(
     model: str,
     weights: Mapping[str, Any],
     source: Sequence[str],
+    image_root: Path | None,
     requests: Requests,
     folder: Path,
     prior: Path | None,
     stopped: Callable[[], bool],
     split_of: Callable[[Prediction], str] | None = None,
 ) -> ComparisonRunner:
-    """Load the model, and make the runner that answers the rows; arguments as in `ComparisonRunner`."""
+    """Load the model, and make the runner that answers the rows.
+
+    ``source`` and ``image_root`` go into the records of the results; other arguments are as in `ComparisonRunner`.
+    """
     from deeplayer_cli import checkpoints
     from deeplayer_cli.evaluation.running import ComparisonRunner
     from deeplayer_cli.runtime.identity import ModelIdentity
@@ -43,6 +47,7 @@ def make_runner(
     circumstances = {
         "version": __version__,
         "source": [in_text(one) for one in source],
+        "image_root": None if image_root is None else in_text(image_root),
         "model": in_text(model),
         "revision": weights["revision"],
     }

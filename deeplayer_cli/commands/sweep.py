@@ -116,7 +116,7 @@ def sweep(
 
     weights = {"revision": revision, "dtype": dtype, "device": device}
     with result_folder(results, source) as folder, stoppable() as stop, ProgressBar() as bar:
-        runner = make_runner(model, weights, source, requests, folder, None, lambda: stop.requested)
+        runner = make_runner(model, weights, source, image_root, requests, folder, None, lambda: stop.requested)
         by_layer = layer_settings(runner, pruned, numbers)
         try:
             unpruned, *runs = runner.run([base, *by_layer.values()], bar.show)

@@ -91,7 +91,7 @@ def inset_size(image_wh: tuple[int, int], shown_wh: tuple[int, int]) -> tuple[in
 def with_caption(
     shown: Image.Image, lines: Sequence[CaptionLine], lettering: Lettering, inset: Image.Image | None = None
 ) -> Image.Image:
-    """Return a picture with text below it, as wide as the text needs.
+    """Return a picture with text below it, at least as wide as text needs.
 
     Args:
         shown: RGB.

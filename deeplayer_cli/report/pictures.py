@@ -8,7 +8,6 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from deeplayer_cli.errors import DeeplayerError, RowError, printable, writing
@@ -18,6 +17,8 @@ from deeplayer_cli.sinks.output_file import refuse_output, replacing
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from PIL import Image
 
     from deeplayer_cli.report.lettering import Lettering
     from deeplayer_cli.report.row_images import RowImages
@@ -30,6 +31,7 @@ SUFFIXES = {"png": ".png", "jpeg": ".jpg"}
 """The formats of pictures, and how their files end."""
 
 _SIGNATURE = "drawn by deeplayer"
+_SIGNED_BYTES = 1024  # the signature stands before the pixels
 _SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -142,7 +144,7 @@ class Pictures:
 def safe_name(row_id: Id) -> str:
     """Return a file name for an id, without a suffix: the id itself if it is safe, or else its safe part and a digest.
 
-    Different ids have different names, whatever they contain; on file systems that ignore case, nearly so.
+    Different ids have different names, whatever they contain; some differ in case only.
     """
     text = str(row_id)
     if _SAFE_ID.fullmatch(text) and (isinstance(row_id, int) or not text.isdecimal()):
@@ -156,8 +158,8 @@ def _digest(row_id: Id) -> str:
 
 def _is_ours(path: Path) -> bool:
     """Whether a file is a picture that was drawn here."""
-    try:
-        with Image.open(path, formats=("PNG", "JPEG")) as image:
-            return _SIGNATURE in (image.info.get("Software"), image.info.get("comment", b"").decode(errors="replace"))
-    except (OSError, ValueError, SyntaxError):
-        return False
+    with writing(str(path)):
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return _SIGNATURE.encode() in file.read(_SIGNED_BYTES)

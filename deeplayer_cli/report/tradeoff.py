@@ -201,7 +201,7 @@ def _draw_list(figure: Any, curves: Sequence[Curve], baseline: ComparedRun | Non
             axes.axvline(value, color=BLACK, linewidth=1.2)
             axes.text(value, 1.0, _BASELINE, transform=axes.get_xaxis_transform(), ha="center", va="bottom", fontsize=9)
     accuracy.set_yticks(range(len(curves)), [curve.name for curve in curves])
-    accuracy.invert_yaxis()
+    accuracy.set_ylim(len(curves) - 0.4, -0.6)
     for axes, title in ((accuracy, "Acc@0.5"), (gflops, "GFLOPs"), (mean_keep, "mean keep")):
         axes.set_xlabel(title)
         axes.grid(alpha=0.25)

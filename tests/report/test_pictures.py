@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.report.lettering import Lettering
@@ -83,9 +85,15 @@ def test_nothing_is_replaced_but_own_pictures(folder):
     with pytest.raises(DeeplayerError, match="--overwrite replaces it"):
         drawer(folder, folder / "out").refuse("a")
     drawer(folder, folder / "out", overwrite=True).add(row("a"))
-    Image.new("RGB", (9, 9)).save(folder / "holiday.png")
+    for _ in range(2):
+        drawer(folder, folder / "out", overwrite=True, format="jpeg").add(row("a"))
+    info = PngInfo()
+    info.add_text("comment", "by the sea")
+    Image.new("RGB", (9, 9)).save(folder / "holiday.png", pnginfo=info)
     before = (folder / "holiday.png").read_bytes()
-    for row_id in ("holiday", "photo"):
+    os.mkfifo(folder / "pipe.png")
+    (folder / "folder.png").mkdir()
+    for row_id in ("holiday", "photo", "pipe", "folder"):
         with pytest.raises(DeeplayerError, match=r"was not drawn by deeplayer|is also an input"):
             drawer(folder, folder, overwrite=True).add(row(row_id))
     assert (folder / "holiday.png").read_bytes() == before
