@@ -150,9 +150,7 @@ def _data(
     filters = {name: values for name, values in fields.items() if any(name in row.meta for row in firsts)}
     places = {key: place for place, key in enumerate(pictures)}
     return {
-        "runs": [
-            {"label": run.label, "colour": colour_class(style_of(run.method or run.label).colour)} for run in runs
-        ],
+        "runs": [{"label": run.label, "colour": _colour(run)} for run in runs],
         "fields": [{"name": name, "values": values} for name, values in filters.items()],
         "rows": [row_data(rows, filters, places.get(image_key(_read_row(rows)))) for rows in joined.values()],
     }

@@ -22,8 +22,8 @@ MOST_VALUES = 100
 
 _FEW_VALUES = 12  # a field with more values becomes a filter only on request
 _FIRST_FIELDS = ("dataset", "split")
-_SAME = ("expression", "gold", "width", "height")
-"""What the rows of one id must share, for their boxes lie in one picture."""
+_SAME = ("expression", "gold", "image_id", "width", "height")
+"""What the rows of one id must share, as far as they have it: their boxes lie in one picture."""
 
 
 def joined_rows(runs: Sequence[PageRun]) -> dict[Id, list[Prediction | None]]:
@@ -109,12 +109,16 @@ def row_data(
         picture: place of its picture among the pictures of the page.
     """
     first = first_of(rows)
+    gold, expression = (
+        next((value for row in rows if row is not None and (value := getattr(row, name)) is not None), None)
+        for name in ("gold", "expression")
+    )
     return {
         "id": str(first.id),
         "source": first.source,
-        "expression": first.expression,
+        "expression": expression,
         "picture": picture,
-        "gold": _rounded(first.gold),
+        "gold": _rounded(gold),
         "groups": [values.index(group_name(first, name)) for name, values in fields.items()],
         "answers": [None if row is None else _answer(row) for row in rows],
     }

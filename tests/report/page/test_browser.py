@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 import orjson
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from deeplayer_cli.app import app
 from deeplayer_cli.report.page import PageOptions, write_page
 from deeplayer_cli.schema import Prediction, TileLayout
 from deeplayer_cli.sinks import RunRecord
@@ -16,6 +19,7 @@ from tests.report.page.test_page import NASTY, prediction
 
 pytestmark = pytest.mark.skipif(find_chromium() is None, reason="Chromium is not installed")
 
+SAMPLES = Path(__file__).parents[3] / "sample_data"
 CODES = {"Enter": 13, "Escape": 27, "ArrowRight": 39}
 SPLITS = ["testA", "testB", "val"]
 
@@ -45,13 +49,13 @@ def answers(n, method):
         )
 
 
-def write_runs(folder, n):
+def write_runs(folder, n, n_second):
     for number in range(4):
         Image.new("RGB", (80, 80), (60 * number, 90, 120)).save(folder / f"{number}.png")
-    for method in ("none", "fastv"):
-        (folder / f"{method}.jsonl").write_bytes(b"".join(row.to_json() for row in answers(n, method)))
+    for method, rows in (("none", n), ("fastv", n_second)):
+        (folder / f"{method}.jsonl").write_bytes(b"".join(row.to_json() for row in answers(rows, method)))
         settings = {"method": method, "keep": 1.0, "keep_tokens": None}
-        RunRecord(settings, {}, {"rows": n, "ok": 0, "no_box": 0, "error": 0}).save(folder / f"{method}.jsonl")
+        RunRecord(settings, {}, {"rows": rows, "ok": 0, "no_box": 0, "error": 0}).save(folder / f"{method}.jsonl")
     output = folder / "report.html"
     write_page([folder / "none.jsonl", folder / "fastv.jsonl"], output, PageOptions())
     return output
@@ -59,7 +63,7 @@ def write_runs(folder, n):
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    return write_runs(tmp_path_factory.mktemp("small"), 120)
+    return write_runs(tmp_path_factory.mktemp("small"), 120, 120)
 
 
 @pytest.fixture
@@ -175,12 +179,16 @@ def test_a_row_is_opened_and_turned_by_keyboard(page):
 
 
 def test_everything_has_a_name(page):
+    choose(page, result="right")
     nameless = (
         "[...document.querySelectorAll('button, input, select, svg[role=img], [role=region]')]"
         ".filter((one) => !(one.getAttribute('aria-label') || one.getAttribute('aria-labelledby')"
         " || one.labels?.length || one.textContent.trim())).length"
     )
     assert page.run(nameless) == 0
+    assert page.run("document.querySelector('.card svg').getAttribute('aria-label')").endswith(
+        ".png with the predicted box and the gold box"
+    )
     assert page.run("document.getElementById('count').getAttribute('aria-live')") == "polite"
     assert page.run("document.documentElement.lang") == "en"
 
@@ -198,9 +206,24 @@ def test_the_page_fits_the_window_and_the_scheme(browser, small, scheme, width):
     assert browser.problems() == []
 
 
+def test_a_comparison_of_the_samples(browser, tmp_path):
+    results, output = str(tmp_path / "results"), tmp_path / "report.html"
+    options = ["--model", "demo", "--methods", "random", "--keep", "0.25", "--limit", "24", "--results", results]
+    for command in (["compare", str(SAMPLES), *options], ["report", results, "-o", str(output)]):
+        assert CliRunner().invoke(app, command).exit_code == 0
+    browser.show_as("light", 1280, 900)
+    browser.open(output)
+    assert count(browser) == "24 rows" and browser.run("document.querySelectorAll('.charts svg').length") == 2
+    loaded = "[...document.querySelectorAll('.card image')].map((one) => one.getBBox().width)"
+    assert len(browser.run(loaded)) == 24 and 0 not in browser.run(loaded)
+    choose(browser, first="1", second="0", **{"field-0": "1"})
+    assert 0 < len(cards(browser)) < 24 and cards(browser)[0].startswith("random\n")
+    assert browser.problems() == []
+
+
 def test_ten_thousand_rows_keep_the_document_small(browser, tmp_path):
     browser.show_as("light", 1280, 900)
-    browser.open(write_runs(tmp_path, 10_000))
+    browser.open(write_runs(tmp_path, 10_000, 500))
     assert count(browser) == "10,000 rows"
     before = elements(browser)
     assert before < 3000

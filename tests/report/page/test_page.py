@@ -290,6 +290,13 @@ def test_runs_have_different_names_and_rows_of_one_setting_are_one_run(tmp_path,
     assert found.runs == [f"b, {tmp_path / name / 'b.jsonl'}" for name in ("x", "y")]
 
 
+def test_what_one_run_knows_about_a_row_counts_for_all(tmp_path, page):
+    failed = prediction(1, status="error", box=None, boxes=(), gold=None, expression=None, width=None, height=None)
+    found, _ = page(write(tmp_path / "a.jsonl", [failed]), write(tmp_path / "b.jsonl", [prediction(1)]))
+    (row,) = found.data["rows"]
+    assert row["gold"] == list(GOLD) and row["expression"] == "thing 1"
+
+
 def test_rows_that_only_one_run_has(tmp_path, page, rows):
     found, summary = page(write(tmp_path / "a.jsonl", rows[:30]), write(tmp_path / "b.jsonl", rows[20:]))
     assert summary.n_rows == 40
@@ -302,11 +309,16 @@ def test_rows_that_only_one_run_has(tmp_path, page, rows):
     [
         ({"expression": "the cat"}, 'expression of id 1 is "thing 1" in the first and "the cat" in the second'),
         ({"gold": (1.0, 2.0, 3.0, 4.0)}, "gold of id 1"),
+        (
+            {"image_id": "fedcba9876543210"},
+            'image_id of id 1 is "0123456789abcdef" in the first and "fedcba9876543210"',
+        ),
         ({"width": 81}, "width of id 1 is 80 in the first and 81 in the second"),
     ],
 )
 def test_runs_on_other_rows_are_refused(tmp_path, page, change, said):
-    ours, theirs = prediction(1), replace(prediction(1), **change)
+    ours = prediction(1, image_id="0123456789abcdef")
+    theirs = replace(ours, **change)
     with pytest.raises(DeeplayerError, match=re.escape(said)):
         page(write(tmp_path / "a.jsonl", [ours]), write(tmp_path / "b.jsonl", [theirs]))
 

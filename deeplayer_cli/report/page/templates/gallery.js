@@ -125,10 +125,10 @@ function verdict(row, answer) {
   return isRight(answer) ? ["right", "right"] : ["wrong", "wrong"];
 }
 
-function describe(row, answer, run) {
-  const [, word] = verdict(row, answer);
-  const name = data.runs.length > 1 ? `${data.runs[run].label}: ` : "";
-  return `${name}${word}${answer?.iou === undefined ? "" : `, IoU ${decimals(answer.iou)}`}`;
+/* What a picture shows; the result stands beside it as text. */
+function describe(row, answer, picture) {
+  const boxes = [answer?.box ? "the predicted box" : null, row.gold ? "the gold box" : null].filter(Boolean);
+  return `${picture?.name ?? "no image"}${boxes.length ? ` with ${boxes.join(" and ")}` : ""}`;
 }
 
 function resultLine(row, answer, run) {
@@ -148,8 +148,7 @@ function figures(row, runs, withThumbnail = false) {
   const tokens = document.getElementById("tokens")?.checked ? "tiles" : null;
   return runs.map((run) => {
     const answer = row.answers[run];
-    const description = `Picture with boxes. ${describe(row, answer, run)}`;
-    const figure = [drawPicture(row, answer, picture, { description, tokens })];
+    const figure = [drawPicture(row, answer, picture, { description: describe(row, answer, picture), tokens })];
     if (tokens && withThumbnail && answer?.kept?.tiles[2]) {
       const small = drawPicture(row, answer, picture, { description: "Kept tokens of the thumbnail", tokens: "thumbnail" });
       figure.push(make("span", { class: "thumbnail" }, small, make("span", {}, "on the thumbnail, which shows the image again")));
