@@ -108,6 +108,7 @@ def check(
         list[str],
         typer.Argument(help="Requests, as `ground` takes them, or files as `import` takes them.", show_default=False),
     ],
+    expression: options.Expressions = None,
     image_root: Annotated[
         Path | None,
         option("--image-root", help="Folder of the images: relative paths start from it, or are searched below it."),
@@ -130,12 +131,14 @@ def check(
 
     from deeplayer_cli.commands.requests import open_to_check
     from deeplayer_cli.formats.check import DataCheck
+    from deeplayer_cli.sources import parse_expressions
 
     with TemporaryDirectory() as embedded:
         requests, agreed = open_to_check(
             source,
             from_format=from_format,
             embedded=Path(embedded),
+            expressions=parse_expressions(expression or []),
             image_root=image_root,
             box_format=box_format.value if box_format else None,
         )
@@ -149,22 +152,22 @@ def check(
 
 
 def _show_report(report: DataReport) -> None:
+    from rich.console import Console
     from rich.markup import escape
 
     from deeplayer_cli.errors import printable
-    from deeplayer_cli.report.tables import plain_table, show_table
+    from deeplayer_cli.report.tables import plain_table
 
     if report.problems:
         table = plain_table()
         table.add_column("count", justify="right", no_wrap=True)
         table.add_column("problem", no_wrap=True)
-        table.add_column("first at")
-        table.add_column("which is")
+        table.add_column("first at", overflow="fold")
         for problem in report.problems.values():
-            texts = (printable(text) for text in (problem.kind, problem.place, problem.message))
-            table.add_row(str(problem.count), *map(escape, texts))
-        show_table(table)
-    found = "no problems" if not report.problems else f"{len(report.problems)} kinds of problems"
+            place, message = (escape(printable(text)) for text in (problem.place, problem.message))
+            table.add_row(str(problem.count), problem.kind, f"{place}\n[dim]{message}[/dim]" if place else message)
+        Console().print(table)
+    found = f"problems of {len(report.problems)} kinds" if report.problems else "no problems"
     typer.echo(
         f"{report.rows} rows, {report.images} images ({report.turned} turned by EXIF), {report.boxes} boxes: {found}"
     )
@@ -246,5 +249,8 @@ def export(
             with replacing(path) as partial:
                 write(labelled, partial)
     logger.info("%s: %s", output, labelled.summary())
+    if target.beside:
+        names = ", ".join(str(path) for path, _ in target.outputs(output)[1:])
+        logger.info("%s: the labelling configuration, for the settings of the project", names)
     if (sentence := frames.summary()) is not None:
         logger.warning(sentence)

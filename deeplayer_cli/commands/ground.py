@@ -44,15 +44,7 @@ def ground(
             show_default=False,
         ),
     ],
-    expression: Annotated[
-        list[str] | None,
-        typer.Option(  # no environment variable: it could not separate sentences safely
-            "--expression",
-            "-e",
-            help="Expression for every image: `the dog` or `label=the dog`; `@FILE`: one a line; repeatable.",
-            rich_help_panel=INPUT,
-        ),
-    ] = None,
+    expression: options.Expressions = None,
     image_root: Annotated[
         Path | None,
         option("--image-root", help="Folder that relative image paths start from.", rich_help_panel=INPUT),

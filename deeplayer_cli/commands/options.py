@@ -231,6 +231,15 @@ Workers = Annotated[
     int | None,
     option("--workers", help="Threads that read images; by default one per core, at most 8.", rich_help_panel=SPEED),
 ]
+Expressions = Annotated[
+    list[str] | None,
+    typer.Option(  # no environment variable: it could not separate sentences safely
+        "--expression",
+        "-e",
+        help="Expression for every image: `the dog` or `label=the dog`; `@FILE`: one a line; repeatable.",
+        rich_help_panel=INPUT,
+    ),
+]
 FromFormat = Annotated[
     str | None,
     option(

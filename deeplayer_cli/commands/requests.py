@@ -78,6 +78,7 @@ def open_to_check(
     *,
     from_format: str | None,
     embedded: Path,
+    expressions: Sequence[Expression] = (),
     image_root: Path | None = None,
     box_format: BoxFormat | None = None,
 ) -> tuple[Requests, BoxFormat | None]:
@@ -87,6 +88,7 @@ def open_to_check(
         source: paths.
         from_format: see `open_requests`; None recognises other formats too.
         embedded: see `open_requests`.
+        expressions: see `open_requests`.
         image_root: see `open_requests`.
         box_format: see `open_requests`.
 
@@ -105,7 +107,8 @@ def open_to_check(
 
     if from_format is None and not any(foreign_title(Path(one), image_root) for one in source):
         gold_reader = GoldReader(box_format or "xyxy", read_size)
-        return sources.open_source(source, image_root=image_root, gold_reader=gold_reader), box_format
+        requests = sources.open_source(source, expressions=expressions, image_root=image_root, gold_reader=gold_reader)
+        return requests, box_format
     options = ImportOptions(from_format or "auto", image_root, embedded, box_format)
     return open_imports([Path(one) for one in source], options, warn=lambda _: None), box_format or "xyxy"
 

@@ -69,7 +69,7 @@ def _result(box: LabelledBox, image: LabelledImage, number: int) -> dict[str, ob
         "original_width": width,
         "original_height": height,
         "image_rotation": 0,
-        "value": {name: round(100 * share, 6) for name, share in percent.items()}
+        "value": {name: round(100 * share, 4) for name, share in percent.items()}
         | {"rotation": 0, "rectanglelabels": [box.label]},
     }
     return result if box.score is None else result | {"score": box.score}

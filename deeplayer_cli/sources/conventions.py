@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -22,16 +21,7 @@ _SOON = 20  # boxes after which a stream is judged for the first time
 
 
 def refuse_doubtful(rows: Iterable[Request | BadRequest], name: str) -> None:
-    """Read the first rows of a source, and refuse gold boxes that cannot be corners in pixels.
-
-    Raises:
-        DeeplayerError: see `watched`.
-    """
-    deque(watched(islice(rows, _ROWS), name), maxlen=0)
-
-
-def watched(rows: Iterable[Request | BadRequest], name: str) -> Iterator[Request | BadRequest]:
-    """Pass rows on, and look at the first gold boxes.
+    """Read the first rows of a source that can be read again, and refuse gold boxes that cannot be corners in pixels.
 
     Args:
         rows: whose gold boxes are read as corners in pixels, because nobody said how they are written.
@@ -41,20 +31,60 @@ def watched(rows: Iterable[Request | BadRequest], name: str) -> Iterator[Request
         DeeplayerError: many boxes cannot be corners in pixels, and nearly all can be something else; the sentence names
             the option that says so.
     """
-    check, of_image = ConventionCheck(), _ImageSizes()
+    check = _GoldWatch(name)
+    for row in islice(rows, _ROWS):
+        check.add(row)
+        if check.n == _BOXES:
+            break
+    check.refuse()
+
+
+def watched(rows: Iterable[Request | BadRequest], name: str) -> Iterator[Request | BadRequest]:
+    """Pass the rows of a stream on, and look at the first gold boxes: soon, and once there are more of them.
+
+    Args:
+        rows: as in `refuse_doubtful`.
+        name: of their source.
+
+    Raises:
+        DeeplayerError: as `refuse_doubtful`.
+    """
+    check = _GoldWatch(name)
     for row in rows:
-        if row.written is not None and check.n < _BOXES:
-            check.add(row.written.numbers, of_image.size(row.written))
-            if check.n in (_SOON, _BOXES):
-                _refuse(check, name)
+        if check.n < _BOXES:
+            before = check.n
+            check.add(row)
+            if before < check.n and check.n in (_SOON, _BOXES):
+                check.refuse()
         yield row
     if check.n < _BOXES:
-        _refuse(check, name)
+        check.refuse()
 
 
-def _refuse(check: ConventionCheck, name: str) -> None:
-    if doubt := check.doubt():
-        raise DeeplayerError(f"{name}: {doubt}")
+class _GoldWatch:
+    """The gold boxes of a source so far.
+
+    Args:
+        name: of the source.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name, self._check, self._of_image = name, ConventionCheck(), _ImageSizes()
+
+    @property
+    def n(self) -> int:
+        """The number of boxes."""
+        return self._check.n
+
+    def add(self, row: Request | BadRequest) -> None:
+        """Look at the box of a row, if it has one."""
+        if row.written is not None:
+            self._check.add(row.written.numbers, self._of_image.size(row.written))
+
+    def refuse(self) -> None:
+        """Raise a `DeeplayerError` if the boxes so far are doubtful."""
+        if doubt := self._check.doubt():
+            raise DeeplayerError(f"{self._name}: {doubt}")
 
 
 class _ImageSizes:

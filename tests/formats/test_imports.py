@@ -12,7 +12,7 @@ from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.formats.imports.importing import ImportOptions, ImportSummary
 from deeplayer_cli.formats.imports.importing import import_files as import_with
 from deeplayer_cli.formats.imports.recognise import recognise
-from deeplayer_cli.formats.imports.splits import EXPRESSIONS, check_splits, name_dataset, name_split
+from deeplayer_cli.formats.imports.splits import EXPRESSIONS, SplitCounts, check_splits, name_dataset, name_split
 from tests.formats.layouts import EXPECTED, LAYOUTS, NAMES, SIZE, jpeg, json_lines, write_array, write_internvl
 
 
@@ -162,6 +162,30 @@ def test_images_that_are_not_there_are_counted(coco, tmp_path):
     summary = import_files([path], tmp_path / "out.jsonl", coco, None)
     assert summary.warnings[-1].startswith("1 images of 2 rows were not found in")
     assert summary.warnings[-1].endswith(NAMES[1])
+
+
+def test_a_split_that_mixes_two_is_named(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    shared = {"image": "a.jpg", "dataset": "refcoco", "split": "val"}
+    rows = [shared | {"expression": f"{n} {k}", "ref_id": n} for n in range(8_811) for k in range(2)]
+    path.write_bytes(json_lines(rows))
+    summary = import_files([path], tmp_path / "out.jsonl", None, None)
+    assert summary.n_rows == 17_622
+    assert summary.warnings[0].startswith(
+        "refcoco val has 8,811 objects: this file mixes the standard split with a Google"
+    )
+
+
+@pytest.mark.parametrize(("split", "count"), EXPRESSIONS.items())
+def test_the_standard_count_of_a_split_is_right_and_one_less_is_not(split, count):
+    counts = SplitCounts()
+    for n in range(count - 1):
+        counts.add({"dataset": split[0], "split": split[1], "ref_id": n // 3}, "a.jpg", None)
+    assert counts.warnings() == [
+        f"{' '.join(split)} has {count - 1:,} expressions, and the standard split has {count:,}"
+    ]
+    counts.add({"dataset": split[0], "split": split[1], "ref_id": count}, "a.jpg", None)
+    assert counts.warnings() == []
 
 
 def test_counts_of_the_standard_splits():

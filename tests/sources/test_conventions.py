@@ -49,6 +49,12 @@ def test_who_says_so_is_believed(rows: Path, box_format: str) -> None:
     assert sum(row.gold is None for row in read) == (3 if box_format == "xyxy" else 0)
 
 
+def test_a_file_is_judged_by_all_of_its_first_rows(rows: Path) -> None:
+    rows.write_bytes(rows.read_bytes() * 10)
+    with pytest.raises(DeeplayerError, match=r"30 of 40 gold boxes"):
+        open_source([str(rows)])
+
+
 def test_a_stream_ends_where_it_is_clear(rows: Path) -> None:
     passed = []
     with pytest.raises(DeeplayerError, match="give --box-format xywh"):
