@@ -43,6 +43,15 @@ def test_accuracy(split: str) -> None:
 
 
 @pytest.mark.parametrize("split", ["standard", "hard"])
+def test_what_the_score_says(split: str) -> None:
+    ours = measured(SHIPPED, split)
+    for kind, score in {**ours["groups"], "all": ours}.items():
+        quality = score["score_quality"]
+        above = (f"{one['accuracy']:.1%} of {one['share']:.1%}" for one in quality["thresholds"])
+        assert f"| {split} | {kind} | {quality['auc']:.3f} | {' | '.join(above)} |" in CARD
+
+
+@pytest.mark.parametrize("split", ["standard", "hard"])
 def test_what_the_boxes_hold(split: str) -> None:
     headings = ("the object meant", "a near copy", "another object", "no object", "no box")
     for kind, counts in measured(SHIPPED, split)["held"].items():
