@@ -10,6 +10,6 @@ No code of a checkpoint is ever executed. Its files are read as JSON, safetensor
 from deeplayer_cli.checkpoints.checkpoint import Checkpoint, load, read_layout
 from deeplayer_cli.checkpoints.identity import identify
 from deeplayer_cli.checkpoints.layout import Layout
-from deeplayer_cli.checkpoints.locate import DEFAULT
+from deeplayer_cli.checkpoints.locate import DEFAULT, pending_download
 
-__all__ = ["DEFAULT", "Checkpoint", "Layout", "identify", "load", "read_layout"]
+__all__ = ["DEFAULT", "Checkpoint", "Layout", "identify", "load", "pending_download", "read_layout"]

@@ -91,7 +91,7 @@ def load(
     placement = Placement.choose(device, dtype)
     if attention not in _ATTENTIONS:
         raise DeeplayerError(f"unknown attention {attention!r}: choose {' or '.join(_ATTENTIONS)}")
-    layout = read_layout(name, revision)
+    layout = read_layout(name, revision, placement)
     if name.startswith(random_weights.PREFIX):
         model = empty_model(layout.config, placement.dtype, attention)
         require_memory(name, model.num_parameters(), placement)
@@ -121,18 +121,19 @@ def load(
     )
 
 
-def read_layout(name: str, revision: str | None = None) -> Layout:
+def read_layout(name: str, revision: str | None = None, placement: Placement | None = None) -> Layout:
     """Read everything about a model except its weights.
 
     Args:
         name: see ``load``.
         revision: see ``load``.
+        placement: see ``locate``.
 
     Raises:
         DeeplayerError: the model does not exist, cannot be downloaded, is damaged, or is not a supported InternVL.
     """
     if not name.startswith(random_weights.PREFIX):
-        return _read_folder(locate(name, revision))
+        return _read_folder(locate(name, revision, placement))
     if revision is not None:
         raise DeeplayerError(f"--revision {revision} is for Hugging Face names, not for {name}: leave it out")
     return random_weights.read(name)

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from deeplayer_cli.device.placement import Placement
+
 _TEXTS = ("*.json", "*.txt", "*.jinja", "tokenizer.model")
 _SAMPLES, _SAMPLE_BYTES = 64, 4096
 _SAMPLE_WEIGHTS = 64
 
 
-def identify(name: str, revision: str | None) -> str:
+def identify(name: str, revision: str | None, placement: Placement | None = None) -> str:
     """Compute a digest of a checkpoint.
 
     It covers all small files and, of each weights file, the size and 65 evenly spaced samples of 4 KiB. Reading all of
@@ -30,6 +32,7 @@ def identify(name: str, revision: str | None) -> str:
     Args:
         name: see ``load``.
         revision: see ``load``.
+        placement: see ``locate``.
 
     Returns:
         16 hexadecimal digits, or ``name`` itself for random weights.
@@ -39,7 +42,7 @@ def identify(name: str, revision: str | None) -> str:
     """
     if name.startswith(random_weights.PREFIX):
         return name
-    folder = locate(name, revision)
+    folder = locate(name, revision, placement)
     digest = hashlib.blake2b(digest_size=8)
     try:
         for path in sorted(path for pattern in _TEXTS for path in folder.glob(pattern)):

@@ -40,6 +40,7 @@ def calibrate(
     ] = None,
     model: options.Model = "OpenGVLab/InternVL2_5-8B",
     revision: options.Revision = None,
+    yes: options.Yes = False,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
     max_tiles: options.MaxTiles = None,
@@ -60,6 +61,7 @@ def calibrate(
         raise DeeplayerError(f"{images} does not exist: give an image, or a folder of images")
     refuse_output(output, inputs=[images], overwrite=overwrite)
     paths = list(islice(Images(images, ()).files(), limit))
+    options.agree_to_download(model, revision, yes=yes)
     checkpoint = checkpoints.load(model, revision=revision, dtype=dtype, device=device)
     if max_tiles is not None:
         checkpoint = replace(checkpoint, tiling=replace(checkpoint.tiling, max_tiles=max_tiles))

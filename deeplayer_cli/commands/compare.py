@@ -145,6 +145,7 @@ def compare(
     overwrite: options.Overwrite = False,
     model: options.Model = "OpenGVLab/InternVL2_5-8B",
     revision: options.Revision = None,
+    yes: options.Yes = False,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
     max_tiles: options.MaxTiles = None,
@@ -188,6 +189,7 @@ def compare(
         source = source or []
         requests = open_repeatable(source, image_root, limit, from_format, box_format, results)
         weights = {"revision": revision, "dtype": dtype, "device": device}
+        options.agree_to_download(model, revision, yes=yes)
         with result_folder(results, source) as folder, stoppable() as stop, ProgressBar() as bar:
             runner = make_runner(
                 model, weights, source, image_root, requests, folder, prior, lambda: stop.requested, split_of

@@ -66,6 +66,7 @@ def diagnose(
     overwrite: options.Overwrite = False,
     model: options.Model = "OpenGVLab/InternVL2_5-8B",
     revision: options.Revision = None,
+    yes: options.Yes = False,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
     max_tiles: options.MaxTiles = None,
@@ -93,6 +94,7 @@ def diagnose(
     from deeplayer_cli.evaluation.attention_maps import AttentionReader, first_images
 
     rows = first_images(requests, images)
+    options.agree_to_download(model, revision, yes=yes)
     checkpoint = checkpoints.load(model, revision=revision, dtype=dtype, device=device)
     reader = AttentionReader(checkpoint, settings, (query.value,), generic=True)
     read = tqdm(reader.read(rows), unit="image", disable=None, leave=False)

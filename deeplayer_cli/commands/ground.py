@@ -106,6 +106,7 @@ def ground(
     ] = None,
     model: options.Model = "OpenGVLab/InternVL2_5-8B",
     revision: options.Revision = None,
+    yes: options.Yes = False,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
     attention: options.Attention = Kernel.AUTO,
@@ -179,6 +180,7 @@ def ground(
         "profile": profile,
         "strict": strict,
     }
+    options.agree_to_download(model, revision, yes=yes)
     prepared = (context.obj or prepare)(model, revision=revision, dtype=dtype, device=device, settings=settings)
     record = RunRecord(
         settings=prepared.deciding,

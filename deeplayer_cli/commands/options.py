@@ -99,6 +99,24 @@ def layers_in(flag: str, text: str) -> list[int]:
     return sorted(found)
 
 
+def agree_to_download(model: str, revision: str | None, *, yes: bool) -> None:
+    """On a terminal, ask before a model is downloaded; elsewhere, or with ``--yes``, do nothing.
+
+    Raises:
+        DeeplayerError: the answer is no; or see `deeplayer_cli.checkpoints.pending_download`.
+    """
+    if yes or sys.stdin is None or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return
+    from deeplayer_cli.checkpoints import pending_download
+
+    download = pending_download(model, revision)
+    if download is None:
+        return
+    download.require_disk()
+    if not typer.confirm(f"download {download}?", err=True):
+        raise DeeplayerError(f"{model} was not downloaded: use --model demo, which needs no download, or a folder")
+
+
 def given(context: typer.Context, *names: str) -> list[str]:
     """Return the flags of those options ``names`` that the command line or the environment sets."""
     sources = {name: context.get_parameter_source(name) for name in names}
@@ -132,6 +150,7 @@ Model = Annotated[
 Revision = Annotated[
     str | None, option("--revision", help="Branch, tag or commit of a hub model.", rich_help_panel=MODEL)
 ]
+Yes = Annotated[bool, option("--yes", "-y", help="Download a model without asking.", rich_help_panel=MODEL)]
 Dtype = Annotated[
     str,
     option(

@@ -90,6 +90,7 @@ def sweep(
     overwrite: options.Overwrite = False,
     model: options.Model = "OpenGVLab/InternVL2_5-8B",
     revision: options.Revision = None,
+    yes: options.Yes = False,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
     max_tiles: options.MaxTiles = None,
@@ -115,6 +116,7 @@ def sweep(
     from deeplayer_cli.report import sweep_table
 
     weights = {"revision": revision, "dtype": dtype, "device": device}
+    options.agree_to_download(model, revision, yes=yes)
     with result_folder(results, source) as folder, stoppable() as stop, ProgressBar() as bar:
         runner = make_runner(model, weights, source, image_root, requests, folder, None, lambda: stop.requested)
         by_layer = layer_settings(runner, pruned, numbers)

@@ -36,8 +36,8 @@ class ModelIdentity:
         Raises:
             DeeplayerError: the model, dtype or device does not exist.
         """
-        chosen = Placement.choose(device, dtype).dtype
-        return cls(checkpoints.identify(model, revision), _name(chosen))
+        placement = Placement.choose(device, dtype)
+        return cls(checkpoints.identify(model, revision, placement), _name(placement.dtype))
 
     @classmethod
     def from_checkpoint(cls, checkpoint: Checkpoint) -> ModelIdentity:

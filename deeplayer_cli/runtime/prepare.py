@@ -52,9 +52,9 @@ def prepare(model: str, *, revision: str | None, dtype: str, device: str, settin
     from deeplayer_cli.runtime.settings import Settings
 
     wanted = Settings(**settings)
+    identity = ModelIdentity.from_name(model, revision=revision, dtype=dtype, device=device)
     if wanted.max_new_tokens > Settings.max_new_tokens:  # the default fits every model
         wanted.require_positions(read_layout(model, revision).config.text_config.max_position_embeddings)
-    identity = ModelIdentity.from_name(model, revision=revision, dtype=dtype, device=device)
 
     def load() -> Grounder:
         return Grounder.load(model, revision=revision, dtype=dtype, device=device, settings=wanted, identity=identity)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import typer
 from huggingface_hub.errors import (
     DryRunError,
     GatedRepoError,
@@ -14,8 +16,11 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from deeplayer_cli.checkpoints import fitting
 from deeplayer_cli.checkpoints import locate as module
-from deeplayer_cli.checkpoints.locate import locate
+from deeplayer_cli.checkpoints.locate import locate, pending_download
+from deeplayer_cli.commands.options import agree_to_download
+from deeplayer_cli.device.placement import Placement
 from deeplayer_cli.errors import DeeplayerError
 
 if TYPE_CHECKING:
@@ -37,6 +42,11 @@ def hub(monkeypatch: pytest.MonkeyPatch, *, listing: Any = (), folder: Any = "sn
 
     monkeypatch.setattr(module, "snapshot_download", snapshot_download)
     return calls
+
+
+def file(size: int, *, wanted: bool = True, name: str = "model.safetensors") -> SimpleNamespace:
+    """A line of the hub's listing."""
+    return SimpleNamespace(file_size=size, will_download=wanted, filename=name)
 
 
 def error(kind: type[Exception]) -> Exception:
@@ -78,8 +88,8 @@ def test_nothing_of_that_name(name: str) -> None:
 
 def test_a_download_is_announced(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     sizes = [(16_000_000_000, True), (150_000_000, True), (5_000_000_000, False)]
-    listing = [SimpleNamespace(file_size=size, will_download=wanted) for size, wanted in sizes]
-    calls = hub(monkeypatch, listing=listing)
+    calls = hub(monkeypatch, listing=[file(size, wanted=wanted) for size, wanted in sizes])
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**12))
     with caplog.at_level(logging.INFO, logger="deeplayer"):
         assert locate(NAME, "v1") == Path("snapshot")
     assert f"downloading {NAME} at revision v1, 16.15 GB, to " in caplog.text
@@ -93,7 +103,7 @@ def test_a_download_is_announced(monkeypatch: pytest.MonkeyPatch, caplog: pytest
 def test_a_download_that_is_there_already_says_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    hub(monkeypatch, listing=[SimpleNamespace(file_size=5, will_download=False)])
+    hub(monkeypatch, listing=[file(5, wanted=False)])
     with caplog.at_level(logging.INFO, logger="deeplayer"):
         locate(NAME, None)
     assert not caplog.text
@@ -140,3 +150,56 @@ def test_without_any_double_the_hub_is_offline(
     (repository / "refs" / "main").write_text(commit)
     (repository / "snapshots" / commit).mkdir(parents=True)
     assert locate(NAME, None) == repository / "snapshots" / commit
+
+
+def test_a_download_that_does_not_fit_on_the_disk_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = hub(monkeypatch, listing=[file(16 * 10**9)])
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: SimpleNamespace(free=15 * 10**9))
+    with pytest.raises(DeeplayerError, match=r"16.00 GB, and 15.00 GB are free in .*: set HF_HUB_CACHE .*--model demo"):
+        locate(NAME, None)
+    assert [call["dry_run"] for call in calls] == [True]
+
+
+def test_weights_that_do_not_fit_into_memory_are_not_downloaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """8 billion weights, stored in 16 bits: 32 GB in float32."""
+    files = [file(16 * 10**9), file(10**6, name="tokenizer.model")]
+    calls = hub(monkeypatch, listing=files, folder=str(tmp_path))
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**12))
+    monkeypatch.setattr(fitting, "free_bytes", lambda _: 20 * 10**9)
+    with pytest.raises(DeeplayerError, match=r"needs 29.8 GiB .* in float32, and 18.6 GiB are free"):
+        locate(NAME, None, Placement.choose("cpu", "fp32"))
+    assert [call["allow_patterns"] for call in calls[1:]] == [["config.json"]]
+    locate(NAME, None, Placement.choose("cpu", "bf16"))
+    locate(NAME, None)  # nothing is known of where the weights go
+    (tmp_path / "config.json").write_text('{"torch_dtype": "float32"}')
+    locate(NAME, None, Placement.choose("cpu", "fp32"))  # these are 4 billion weights
+    monkeypatch.setattr(fitting, "free_bytes", lambda _: 10**9)
+    hub(monkeypatch, listing=[file(16 * 10**9, wanted=False)], folder=str(tmp_path))
+    assert locate(NAME, None, Placement.choose("cpu", "fp32")) == tmp_path, "it is there already"
+
+
+@pytest.mark.parametrize(("answer", "yes", "asked"), [("y", False, True), ("n", False, True), ("", True, False)])
+def test_a_terminal_is_asked(monkeypatch: pytest.MonkeyPatch, answer: str, yes: bool, asked: bool) -> None:
+    hub(monkeypatch, listing=[file(16 * 10**9)])
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**12))
+    for stream in (sys.stdin, sys.stderr):
+        monkeypatch.setattr(stream, "isatty", lambda: True, raising=False)
+    questions: list[str] = []
+    monkeypatch.setattr(typer, "confirm", lambda text, **_: questions.append(text) or answer == "y")
+    if answer == "n":
+        with pytest.raises(DeeplayerError, match="was not downloaded: use --model demo"):
+            agree_to_download(NAME, None, yes=yes)
+    else:
+        agree_to_download(NAME, None, yes=yes)
+    assert [text.startswith(f"download {NAME}, 16.00 GB, to ") for text in questions] == [True] * asked
+
+
+def test_nothing_is_asked_for_what_needs_no_download(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calls = hub(monkeypatch, listing=[file(5)])
+    for name in ("demo", "random:1b", str(tmp_path)):
+        assert pending_download(name, None) is None
+    assert not calls
+    hub(monkeypatch, listing=DryRunError())
+    assert pending_download(NAME, None) is None
