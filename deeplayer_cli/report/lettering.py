@@ -22,6 +22,7 @@ _SYSTEM_FONTS = (
 """Fonts to look for where Pillow's own font, which has ASCII only, lacks a character."""
 
 _NOWHERE = "\uffff"  # no font has it, so every font draws its replacement character
+_ESCAPES = "\\Uux0123456789abcdef"
 _LONGEST = 2000  # characters that are looked at
 
 
@@ -40,7 +41,7 @@ class Lettering:
 
     def __init__(self, font: Path | None = None) -> None:
         self.lacking: set[str] = set()
-        self._first = None if font is None else str(font)
+        self._first = None if font is None else str(font)  # None is Pillow's own
         if font is not None:
             try:
                 ImageFont.truetype(str(font), 16)
@@ -55,11 +56,9 @@ class Lettering:
             size: of the letters, in pixels.
         """
         shown = printable(text)
-        fonts = [self._first] if self._first else []
-        for name in (*fonts, None, *_SYSTEM_FONTS):
-            if _exists(name) and not _lacks(name, shown):
-                return shown, _font(name, size)
-        best = self._first
+        names = [name for name in (self._first, None, *_SYSTEM_FONTS) if _exists(name)]
+        # The first font that has the whole text, or else the one that lacks the least, and can draw escapes.
+        best = min(names, key=lambda name: len(_lacks(name, shown)) and len(_lacks(name, shown + _ESCAPES)))
         lacks = _lacks(best, shown)
         self.lacking |= lacks
         return "".join(ascii(one)[1:-1] if one in lacks else one for one in shown), _font(best, size)

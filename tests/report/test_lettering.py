@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,6 +44,17 @@ def test_a_font_that_has_the_characters_is_found() -> None:
     found = Lettering()
     text, font = found.fit("größe", 14)
     assert (text, font.getname()[0], found.lacking) == ("größe", "DejaVu Sans", set())
+
+
+def test_a_font_that_lacks_a_character_is_passed_over(tmp_path, monkeypatch) -> None:
+    mpl = pytest.importorskip("matplotlib")
+    monkeypatch.setattr(lettering, "_SYSTEM_FONTS", ())
+    fonts = Path(mpl.get_data_path()) / "fonts/ttf"
+    symbols, latin = Lettering(fonts / "STIXSizFourSymReg.ttf"), Lettering(fonts / "DejaVuSans.ttf")
+    for text in ("the dog", "狗 the dog"):  # not in a font that lacks the escapes too
+        assert symbols.fit(text, 14)[1].getname()[0] == "Aileron"
+        assert latin.fit(text, 14)[1].getname()[0] == "DejaVu Sans"
+    assert latin.fit("größe 狗", 14)[0] == "größe \\u72d7" and latin.lacking == {"狗"}
 
 
 def test_a_file_that_is_no_font_is_refused(tmp_path) -> None:
