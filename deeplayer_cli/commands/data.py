@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deeplayer_cli.commands import options
+from deeplayer_cli.commands import merge, options
 from deeplayer_cli.commands.options import example, option
 
 if TYPE_CHECKING:
@@ -20,8 +20,10 @@ logger = logging.getLogger("deeplayer")
 FINISHED_WITH_PROBLEMS = 1
 
 app = typer.Typer(
-    help="Convert requests from other formats, and predictions for labelling tools.", no_args_is_help=True
+    help="Convert requests from other formats, and predictions for labelling tools; merge shards.",
+    no_args_is_help=True,
 )
+app.command(epilog=example("data merge part-*.jsonl -o whole.jsonl"))(merge.merge)
 
 
 class Target(StrEnum):

@@ -57,7 +57,9 @@ def ground(
     ] = None,
     shard: Annotated[
         str | None,
-        option("--shard", help="`i/n`: every n-th row, starting with row i (0 <= i < n).", rich_help_panel=INPUT),
+        option(
+            "--shard", help="`i/n`: all rows of every n-th image, from image i on (0 <= i < n).", rich_help_panel=INPUT
+        ),
     ] = None,
     allow_outside: Annotated[
         bool,
@@ -137,10 +139,8 @@ def ground(
     from deeplayer_cli.schema import in_text
     from deeplayer_cli.sinks import ResumeMode, RunRecord, open_sink, refuse_same_file
 
-    if share is Sharing.UNION and (shard is not None or limit is not None):
-        raise DeeplayerError(
-            "--share union needs all rows of an image: leave out --shard and --limit, or use --share each"
-        )
+    if share is Sharing.UNION and limit is not None:
+        raise DeeplayerError("--share union needs all rows of an image: leave out --limit, or use --share each")
     mode = _resume_mode(overwrite=overwrite, resume=resume, retry_errors=retry_errors)
     failures = FailureLimit(rows=0) if strict else FailureLimit.parse(max_failures)
     refuse_same_file(output, source)
@@ -187,6 +187,7 @@ def ground(
         circumstances={
             "version": __version__,
             "source": [in_text(one) for one in source],
+            "expressions": [in_text(one) for one in expression or []],
             "image_root": None if image_root is None else in_text(image_root),
             "model": in_text(model),
             "revision": revision,

@@ -41,15 +41,18 @@ class Ids:
 
     def add(self, row_id: Id) -> bool:
         """Add an id, and return whether it is new."""
-        key = id_hash(row_id)
-        if key in self._fresh or _position(self._sorted, key) is not None:
+        if row_id in self:
             return False
-        self._fresh.add(key)
+        self._fresh.add(id_hash(row_id))
         if len(self._fresh) > max(1024, len(self._sorted) // 32):  # few enough that the set's own overhead is small
             fresh = np.fromiter(self._fresh, np.uint64, len(self._fresh))
             self._sorted = np.sort(np.concatenate((self._sorted, fresh)))
             self._fresh.clear()
         return True
+
+    def __contains__(self, row_id: Id) -> bool:
+        key = id_hash(row_id)
+        return key in self._fresh or _position(self._sorted, key) is not None
 
 
 class AnsweredIndex:

@@ -31,6 +31,11 @@ def read_predictions(path: Path, *, quiet: bool = False) -> Iterator[Prediction]
     Raises:
         DeeplayerError: the file cannot be read, or a line is not a prediction; the message names file and line.
     """
+    return (row for _, row in read_lines(path, quiet=quiet))
+
+
+def read_lines(path: Path, *, quiet: bool = False) -> Iterator[tuple[bytes, Prediction]]:
+    """Stream the rows of a prediction file with their lines as they are written; see `read_predictions`."""
     descriptor = named_descriptor(path, dash=0)
     name = "stdin" if descriptor == 0 else str(path)
     file = path if descriptor is None else descriptor
@@ -40,7 +45,7 @@ def read_predictions(path: Path, *, quiet: bool = False) -> Iterator[Prediction]
             if not content.strip():
                 continue
             try:
-                yield Prediction.from_json(content)
+                yield content, Prediction.from_json(content)
             except ValueError as error:
                 if not line.endswith(b"\n") and _is_torn(content):
                     if not quiet:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import sys
 from collections import Counter
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -23,6 +22,7 @@ from deeplayer_cli.sources.files import is_descriptor
 from deeplayer_cli.sources.folder import Folder
 from deeplayer_cli.sources.images import Expression, Images
 from deeplayer_cli.sources.jsonl import SUFFIXES, JsonLines, Stdin
+from deeplayer_cli.sources.shards import rows_of_shard
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -57,8 +57,7 @@ class Requests:
 
     Attributes:
         sources: read one after the other.
-        share: the shard (index, count): of every ``count`` rows, the one at ``index``. All shards together have all
-            rows.
+        share: the shard (index, count), see `rows_of_shard`. All shards together have all rows.
         limit: the most rows to take, counted within the shard.
     """
 
@@ -69,10 +68,8 @@ class Requests:
     def __iter__(self) -> Iterator[Request | BadRequest]:
         """Iterate over the rows, from the first on."""
         index, of = self.share
-        every = chain.from_iterable(source.rows() for source in self.sources)
-        # One behind the last row, so that a pipe is not read after that row.
-        stop = None if self.limit is None else min(sys.maxsize, index + (self.limit - 1) * of + 1)
-        return islice(every, index, stop, of)
+        rows: Iterator[Request | BadRequest] = chain.from_iterable(source.rows() for source in self.sources)
+        return islice(rows if of == 1 else rows_of_shard(rows, index, of), self.limit)
 
     @property
     def part(self) -> dict[str, object]:

@@ -168,7 +168,21 @@ def test_a_union_is_asked_whole_also_on_resuming(images, model, tmp_path):
     rows.write_bytes(b"".join(lines[::2] + lines[1::2]))
     assert "sort the rows by image" in refusal(run(*arguments, "--overwrite"))
     assert output.read_bytes() == whole
-    assert "--shard and --limit" in refusal(run(*arguments, "--limit", 3))
+    assert "leave out --limit" in refusal(run(*arguments, "--limit", 3))
+
+
+def test_shards_of_a_union_merge_into_the_whole(tmp_path):
+    asked = ["sample_data", "--model", "demo", "--share", "union", "--batch-size", 1, "-o"]
+    assert run("ground", *asked, tmp_path / "whole").returncode == 0
+    parts = [tmp_path / f"part-{index}" for index in range(2)]
+    for index, part in enumerate(parts):
+        assert run("ground", *asked, part, "--shard", f"{index}/2").returncode == 0
+    merged = run("data", "merge", *parts, "-o", tmp_path / "merged")
+    assert merged.returncode == 0 and b"108 rows from 2 parts" in merged.stderr
+    assert (tmp_path / "merged").read_bytes() == (tmp_path / "whole").read_bytes()
+    assert "exists: --overwrite" in refusal(run("data", "merge", *parts, "-o", tmp_path / "merged"))
+    assert "is also an input" in refusal(run("data", "merge", *parts, "-o", parts[0], "--overwrite"))
+    assert "missing: shard 1/2" in refusal(run("data", "merge", parts[0], "-o", tmp_path / "other"))
 
 
 def test_a_profile_is_of_this_run(tmp_path):

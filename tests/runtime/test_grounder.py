@@ -82,6 +82,20 @@ def test_a_row_does_not_depend_on_order_neighbours_or_shard(checkpoint, requests
             assert replace(answer, score=None) == replace(together[row_id], score=None)
 
 
+def test_rows_without_ids_that_are_dealt_out_keep_their_ids_and_seeds(checkpoint, requests, tmp_path):
+    """Rows get ids from file and line, so that calls and processes that share them out answer as one call does."""
+    path = tmp_path / "rows.jsonl"
+    rows = [{"image": str(request.path), "expression": request.expression} for request in requests]
+    path.write_bytes(b"\n".join(map(orjson.dumps, rows)) + b"\n{bad\n")
+    whole = ground(checkpoint, open_source([str(path)]), method="random")
+    dealt = {}
+    for index in range(3):
+        shard = pickle.dumps(list(open_source([str(path)], share=(index, 3))))
+        dealt |= ground(checkpoint, pickle.loads(shard), method="random")
+    assert len(whole) == len(rows) + 1 and dealt == whole
+    assert len({tuple(row.kept or ()) for row in whole.values()}) > len(EXPRESSIONS)
+
+
 def test_random_choice_changes_with_the_seed_only(checkpoint, requests):
     first, again, other = (ground(checkpoint, requests, method="random", seed=seed) for seed in (1, 1, 2))
     assert [row.kept for row in first.values()] == [row.kept for row in again.values()]

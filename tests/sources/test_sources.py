@@ -268,14 +268,14 @@ def test_expressions(argument: str, expression: Expression) -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
 def test_shards_are_the_whole(count: int, tmp_path: Path) -> None:
-    path = write(tmp_path / "f.jsonl", *[ROW] * 20)
+    path = write(tmp_path / "f.jsonl", *(ROW.replace(b"a.", b"%d." % number) for number in range(20)))
     shards = [[row.id for row in open_source([path], share=(index, count))] for index in range(count)]
     mixed = [row for group in zip_longest(*shards) for row in group if row is not None]
     assert mixed == ids(path)
 
 
 def test_the_limit_counts_within_the_shard(tmp_path: Path) -> None:
-    path = write(tmp_path / "f.jsonl", *[ROW] * 20)
+    path = write(tmp_path / "f.jsonl", *(ROW.replace(b"a.", b"%d." % number) for number in range(20)))
     assert [row.id for row in open_source([path], share=(1, 3), limit=2)] == ["data/f.jsonl:2", "data/f.jsonl:5"]
 
 
@@ -327,8 +327,8 @@ def test_rows_of_a_pipe_come_as_they_are_written(
     rows = ArrivingRows(open_source([str(fifo) if has_a_name else "-"], share=(0, 2), limit=3))
     for number in range(3):
         assert not rows.ready()
-        for row_id in (f"{number}", "of another shard"):
-            os.write(descriptor, named(row_id) + b"\n\n")
+        for row_id in (f"{number}", f"of another shard {number}"):
+            os.write(descriptor, named(row_id).replace(b"a.jpg", row_id.encode()) + b"\n\n")
         assert next(rows).id == f"{number}"
     assert list(rows) == [], "the limit is the end"
     os.close(descriptor)
