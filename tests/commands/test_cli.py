@@ -51,7 +51,7 @@ def refusal(finished):
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["ground"], ["score"], ["compare"], ["show"], ["verify"], ["demo"], ["demo", "scenes"]]
+    "command", [[], ["ground"], ["score"], ["compare"], ["report"], ["show"], ["verify"], ["demo"], ["demo", "scenes"]]
 )
 def test_help_needs_no_torch(command):
     program = "import sys; from deeplayer_cli.app import app\ntry: app()\nfinally: print('torch' in sys.modules)"
