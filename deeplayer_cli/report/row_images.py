@@ -154,7 +154,11 @@ class RowImages:
     def _check(self, path: Path, row: Prediction) -> None:
         """Refuse a file that a row may not name, or that is not what was grounded."""
         if self._confined and self._image_root is not None:
-            check_inside(path, self._image_root)
+            try:
+                check_inside(path, self._image_root)
+            except RowError as error:  # whose advice is an option of `ground`
+                message = f"row {_id(row)}: {path} lies outside of --image-root {self._image_root}"
+                raise RowError(error.kind, message) from error
         if row.image_id is not None and content_digest(path) != row.image_id:
             raise RowError(
                 "image_changed", f"row {_id(row)}: {path} is not the image that was grounded: it has changed"

@@ -91,7 +91,7 @@ def test_an_image_root_confines(tmp_path):
     assert images.find(row_of("1.png", inside)) == inside
     assert images.find(row_of("elsewhere/1.png", inside)) == inside  # a folder of images that has moved
     for image in ("../2.png", str(outside), "2.png"):
-        with pytest.raises(RowError, match="lies outside of"):
+        with pytest.raises(RowError, match="lies outside of --image-root"):
             images.find(row_of(image, outside))
 
 

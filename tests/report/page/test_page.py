@@ -258,7 +258,7 @@ def test_images_are_found_where_the_run_found_them(tmp_path, monkeypatch, page):
     assert page(path)[1].problems
     assert not page(path, image_root=tmp_path / "data")[1].problems
     outside = write(tmp_path / "outside.jsonl", [prediction(1, image="../data/photos/a.png")])
-    assert "lies outside of" in page(outside, image_root=tmp_path / "elsewhere")[1].problems[0]
+    assert "lies outside of --image-root" in page(outside, image_root=tmp_path / "elsewhere")[1].problems[0]
 
 
 def test_boxes_of_turned_images_lie_in_the_turned_frame(tmp_path, page):
