@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import sys
 import traceback
@@ -33,6 +34,9 @@ from deeplayer_cli.errors import DeeplayerError, printable
 
 if TYPE_CHECKING:
     from deeplayer_cli.runtime.prepare import Prepare
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""Errors of writing; files that are written have a name of their own."""
 
 USAGE_OR_IO, DEFECT, INTERRUPTED = 2, 70, 130
 
@@ -104,7 +108,8 @@ def main(prepare: Prepare | None = None) -> None:
         streams.abandon_stdout()
         sys.exit(1)
     except OSError as error:  # of a place that names no file of its own, such as stdout
-        name = f"{error.filename}: " if error.filename else ""
+        nameless = "stdout cannot be written: " if error.errno in _FULL else ""
+        name = f"{error.filename}: " if error.filename else nameless
         _refuse(f"{name}{error.strerror or error}")
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

@@ -12,6 +12,7 @@ import typer
 from deeplayer_cli.commands import options
 from deeplayer_cli.commands.options import INPUT, option
 from deeplayer_cli.errors import DeeplayerError, RowError
+from deeplayer_cli.schema.values import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,4 +81,4 @@ def calibrate(
 
     prior = calibration.calibrate(checkpoint, opened(), layer, together=together)
     save_prior(prior, output, checkpoint, used, calibration.QUESTION, together=together)
-    logger.info("wrote %s: mean attention of layer %d over %d images", output, layer, used)
+    logger.info("wrote %s: mean attention of layer %d over %s", output, layer, counted(used, "image"))

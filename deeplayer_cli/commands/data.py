@@ -11,6 +11,7 @@ import typer
 
 from deeplayer_cli.commands import merge, options
 from deeplayer_cli.commands.options import example, option
+from deeplayer_cli.schema.values import counted
 
 if TYPE_CHECKING:
     from deeplayer_cli.formats.check import DataReport
@@ -171,7 +172,8 @@ def _show_report(report: DataReport) -> None:
         Console().print(table)
     found = f"problems of {len(report.problems)} kinds" if report.problems else "no problems"
     typer.echo(
-        f"{report.rows} rows, {report.images} images ({report.turned} turned by EXIF), {report.boxes} boxes: {found}"
+        f"{counted(report.rows, 'row')}, {counted(report.images, 'image')} ({report.turned} turned by EXIF), "
+        f"{counted(report.boxes, 'box', 'boxes')}: {found}"
     )
 
 

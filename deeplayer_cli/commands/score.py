@@ -13,6 +13,7 @@ import typer
 from deeplayer_cli.commands import options
 from deeplayer_cli.commands.options import option
 from deeplayer_cli.errors import printable
+from deeplayer_cli.schema.values import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -108,7 +109,8 @@ def _rate(rate: Rate | None) -> str:
 
 def _notes(report: Report) -> list[str]:
     overall: Summary = report.overall
-    notes = [f"95% intervals, clustered by image ({overall.n_images} images); a row without a box counts as wrong."]
+    images = counted(overall.n_images, "image")
+    notes = [f"95% intervals, clustered by image ({images}); a row without a box counts as wrong."]
     if report.rule == AnswerRule.INTERNVL:
         notes.append(
             "Rule internvl reads the whole answer, as the official evaluation does; stored boxes are read behind the "
@@ -117,9 +119,12 @@ def _notes(report: Report) -> list[str]:
     if overall.score_quality is not None:
         notes.append(str(overall.score_quality))
     if report.n_joined is not None:
-        notes.append(f"{report.n_joined} of {overall.n} predictions have a gold box in --gold, joined by id.")
+        notes.append(
+            f"{report.n_joined} of {counted(overall.n, 'prediction')} with a gold box in --gold, joined by id."
+        )
     if overall.n_without_gold:
-        notes.append(f"{overall.n_without_gold} rows have no gold box and do not count.")
+        notes.append(f"{counted(overall.n_without_gold, 'row')} without a gold box: not counted.")
     if report.n_unanswered:
-        notes.append(f"{report.n_unanswered} gold boxes have no prediction: the scores do not cover the whole set.")
+        boxes = counted(report.n_unanswered, "gold box", "gold boxes")
+        notes.append(f"{boxes} without a prediction: the scores do not cover the whole set.")
     return notes

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from deeplayer_cli.boxes import box_iou, to_xyxy
 from deeplayer_cli.schema import ConventionCheck
+from deeplayer_cli.schema.values import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -72,7 +73,7 @@ def unlike_ids(predicted: Iterable[Id], gold: Iterable[Id]) -> list[str]:
     if not alike:
         return []
     return [
-        f"{len(alike)} predictions have no gold box only because their ids are written otherwise, such as "
+        f"{counted(len(alike), 'prediction')} without a gold box only because their ids are written otherwise, such as "
         f"{alike[0]!r}: "
         'ids match only if they have the same type and spelling (0, "0" and "0.0" are three ids)'
     ]

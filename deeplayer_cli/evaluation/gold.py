@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.schema import BadRequest, ConventionCheck, GoldReader
+from deeplayer_cli.schema.values import counted
 from deeplayer_cli.sources.jsonl import JsonLines
 
 if TYPE_CHECKING:
@@ -55,10 +56,12 @@ def read_gold(path: Path, box_format: BoxFormat | None = None) -> dict[Id, Box]:
     if box_format is None and (doubt := check.doubt()):
         raise DeeplayerError(f"{path}: {doubt}")
     if problems:
-        more = f" ({len(problems) - 1} more rows are wrong)" if len(problems) > 1 else ""
+        more = f" (and {counted(len(problems) - 1, 'row')} more)" if len(problems) > 1 else ""
         raise DeeplayerError(f"{path} is not a gold file: {problems[0]}{more}")
     if not gold:
-        raise DeeplayerError(f"{path} is not a gold file: none of its {n_without_box} rows has a box")
+        raise DeeplayerError(f"{path} is not a gold file: no row of {n_without_box} has a box")
     if n_without_box:
-        logger.warning("%s: %d of %d rows have no box and are left out", path, n_without_box, n_without_box + len(gold))
+        logger.warning(
+            "%s: left out without a box: %d of %s", path, n_without_box, counted(n_without_box + len(gold), "row")
+        )
     return gold

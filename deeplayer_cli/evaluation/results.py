@@ -13,7 +13,7 @@ from deeplayer_cli.cost.model import Cost
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.evaluation.compare import gather, label_for
 from deeplayer_cli.schema import Status
-from deeplayer_cli.schema.values import show
+from deeplayer_cli.schema.values import counted, show
 from deeplayer_cli.sinks.reading import read_predictions
 from deeplayer_cli.sinks.run_record import load_record, record_path
 
@@ -172,5 +172,6 @@ def rows_once(paths: Sequence[Path]) -> Iterator[Prediction]:
             n_unlike += row.answer != answer
     if n_unlike:
         logger.warning(
-            "%d rows have different answers in %s: the first answer counts", n_unlike, " and ".join(map(str, paths))
+            "%s with different answers in %s: the first answer counts",
+            *(counted(n_unlike, "row"), " and ".join(map(str, paths))),
         )

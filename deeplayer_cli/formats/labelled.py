@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from deeplayer_cli.boxes import clip_box, turn_box
 from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.schema.values import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -98,9 +99,14 @@ class Labelled:
     def summary(self) -> str:
         """One line: what is in the export, and what is not."""
         n_boxes = sum(len(image.boxes) for image in self.images)
-        said = f"{n_boxes} boxes with {len(self.labels)} labels on {len(self.with_boxes)} images"
+        said = (
+            f"{counted(n_boxes, 'box', 'boxes')} with {counted(len(self.labels), 'label')} on "
+            f"{counted(len(self.with_boxes), 'image')}"
+        )
         if self.left_out:
-            said += "; left out: " + ", ".join(f"{rows} rows {reason}" for reason, rows in self.left_out.items())
+            said += "; left out: " + ", ".join(
+                f"{counted(rows, 'row')} {reason}" for reason, rows in self.left_out.items()
+            )
         return said if self.folder is None else f"{said}; image paths start from {self.folder}"
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from deeplayer_cli.errors import printable
 from deeplayer_cli.report.tables import plain_table, show_table
+from deeplayer_cli.schema.values import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,8 +48,10 @@ def show(lines: Sequence[ComparedRun], unreachable: Sequence[Unreachable], refer
     run = lines[0].run
     explanation = _EXPLANATION.format(reference=escape(reference))
     n_without_gold = run.n_rows - len(run.right)
-    skipped = f" {n_without_gold} rows without gold do not count." if n_without_gold else ""
-    console.print(f"{len(run.right)} rows with gold, {len(set(run.images))} images;{skipped} {explanation}")
+    skipped = f" {counted(n_without_gold, 'row')} without gold: not counted." if n_without_gold else ""
+    console.print(
+        f"{counted(len(run.right), 'row')} with gold, {counted(len(set(run.images)), 'image')};{skipped} {explanation}"
+    )
 
 
 def headings_and_rows(lines: Sequence[ComparedRun]) -> tuple[list[str], list[list[str]]]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from deeplayer_cli.evaluation.positional_bias import SIGNALS
 from deeplayer_cli.report.tables import plain_table, show_table
+from deeplayer_cli.schema.values import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +37,8 @@ def show(diagnosis: Diagnosis) -> None:
     console = Console()
     show_table(_table(diagnosis.layers))
     console.print(
-        f"Attention of {_ROWS[diagnosis.kind]}, mean over heads: {diagnosis.n_rows} rows, {diagnosis.n_images} images, "
+        f"Attention of {_ROWS[diagnosis.kind]}, mean over heads: {counted(diagnosis.n_rows, 'row')}, "
+        f"{counted(diagnosis.n_images, 'image')}, "
         f"{diagnosis.n_targets} targets. {_EXPLANATION}\n"
     )
     for layer in diagnosis.layers:

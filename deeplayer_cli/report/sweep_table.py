@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from deeplayer_cli.report.tables import plain_table, show_table
+from deeplayer_cli.schema.values import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -49,7 +50,7 @@ def sentences(choice: Choice, split: RowSplit) -> list[str]:
         f"p = {change.p:.2g}.",
     ]
     if split.n_left_out:
-        told.append(f"{split.n_left_out} rows are in neither set, because the other set has their image.")
+        told.append(f"{counted(split.n_left_out, 'row')} in neither set, because the other set has their image.")
     return told
 
 

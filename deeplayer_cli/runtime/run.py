@@ -17,6 +17,7 @@ from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.runtime.failure_limit import FailureLimit
 from deeplayer_cli.runtime.totals import Totals
 from deeplayer_cli.schema import in_text
+from deeplayer_cli.schema.values import counted
 from deeplayer_cli.sinks import ResumeMode, RunRecord, open_sink, refuse_same_file
 from deeplayer_cli.sources import ArrivingRows, Requests, by_image, count_rows, fail_repeated, open_source
 
@@ -268,9 +269,9 @@ def _survey(requests: Requests, sink: Sink) -> tuple[int, int]:
     counts = count_rows(requests, is_unanswered)
     if n_changed:
         logger.warning(
-            "%d answered rows have another gold box or other fields now, the first at %s: %s keeps the old ones; use "
+            "%s with another gold box or other fields now, the first at %s: %s keeps the old ones; use "
             "score --gold, or --overwrite",
-            *(n_changed, first, sink.path),
+            *(counted(n_changed, "answered row"), first, sink.path),
         )
     return counts
 

@@ -182,7 +182,7 @@ def test_rows_in_error_are_no_success(again, tmp_path, caplog):
     finished = CliRunner().invoke(app, [*map(str, arguments)])
     if again:
         finished = CliRunner().invoke(app, ["compare", "--from", str(results)])
-    assert finished.exit_code == 1 and "1 rows with gold" in finished.stdout
+    assert finished.exit_code == 1 and "1 row with gold" in finished.stdout
     assert caplog.messages[-1] == "error rows count as wrong: 1 of 1 row under none, 1 of 1 row under random"
 
 
@@ -193,7 +193,7 @@ def test_what_does_not_count_is_said(tmp_path, caplog):
     rows[1]["box"], rows[2]["box"] = [0, 0, 0.5, 0.5], [0.1, 0.1, 0.5, 1]
     (tmp_path / "rows.jsonl").write_bytes(b"\n".join(map(orjson.dumps, rows)))
     shown = run("compare", tmp_path / "rows.jsonl", "--model", "demo", "--methods", "random", "--box-format", "xyxy")
-    assert "1 rows without gold do not count" in " ".join(shown.split())
+    assert "1 row without gold: not counted" in " ".join(shown.split())
     assert [said for said in caplog.messages if "2 of 2 gold boxes cannot be" in said]
 
 

@@ -74,7 +74,7 @@ def test_refcoco_in_labels_out(tmp_path):
 def test_every_target_from_the_command_line(target, predictions, tmp_path, run):
     arguments = ("data", "export", predictions, "--to", target, "-o", tmp_path / "out")
     code, _, said = run(*arguments)
-    assert code == 0 and "1 boxes with 1 labels on 1 images" in said and (tmp_path / "out").exists()
+    assert code == 0 and "1 box with 1 label on 1 image" in said and (tmp_path / "out").exists()
     assert "out exists: --overwrite replaces it" in run(*arguments)[2]
     assert run(*arguments, "--overwrite")[0] == 0
 

@@ -38,6 +38,7 @@ def test_a_result_that_nobody_gets_is_no_success(command: str, redirection: str,
     finished = shell(f"{PYTHON} deeplayer_cli {command.format(predictions)} {redirection}")
     assert finished.returncode == 2
     assert len(finished.stderr.splitlines()) == 1 and finished.stderr.startswith(b"deeplayer: error: ")
+    assert b"stdout" in finished.stderr or redirection == ">&-"
 
 
 @pytest.mark.parametrize("redirection", ["2>&-", "<&-"])

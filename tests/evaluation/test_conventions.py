@@ -95,9 +95,9 @@ def test_a_poor_model_is_no_wrong_convention() -> None:
 def test_ids_of_another_type_are_counted(predictions: Path, caplog: pytest.LogCaptureFixture, change) -> None:
     rows = [{"id": change(n) if n else n, "box": box} for n, box in enumerate(BOXES)]
     finished = score(predictions, rows)
-    assert finished.exit_code == 0 and "1 of 3 predictions have a gold box" in finished.stdout
+    assert finished.exit_code == 0 and "1 of 3 predictions with a gold box" in finished.stdout
     (said,) = caplog.messages
-    assert "2 predictions have no gold box only because their ids are written otherwise" in said
+    assert "2 predictions without a gold box only because their ids are written otherwise" in said
 
 
 def test_other_ids_are_no_other_type(predictions: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -108,8 +108,8 @@ def test_other_ids_are_no_other_type(predictions: Path, caplog: pytest.LogCaptur
 def test_gold_rows_without_a_box_are_counted(predictions: Path, caplog: pytest.LogCaptureFixture) -> None:
     rows = [{"id": 0, "box": BOXES[0]}, {"id": 1, "box": None}, {"id": 2}]
     finished = score(predictions, rows)
-    assert finished.exit_code == 0 and "1 of 3 predictions have a gold box" in finished.stdout
-    assert caplog.messages == [f"{predictions.with_name('gold.jsonl')}: 2 of 3 rows have no box and are left out"]
+    assert finished.exit_code == 0 and "1 of 3 predictions with a gold box" in finished.stdout
+    assert caplog.messages == [f"{predictions.with_name('gold.jsonl')}: left out without a box: 2 of 3 rows"]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_gold_rows_without_a_box_are_counted(predictions: Path, caplog: pytest.L
         ({"id": 0.0, "box": [0, 0, 10, 10]}, "gold.jsonl:1: id must be a string or a 64-bit integer, not 0.0"),
         ({"id": 0, "box": [50, 50, 10, 10]}, "gold.jsonl:1: box must be"),
         ({"id": 0, "image": 5, "expression": 7, "box": [0, 0, 10]}, "gold.jsonl:1: box must be"),
-        ({"id": 0}, "none of its 1 rows has a box"),
+        ({"id": 0}, "no row of 1 has a box"),
     ],
 )
 def test_gold_that_cannot_be_used_is_refused(predictions: Path, row: object, reason: str) -> None:

@@ -45,7 +45,7 @@ def test_shards_of_one_run_are_joined(tmp_path, caplog):
     (run,) = read_runs([tmp_path / "a", tmp_path / "b"])
     assert run.ids == (1, 2, 3)
     assert run.cost is not None and (run.cost.rows, run.cost.gflops, run.cost.mean_keep) == (4, 3.0, 0.25)
-    assert "1 rows have different answers" in caplog.text
+    assert "1 row with different answers" in caplog.text
 
 
 def test_what_ground_wrote_has_no_cost(tmp_path):

@@ -205,7 +205,7 @@ def test_boxes_are_clipped_and_ordered_and_the_rest_is_counted():
         {"whose box lies outside of the image": 1, "with a score below 0.06": 1, "without a box": 1, "in error": 1}
     )
     assert len(boxes_of(found)) == 1 and len(boxes_of(label_images(rows[5:], Labelling(all_boxes=True)))) == 2
-    assert found.summary().startswith("1 boxes with 1 labels on 1 images; left out: 1 rows whose box lies outside")
+    assert found.summary().startswith("1 box with 1 label on 1 image; left out: 1 row whose box lies outside")
 
 
 @pytest.mark.parametrize(("field", "label"), [(None, "cat"), ("expression", "thing 0"), ("kind", "place")])
