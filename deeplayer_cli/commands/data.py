@@ -100,7 +100,8 @@ def import_(
         logger.warning(warning)
     for n_rows, first in summary.left_out.values():
         logger.warning("%d rows are left out, the first: %s", n_rows, first)
-    logger.info("%s: %d requests from %s", output, summary.n_rows, ", ".join(summary.formats))
+    name = "stdout" if str(output) == "-" else output
+    logger.info("%s: %d requests from %s", name, summary.n_rows, ", ".join(summary.formats))
     if summary.left_out:
         raise typer.Exit(FINISHED_WITH_PROBLEMS)
 

@@ -22,7 +22,8 @@ def write_voc(labelled: Labelled, folder: Path) -> None:
     """
     for image, name in zip(labelled.with_boxes, label_files(labelled.with_boxes, ".xml"), strict=True):
         path = folder / "Annotations" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.parent.is_dir():
+            path.parent.mkdir(parents=True)
         tree = ElementTree.ElementTree(_annotation(image))
         ElementTree.indent(tree)
         tree.write(path, encoding="utf-8", xml_declaration=True)

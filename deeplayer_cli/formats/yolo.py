@@ -29,7 +29,8 @@ def write_yolo(labelled: Labelled, folder: Path) -> None:
             for box in image.boxes
         ]
         path = folder / "labels" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.parent.is_dir():
+            path.parent.mkdir(parents=True)
         path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     names = "".join(f"  {number}: {json.dumps(name)}\n" for name, number in classes.items())
     # Without a line `path`, ultralytics starts from the folder of this file; `path: .` is its working directory.

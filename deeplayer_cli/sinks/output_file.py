@@ -91,20 +91,23 @@ def replacing_entries(folder: Path) -> Iterator[Path]:
     with writing(str(folder)):
         try:
             for one in (partial, old):
-                shutil.rmtree(one, ignore_errors=True)
+                if one.is_dir():  # of a run that was killed
+                    shutil.rmtree(one)
                 one.mkdir()
             yield partial
-            target.mkdir(exist_ok=True)
+            if not target.is_dir():
+                target.mkdir()
             for entry in partial.iterdir():
                 if os.path.lexists(target / entry.name):
                     disk.replace(target / entry.name, old / entry.name)
                 disk.replace(entry, target / entry.name)
         except BaseException:
             _put_back(old, target)
-            raise
-        finally:
             for one in (partial, old):
                 shutil.rmtree(one, ignore_errors=True)
+            raise
+        shutil.rmtree(partial)
+        shutil.rmtree(old)
 
 
 def _put_back(old: Path, target: Path) -> None:

@@ -167,6 +167,24 @@ WITHOUT_A_MODEL = {
         predictions,
         3,
     ),
+    "data export to a folder": (
+        ["data", "export", "DIR/p.jsonl", "--to", "yolo", "-o", "DIR/y", "--overwrite"],
+        ["y/data.yaml"],
+        predictions,
+        3,
+    ),
+    "data export of two files": (
+        ["data", "export", "DIR/p.jsonl", "--to", "labelstudio", "-o", "DIR/o.json", "--overwrite"],
+        ["o.json", "o.config.xml"],
+        predictions,
+        6,
+    ),
+    "data import": (
+        ["data", "import", "DIR/in.jsonl", "-o", "DIR/o.jsonl", "--overwrite"],
+        ["o.jsonl"],
+        requests,
+        3,
+    ),
     "demo scenes": (["demo", "scenes", "-o", "DIR/new", "--count", "2"], [], requests, 9),
 }
 

@@ -188,6 +188,11 @@ def test_the_standard_count_of_a_split_is_right_and_one_less_is_not(split, count
     assert counts.warnings() == []
 
 
+def test_a_folder_of_images_must_be_there(tmp_path):
+    with pytest.raises(DeeplayerError, match=r"nowhere is no folder of images"):
+        import_files([write_internvl(tmp_path)], tmp_path / "out.jsonl", tmp_path / "nowhere", None)
+
+
 def test_counts_of_the_standard_splits():
     right = Counter(dict(EXPRESSIONS))
     assert check_splits(right, Counter()) == []

@@ -76,8 +76,11 @@ class FileImporter:
         """Recognise a file, and agree on the format of its boxes.
 
         Raises:
-            DeeplayerError: the file cannot be read, is in no known format, or does not say how its boxes are written.
+            DeeplayerError: the file cannot be read, is in no known format, or does not say how its boxes are written;
+                or there is no folder ``options.images``.
         """
+        if options.images is not None and not options.images.is_dir():
+            raise DeeplayerError(f"{options.images} is no folder of images")
         form = recognise(path, options.form)
         first: Iterator[Example] = islice(form.read(path), _LOOKED_AT)
         if options.embedded is None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -48,6 +50,22 @@ def read_json_lines(path: Path) -> Iterator[Example]:
                 yield BadExample(RowError("bad_json", f"the row is not JSON: {error}"), number)
             else:
                 yield _example(row, path, number)
+
+
+def first_objects(path: Path, count: int) -> list[dict[str, Any]]:
+    """The objects in the first lines that are not blank; lines that are longer than 1 MiB or no object are left out.
+
+    Args:
+        path: of a file of JSON lines, or of something else.
+        count: number of lines.
+    """
+    found = []
+    with reading(str(path)), path.open("rb") as stream:
+        lines = (line.removeprefix(b"\xef\xbb\xbf").strip() for line in iter(lambda: stream.readline(2**20), b""))
+        for line in islice(filter(None, lines), count):
+            with suppress(ValueError):
+                found.append(orjson.loads(line))
+    return [row for row in found if isinstance(row, dict)]
 
 
 def read_json_array(path: Path) -> Iterator[Example]:

@@ -9,15 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from deeplayer_cli.errors import DeeplayerError, reading
 from deeplayer_cli.formats.imports.coco import is_coco, read_coco
 from deeplayer_cli.formats.imports.flickr30k import is_flickr30k, read_flickr30k
+from deeplayer_cli.formats.imports.json_stream import array_items
 from deeplayer_cli.formats.imports.label_studio import is_label_studio, read_label_studio
 from deeplayer_cli.formats.imports.named import (
     EXPRESSION_NAMES,
     IMAGE_NAMES,
+    first_objects,
     header_of,
     read_json_array,
     read_json_lines,
@@ -86,21 +86,16 @@ def _recognises(form: ImportFormat, path: Path) -> bool:
     return path.is_dir() == (form.recognises is is_flickr30k) and form.recognises(path)
 
 
-def _begins(path: Path, character: bytes) -> bool:
-    with path.open("rb") as stream:
-        return stream.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(character)
+def _is_json_array(path: Path) -> bool:
+    try:
+        return isinstance(next(array_items(path), {}), dict)
+    except DeeplayerError:
+        return False
 
 
 def _first_row(path: Path) -> dict[str, Any]:
-    """The first object of a JSON Lines file; empty if it is something else."""
-    with path.open("rb") as stream:
-        lines = (line.removeprefix(b"\xef\xbb\xbf").strip() for line in iter(lambda: stream.readline(2**20), b""))
-        line = next((line for line in lines if line), b"")
-    try:
-        row = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return {}
-    return row if isinstance(row, dict) else {}
+    """The object in the first line of a file; empty if it is something else."""
+    return next(iter(first_objects(path, 1)), {})
 
 
 def _is_internvl(path: Path) -> bool:
@@ -130,7 +125,7 @@ FORMATS = (
     ImportFormat("coco", "COCO JSON", "xywh", is_coco, read_coco),
     ImportFormat("labelstudio", "Label Studio tasks", "unit", is_label_studio, read_label_studio),
     ImportFormat("jsonl", "JSON Lines", None, _is_json_lines, read_json_lines),
-    ImportFormat("json", "JSON array", None, lambda path: _begins(path, b"["), read_json_array),
+    ImportFormat("json", "JSON array", None, _is_json_array, read_json_array),
     ImportFormat("csv", "CSV or TSV with named columns", None, _is_table, read_table),
 )
 """In the order in which they are tried: the particular ones first."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from deeplayer_cli.errors import DeeplayerError
-from deeplayer_cli.formats.imports.example import ImportedExample
 from deeplayer_cli.formats.imports.images import is_file
 from deeplayer_cli.formats.imports.importing import FileImporter, missing_images
+from deeplayer_cli.formats.imports.named import EXPRESSION_NAMES, IMAGE_NAMES, first_objects, read_json_lines
 from deeplayer_cli.formats.imports.recognise import recognise
 from deeplayer_cli.formats.imports.splits import SplitCounts
 from deeplayer_cli.images.formats import OTHER_SUFFIXES, SUFFIXES
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("deeplayer")
 
-_LOOKED_AT = 20  # examples
+_LOOKED_AT = 20  # rows
 
 
 class ImportedFiles:
@@ -104,7 +103,8 @@ def open_imports(
 def foreign_title(path: Path, image_root: Path | None) -> str | None:
     """What a path is that is clearly in another format than requests; None for requests, images and unknown files.
 
-    InternVL's own rows are requests, unless none of the first images lies where its row says.
+    JSON lines are in another format if none of the first rows has an image and an expression by their names in
+    requests, and one has them by other names. InternVL's are, if none of the first images lies where its row says.
 
     Args:
         path: of a source.
@@ -115,13 +115,15 @@ def foreign_title(path: Path, image_root: Path | None) -> str | None:
         return None
     try:
         form = recognise(path)
-        first = [one for one in islice(form.read(path), _LOOKED_AT) if isinstance(one, ImportedExample)]
+        if form.read is not read_json_lines:
+            return form.title
+        rows = first_objects(path, _LOOKED_AT)
     except DeeplayerError:
         return None
-    if form.name == "requests":
-        return None
-    if form.name == "internvl":
-        root = image_root or path.parent
-        lies_there = any(is_file(root / str(one.image)) for one in first)
-        return None if lies_there or not first else f"{form.title}, and its images are not where its rows say"
-    return form.title
+    own = [row for row in rows if "image" in row and row.keys() & {"expression", "sent"}]
+    if not own:
+        named = any(row.keys() & set(IMAGE_NAMES) and row.keys() & set(EXPRESSION_NAMES) for row in rows)
+        return form.title if named else None
+    root = image_root or path.parent
+    lies_there = form.name != "internvl" or any(is_file(root / str(row["image"])) for row in own)
+    return None if lies_there else f"{form.title}, and its images are not where its rows say"
