@@ -113,10 +113,11 @@ class Engine:
             Visual tokens (N, n_visual, C) in the model's dtype, and the attention of the class token if the method
             reads it.
         """
-        if self.method.reads_class_attention:
-            return vision.encode_with_class_attention(self._model, tiles)
+        if self.method.reads_vision_attention:
+            return vision.encode_with_attention(self._model, tiles)
         features = vision.encode(self._model, tiles)
-        return Encoded(features, features.new_empty(*features.shape[:2], 0))
+        nothing = features.new_empty(*features.shape[:2], 0)
+        return Encoded(features, nothing, nothing)
 
     @phase("prefix")
     @torch.inference_mode()

@@ -60,5 +60,6 @@ def run_prefix(
         n_updated,
         places.to(hidden.device),
         images.class_attention,
+        images.vision_keys,
         n_shared,
     )

@@ -228,10 +228,13 @@ class Chooser:
         if "text_embeddings" in needs:
             p1 = prefix.text_embeddings.expand(len(images), -1, -1)
             found["text_embeddings"] = torch.cat([p1, suffix.embeddings], dim=1)
-        if "places" in needs:
-            found["places"] = prefix.places[images].take_along_dim(kept.indices[..., None], dim=1)
-        if "class_attention" in needs:
-            found["class_attention"] = prefix.class_attention[images].take_along_dim(kept.indices[..., None], dim=1)
+        of_tokens = {
+            "places": prefix.places,
+            "class_attention": prefix.class_attention,
+            "vision_keys": prefix.vision_keys,
+        }
+        for name in needs & of_tokens.keys():
+            found[name] = of_tokens[name][images].take_along_dim(kept.indices[..., None], dim=1)
         if "weights" in needs:
             found["weights"] = kept.weights
         if "rotation" in needs:

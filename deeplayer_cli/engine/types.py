@@ -50,7 +50,8 @@ class Prefix:
         n_updated: number of layers that updated the hidden states of the visual tokens. The later ones of the K layers
             only projected their keys and values: they are frozen, or layer K is deferred.
         places: (N, n_visual, 3), the place of each visual token; see ``pruning.token_places``.
-        class_attention: (N, n_visual, heads of the vision tower), see ``models.internvl.vision.Encoded``.
+        class_attention, vision_keys: (N, n_visual, heads of the vision tower) and (N, n_visual, its head_dim), see
+            ``models.internvl.vision.Encoded``.
         n_shared: number of tokens of P0, visual tokens and P1 together.
     """
 
@@ -64,6 +65,7 @@ class Prefix:
     n_updated: int
     places: Tensor
     class_attention: Tensor
+    vision_keys: Tensor
     n_shared: int
 
     @property

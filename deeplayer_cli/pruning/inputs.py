@@ -23,6 +23,7 @@ Need = Literal[
     "image_embeddings",
     "text_embeddings",
     "class_attention",
+    "vision_keys",
     "places",
     "weights",
     "rotation",
@@ -55,6 +56,8 @@ class ScorerInputs(NamedTuple):
         text_embeddings: (B, S - visual_start - n_visual, C), the same for the text after the visual tokens.
         class_attention: (B, n_visual, heads of the vision tower) float32, attention from the tower's class token to
             each visual token.
+        vision_keys: (B, n_visual, head_dim of the vision tower), key of each visual token in the layer of that
+            attention, as a mean over heads.
         places: (B, n_visual, 3) float32, see ``token_places``.
         weights: (B, n_visual) float32, the number of original visual tokens that each token stands for; 1 until a
             selector merges tokens.
@@ -75,6 +78,7 @@ class ScorerInputs(NamedTuple):
     image_embeddings: Tensor = None  # type: ignore[assignment]
     text_embeddings: Tensor = None  # type: ignore[assignment]
     class_attention: Tensor = None  # type: ignore[assignment]
+    vision_keys: Tensor = None  # type: ignore[assignment]
     places: Tensor = None  # type: ignore[assignment]
     weights: Tensor = None  # type: ignore[assignment]
     rotation: tuple[Tensor, Tensor] = None  # type: ignore[assignment]

@@ -194,9 +194,9 @@ class Method:
         return self.stages[0].scout if self.stages else None
 
     @property
-    def reads_class_attention(self) -> bool:
-        """Whether a stage reads the attention of the vision tower's class token."""
-        return any("class_attention" in stage.needs for stage in self.stages)
+    def reads_vision_attention(self) -> bool:
+        """Whether a stage reads the keys of the vision tower, or the attention of its class token."""
+        return any(stage.needs & {"class_attention", "vision_keys"} for stage in self.stages)
 
     @property
     def drops_once(self) -> bool:

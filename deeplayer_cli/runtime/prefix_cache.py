@@ -117,7 +117,7 @@ class PrefixCache:
 
     def _encode(self, engine: Engine) -> tuple[Encoded, float]:
         """Return the encoding of the group, and the seconds that it took if it was cached, otherwise 0.0."""
-        kind = engine.method.reads_class_attention
+        kind = engine.method.reads_vision_attention
         if kind in self._group.encoded:
             return self._group.encoded[kind]
         begun = time.perf_counter()
@@ -129,12 +129,12 @@ class PrefixCache:
         return encoded, 0.0
 
     def _encoding_seconds(self, engine: Engine) -> float:
-        _, seconds = self._group.encoded[engine.method.reads_class_attention]
+        _, seconds = self._group.encoded[engine.method.reads_vision_attention]
         return seconds
 
 
 def _kind(engine: Engine, n_visual: int) -> object:
-    return engine.method.reads_class_attention, engine.prefix_kind(n_visual)
+    return engine.method.reads_vision_attention, engine.prefix_kind(n_visual)
 
 
 def _seconds_since(begun: float, device: torch.device) -> float:

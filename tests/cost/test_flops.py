@@ -40,7 +40,7 @@ def prepared(checkpoint, method, n_visual=N_VISUAL):
     """An engine, an image of ``n_visual`` tokens without its tiles, a row, and what the cost model takes."""
     expression = checkpoint.tokenizer.encode_expression("the dog")
     features = torch.zeros(1, n_visual, checkpoint.model.config.text_config.hidden_size)
-    image = Encoded(features, torch.zeros(1, n_visual, 1))
+    image = Encoded(features, torch.zeros(1, n_visual, 1), torch.zeros(1, n_visual, 1))
     prompt = replace(PromptLengths.from_checkpoint(checkpoint, n_visual, len(expression)), draft=0)  # as for the engine
     return Engine(checkpoint, method), image, Row(0, expression), prompt
 

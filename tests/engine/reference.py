@@ -28,6 +28,7 @@ class PlainModel:
         self.freeze_after_layer = freeze_after_layer
         self.model = checkpoint.model
         self.decoder = checkpoint.model.model.language_model
+        self.replaced = {}  # by layer: positions of the prompt, and what the layer puts out there instead
 
     @contextmanager
     def eager(self):
@@ -85,11 +86,21 @@ class PlainModel:
             kept[:, visual] = args[0][:, visual]
             return kept
 
+        def replacing(positions, states):
+            def replace(module, args, output):
+                output = output.clone()
+                output[0, positions] = states
+                return output
+
+            return replace
+
         visual = self.visual_positions(ids)[: len(features)]
         hooks = [block.self_attn.register_forward_hook(read_attention) for block in self.decoder.layers]
         if self.freeze_after_layer is not None:
             frozen = self.decoder.layers[self.freeze_after_layer :]
             hooks += [block.register_forward_hook(keep_visual) for block in frozen]
+        for layer, (positions, states) in self.replaced.items():
+            hooks.append(self.decoder.layers[layer - 1].register_forward_hook(replacing(positions, states)))
         for layer, dropped in drops:
             later = self.decoder.layers[layer:]
             hooks += [block.register_forward_pre_hook(masking(dropped), with_kwargs=True) for block in later]
@@ -151,6 +162,16 @@ class PlainModel:
         """Stages as (layer, kept visual tokens) to (layer, dropped positions)."""
         visual = self.visual_positions(ids)
         return [(layer, [visual[i] for i in range(len(visual)) if i not in set(kept)]) for layer, kept in stages]
+
+    def output_after(self, ids, features, layer: int, stages: list[tuple[int, list[int]]]) -> torch.Tensor:
+        """What 1-based ``layer`` puts out after the drops of ``stages``, (N, C)."""
+        seen = []
+        hook = self.decoder.layers[layer - 1].register_forward_hook(lambda module, args, output: seen.append(output[0]))
+        try:
+            self.forward(ids, features, self.drops(ids, stages))
+        finally:
+            hook.remove()
+        return seen[0]
 
     def outputs(self, ids: list[int], features: torch.Tensor, layer: int) -> torch.Tensor:
         """What 1-based ``layer`` puts out, (N, C); layer 0 is the input."""

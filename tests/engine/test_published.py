@@ -14,16 +14,28 @@ import pytest
 import torch
 
 from deeplayer_cli.engine import Engine
-from deeplayer_cli.models.internvl.vision import normalize
+from deeplayer_cli.models.internvl.vision import encode_with_attention, normalize
 from deeplayer_cli.pruning import Budget, Options, build
 from tests.engine.reference import PlainModel
 from tests.engine.test_engine import EXPRESSIONS, N_VISUAL, ON_IMAGE, PLACES, make_rows, run
+from tests.pruning import rules
 from tests.tiny import tiny_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 N_NEW = 3
+
+
+@dataclass(frozen=True)
+class Tower:
+    """What the last layer but one of the vision tower says about the visual tokens of an image.
+
+    Patches are summed or averaged to tokens by the package (tests/models/internvl/test_vision.py).
+    """
+
+    class_attention: torch.Tensor
+    keys: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -34,6 +46,18 @@ class Prompt:
     ids: list[int]
     features: torch.Tensor
     stages: list[tuple[int, list[int]]]
+    seen: Tower
+
+    def merge(self, layer: int, merged: dict[int, torch.Tensor]) -> None:
+        """From now on, ``layer`` puts out other states for some visual tokens; layer 0 is the input."""
+        if not merged:
+            return
+        states = torch.stack(list(merged.values()))
+        if layer == 0:
+            self.features[list(merged)] = states
+        else:
+            visual = self.plain.visual_positions(self.ids)
+            self.plain.replaced[layer] = [visual[index] for index in merged], states
 
     @property
     def left(self) -> list[int]:
@@ -43,23 +67,22 @@ class Prompt:
     def behind_image(self) -> list[int]:
         return list(range(self.plain.visual_positions(self.ids)[-1] + 1, len(self.ids)))
 
-    def attention(self, layer: int, row: int, *, rope: bool, over: str) -> torch.Tensor:
-        """What ``row`` gives to each visual token in 0-based ``layer``, a mean over heads; 0 for those dropped."""
+    def attention(self, layer: int, rows: list[int], *, rope: bool = True, over: str = "all") -> torch.Tensor:
+        """What each visual token gets from ``rows`` in 0-based ``layer``, a mean over heads and rows; dropped: 0."""
         queries, keys, _ = self.plain.projections(self.ids, self.features, layer + 1, self.stages)
         visual = self.plain.visual_positions(self.ids)
         alive = [visual[index] for index in self.left]
-        text = [position for position in range(row + 1) if position not in visual]
-        seen = sorted(alive + text)
+        seen = sorted(alive + [position for position in range(len(self.ids)) if position not in visual])
+        queries, keys = queries[:, seen], keys[:, seen]
         if rope:
             ids = list(range(len(seen))) if self.plain.renumbers else seen
             cos, sin = (part[0] for part in self.plain.decoder.rotary_emb(keys, torch.tensor([ids])))
-            keys, query = turn(keys[:, seen], cos, sin), turn(queries[:, [row]], cos[-1:], sin[-1:])
-        else:
-            keys, query = keys[:, seen], queries[:, [row]]
-        logits = (query * keys).sum(-1) / math.sqrt(keys.shape[-1])  # (heads, seen)
+            queries, keys = turn(queries, cos, sin), turn(keys, cos, sin)
+        logits = queries @ keys.mT / math.sqrt(keys.shape[-1])  # (heads, seen, seen)
+        hidden = torch.ones(len(seen), len(seen), dtype=torch.bool).triu(1)
         if over == "image":
-            logits[:, [place for place, position in enumerate(seen) if position not in visual]] = -torch.inf
-        weights = logits.softmax(-1).mean(0)
+            hidden = hidden | torch.tensor([position not in visual for position in seen])
+        weights = logits.masked_fill(hidden, -torch.inf)[:, [seen.index(row) for row in rows]].softmax(-1).mean((0, 1))
         found = torch.zeros(N_VISUAL, dtype=weights.dtype)
         found[self.left] = weights[[seen.index(position) for position in alive]]
         return found
@@ -80,7 +103,7 @@ def top(after: int, by: int, n: int, *, rope: bool = True, over: str = "all"):
     """The output of ``after`` loses tokens: the last row's attention in layer ``by`` keeps the n highest."""
 
     def keep(prompt: Prompt) -> tuple[int, list[int]]:
-        scores = prompt.attention(by, len(prompt.ids) - 1, rope=rope, over=over)
+        scores = prompt.attention(by, [len(prompt.ids) - 1], rope=rope, over=over)
         return after + 1, best(scores, prompt.left, n)
 
     return keep
@@ -93,7 +116,7 @@ def grid_and_top(after: int, n: int):
     """
 
     def keep(prompt: Prompt) -> tuple[int, list[int]]:
-        scores = prompt.attention(after, len(prompt.ids) - 1, rope=False, over="image")
+        scores = prompt.attention(after, [len(prompt.ids) - 1], rope=False, over="image")
         at = PLACES.tolist()
         grid = {index for index in prompt.left if int(at[index][0]) % 3 == 0 and int(at[index][1]) % 3 == 0}
         assert len(grid) == 5
@@ -115,8 +138,73 @@ def rated(after: int, n: int):
     """SparseVLM: of the output of layer ``after``, what the raters attend to in that layer."""
 
     def keep(prompt: Prompt) -> tuple[int, list[int]]:
-        rows = [prompt.attention(after, row, rope=True, over="all") for row in raters(prompt)]
-        return after + 1, best(torch.stack(rows).mean(0), prompt.left, n)
+        return after + 1, best(prompt.attention(after, raters(prompt)), prompt.left, n)
+
+    return keep
+
+
+def recycled(after: int, n: int):
+    """As `rated`, but the best of what is dropped is merged; the budget holds for both together."""
+
+    def keep(prompt: Prompt) -> tuple[int, list[int]]:
+        states = prompt.plain.output_after(prompt.ids, prompt.features, after + 1, prompt.stages)
+        visual, left = torch.tensor(prompt.plain.visual_positions(prompt.ids)), torch.tensor(prompt.left)
+        scores = prompt.attention(after, raters(prompt))[left].tolist()
+        chosen, merged = rules.sparsevlm(scores, states[visual[left]], n)
+        prompt.merge(after + 1, {int(left[index]): new for index, new in merged.items()})
+        return after + 1, left[chosen].tolist()
+
+    return keep
+
+
+def before_the_model(select: Callable[[Prompt], rules.Merged]):
+    """Tokens are dropped before the first layer."""
+
+    def keep(prompt: Prompt) -> tuple[int, list[int]]:
+        chosen, merged = select(prompt)
+        prompt.merge(0, merged)
+        return 0, chosen
+
+    return keep
+
+
+def visionzip(n: int):
+    def select(prompt: Prompt) -> rules.Merged:
+        return rules.visionzip(prompt.seen.class_attention.sum(-1).tolist(), prompt.seen.keys, prompt.features, n)
+
+    return before_the_model(select)
+
+
+def vispruner(n: int):
+    def select(prompt: Prompt) -> rules.Merged:
+        return rules.vispruner(prompt.seen.class_attention.mean(-1).tolist(), prompt.features, n), {}
+
+    return before_the_model(select)
+
+
+def cdpruner(n: int):
+    """The text's embeddings stand in for CLIP's."""
+
+    def select(prompt: Prompt) -> rules.Merged:
+        embedded = prompt.plain.decoder.embed_tokens(torch.tensor(prompt.ids))[prompt.behind_image]
+        likeness = [-sum(rules.cosine(one, text) for text in embedded) / len(embedded) for one in prompt.features]
+        low, high = min(likeness), max(likeness)
+        relevance = [(one - low + 1e-6) / (high - low) for one in likeness]
+        return rules.cdpruner(relevance, prompt.features, n), {}
+
+    return before_the_model(select)
+
+
+def ivc_prune(after: int, n: int):
+    """Values of layer ``after``, before its output is pruned; the text is what follows ``</img>`` and a line break."""
+
+    def keep(prompt: Prompt) -> tuple[int, list[int]]:
+        *_, values = prompt.plain.projections(prompt.ids, prompt.features, after + 1)
+        similarity = (values @ values.mT / math.sqrt(values.shape[-1])).softmax(-1).mean(0)  # repeated heads: same mean
+        visual = prompt.plain.visual_positions(prompt.ids)
+        cos, sin = (part[0] for part in prompt.plain.decoder.rotary_emb(values, torch.tensor([visual])))
+        kept, more = rules.ivc_prune(similarity, prompt.behind_image[2:], visual[0], (cos, sin), (2, 2))
+        return after + 1, sorted((kept + more)[:n]) if len(kept) <= n else kept[:n]
 
     return keep
 
@@ -137,6 +225,11 @@ RULES = {
     "vscan": Rule(0.2, (top(15, 16, 4, rope=False),)),
     "feather": Rule(0.1, (grid_and_top(7, 10), top(15, 15, 2, rope=False, over="image"))),
     "sparsevlm-nomerge": Rule(110 / 576, (rated(2, 10), rated(6, 6), rated(15, 3)), renumbers=True),
+    "sparsevlm": Rule(110 / 576, (recycled(2, 10), recycled(6, 6), recycled(15, 3)), renumbers=True),
+    "visionzip": Rule(0.7, (visionzip(14),), renumbers=True),
+    "vispruner": Rule(0.3, (vispruner(6),), renumbers=True),
+    "cdpruner": Rule(0.3, (cdpruner(6),), renumbers=True),
+    "ivc-prune": Rule(0.5, (ivc_prune(15, 10),)),
 }
 
 
@@ -158,14 +251,16 @@ def test_every_drop_is_the_authors(deep, tiles, method: str, positions: str) -> 
     rule = RULES[method]
     engine = Engine(deep, build(method, Options(Budget(rule.keep), positions=positions), 32))
     logits, kept, answers = run(engine, tiles, make_rows(deep))
-    plain = PlainModel(deep, renumbers=rule.renumbers and positions == "published")
+    encoded = encode_with_attention(deep.model, tiles)
     for index, expression in enumerate(EXPRESSIONS):
+        plain = PlainModel(deep, renumbers=rule.renumbers and positions == "published")
         features = plain.features(normalize(tiles[ON_IMAGE[index]]))
-        prompt = Prompt(plain, plain.prompt_ids(expression, N_VISUAL), features, [])
+        tower = Tower(*(part[ON_IMAGE[index]] for part in (encoded.class_attention, encoded.vision_keys)))
+        prompt = Prompt(plain, plain.prompt_ids(expression, N_VISUAL), features, [], tower)
         for step in rule.steps:
             prompt.stages.append(step(prompt))
         assert kept[index] == prompt.left
-        reference = plain.answer(prompt.ids, features, prompt.stages, N_NEW)
+        reference = plain.answer(prompt.ids, prompt.features, prompt.stages, N_NEW)
         assert (logits[index] - reference.logits).abs().max() < 1e-9
         assert answers[index][:N_NEW] == reference.token_ids
 

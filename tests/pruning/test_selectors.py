@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deeplayer_cli.pruning import Budget, Options, Prior, ScorerInputs, build, known_methods, token_places
+from deeplayer_cli.pruning import Budget, Options, Prior, ScorerInputs, Selection, build, known_methods, token_places
 from deeplayer_cli.pruning.independent_set import IndependentSet, independent_set, nearness
 from deeplayer_cli.pruning.methods.dart import KeyNormScorer, UnlikePivots
 from deeplayer_cli.pruning.methods.divprune import MaxMin, NoScore
@@ -171,7 +171,16 @@ SELECTORS = {stage.selector for method in METHODS for stage in method.stages}
 @settings(max_examples=30)
 def test_every_selector_keeps_what_was_promised(seed: int, n_keep: int) -> None:
     scores, inputs = random_inputs(seed, 48)
+    n_keys = inputs.prompt_tokens.shape[1]
+    inputs = inputs._replace(
+        places=token_places((1, 2), 3, 48).expand(2, -1, -1),
+        vision_keys=torch.randn(2, 48, 3),
+        weights=torch.ones(2, 48),
+        values=torch.randn(2, 2, n_keys, 4),
+        rotation=(torch.rand(1, n_keys, 4), torch.rand(1, n_keys, 4)),
+    )
     for selector in SELECTORS:
-        kept = selector(scores, inputs, n_keep)
+        selected = selector(scores, inputs, n_keep)
+        kept = selected.indices if isinstance(selected, Selection) else selected
         assert kept.shape == (2, n_keep) and kept.dtype == torch.int64
         assert (kept[:, 1:] > kept[:, :-1]).all() and kept.min() >= 0 and kept.max() < 48

@@ -24,7 +24,7 @@ class FakeEngine:
 
     def __init__(self, clock, *, kind=1, reads_class=False):
         self.clock, self.kind = clock, kind
-        self.method = SimpleNamespace(reads_class_attention=reads_class)
+        self.method = SimpleNamespace(reads_vision_attention=reads_class)
         self.watch = Stopwatch()
         self.calls = []
 
@@ -34,7 +34,7 @@ class FakeEngine:
     def encode(self, tiles):
         self.clock[0] += ENCODE
         self.calls.append(("encode", len(tiles)))
-        return Encoded(tiles[:, 0, 0, :1].float(), torch.empty(len(tiles), 1, 0))
+        return Encoded(tiles[:, 0, 0, :1].float(), torch.empty(len(tiles), 1, 0), torch.empty(len(tiles), 1, 0))
 
     def prefix(self, encoded, places):
         self.clock[0] += PREFIX

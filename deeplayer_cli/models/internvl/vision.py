@@ -23,11 +23,14 @@ class Encoded(NamedTuple):
 
     Attributes:
         features: (N, n_visual, C) visual tokens in the model's dtype.
-        class_attention: (N, n_visual, heads) float32, see `encode_with_class_attention`; heads is 0 if not computed.
+        class_attention: (N, n_visual, heads) float32, see `encode_with_attention`; heads is 0 if not computed.
+        vision_keys: (N, n_visual, head_dim) in the model's dtype, see `encode_with_attention`; head_dim is 0 if not
+            computed.
     """
 
     features: Tensor
     class_attention: Tensor
+    vision_keys: Tensor
 
 
 def normalize(tiles: Tensor) -> Tensor:
@@ -62,13 +65,14 @@ def encode(model: InternVLForConditionalGeneration, tiles: Tensor) -> Tensor:
     return features.reshape(len(tiles), -1, features.shape[-1])
 
 
-def encode_with_class_attention(model: InternVLForConditionalGeneration, tiles: Tensor) -> Encoded:
-    """Encode tiles as ``encode`` does, and compute the attention from each tile's class token to its visual tokens.
+def encode_with_attention(model: InternVLForConditionalGeneration, tiles: Tensor) -> Encoded:
+    """Encode tiles as ``encode`` does, and read the keys of the visual tokens and the class token's attention to them.
 
-    The attention is that of the second-to-last layer of the vision tower; of the only layer if the tower has just one.
-    It is a softmax over the class token and all patches, in float32. The value of a visual token is the sum over the
-    patches that pixel shuffle merges into it. Queries and keys are taken from the tower's forward pass; only the
-    attention row of the class token is computed again.
+    Both are those of the second-to-last layer of the vision tower; of the only layer if the tower has just one. The
+    attention is a softmax over the class token and all patches, in float32; that of a visual token is the sum over the
+    patches that pixel shuffle merges into it. A key is a mean over heads; that of a visual token is the mean over its
+    patches. Queries and keys are taken from the tower's forward pass; only the attention row of the class token is
+    computed again.
 
     Args:
         model: the model; the tiles are moved to its device.
@@ -82,12 +86,20 @@ def encode_with_class_attention(model: InternVLForConditionalGeneration, tiles: 
     )
     logits = torch.einsum("thd,tshd->tsh", queries[:, 0], keys) * attention.scale
     patches = logits.softmax(1, dtype=torch.float32)[:, 1:]
-    side = math.isqrt(patches.shape[1])
-    tokens = model.model.pixel_shuffle(
-        patches.reshape(-1, side, side, attention.num_heads), model.config.downsample_ratio
-    )
-    summed = tokens.unflatten(-1, (-1, attention.num_heads)).sum(-2)
-    return Encoded(features, summed.reshape(*features.shape[:2], -1))
+    by_token = _patches_of_tokens(model, patches).sum(-2)
+    vision_keys = _patches_of_tokens(model, keys[:, 1:].mean(2)).mean(-2)
+    return Encoded(features, *(part.reshape(*features.shape[:2], -1) for part in (by_token, vision_keys)))
+
+
+def _patches_of_tokens(model: InternVLForConditionalGeneration, patches: Tensor) -> Tensor:
+    """Group what patches hold, (tiles, patches, D), by the visual token that pixel shuffle merges them into.
+
+    Returns:
+        (tiles, rows of tokens, columns of tokens, patches of a token, D).
+    """
+    side, width = math.isqrt(patches.shape[1]), patches.shape[2]
+    shuffled: Tensor = model.model.pixel_shuffle(patches.reshape(-1, side, side, width), model.config.downsample_ratio)
+    return shuffled.unflatten(-1, (-1, width))
 
 
 @contextmanager

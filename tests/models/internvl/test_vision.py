@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from deeplayer_cli.models.internvl.vision import encode, encode_with_class_attention, normalize
+from deeplayer_cli.models.internvl.vision import encode, encode_with_attention, normalize
 from tests.checkpoints.tiny import model
 
 
@@ -14,12 +14,14 @@ def test_a_visual_token_gets_what_its_patches_get(vision: str) -> None:
     native = model(vision=vision).double()
     assert native.config.vision_config.num_hidden_layers == 2
     tiles = torch.randint(0, 256, (3, 2, 3, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
-    found = encode_with_class_attention(native, tiles)
+    found = encode_with_attention(native, tiles)
     assert torch.equal(found.features, encode(native, tiles))
     assert found.class_attention.shape == (3, 8, 4) and found.class_attention.dtype == torch.float32
 
-    attentions = []
+    attentions, keys = [], []
     tower = native.model.vision_tower
+    norm = tower.encoder.layer[0].attention.k_norm
+    norm.register_forward_hook(lambda module, args, output: keys.append(output))
     tower.encoder.layer[0].attention.register_forward_hook(lambda module, args, output: attentions.append(output[1]))
     native.set_attn_implementation("eager")
     tower(normalize(tiles.flatten(0, 1)).double())
@@ -30,10 +32,12 @@ def test_a_visual_token_gets_what_its_patches_get(vision: str) -> None:
             patches = [4 * row + column for row in (top, top + 1) for column in (left, left + 1)]
             wanted = sum(attention[tile, :, 0, 1 + patch] for patch in patches)
             assert torch.allclose(found.class_attention[tile // 2, 4 * (tile % 2) + token].double(), wanted, atol=1e-6)
+            key = sum(keys[0][tile, 1 + patch].unflatten(-1, (4, -1)).mean(0) for patch in patches) / 4
+            assert torch.allclose(found.vision_keys[tile // 2, 4 * (tile % 2) + token], key, atol=1e-9)
 
 
 def test_nothing_is_left_behind_in_the_tower() -> None:
     native = model()
-    encode_with_class_attention(native, torch.zeros(1, 1, 3, 28, 28, dtype=torch.uint8))
+    encode_with_attention(native, torch.zeros(1, 1, 3, 28, 28, dtype=torch.uint8))
     attentions = [layer.attention for layer in native.model.vision_tower.encoder.layer]
     assert not any(norm._forward_hooks for one in attentions for norm in (one.q_norm, one.k_norm))

@@ -1,0 +1,64 @@
+"""VisPruner (arXiv:2412.01818): important tokens by class attention, and diverse ones: duplicates are removed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional
+
+from deeplayer_cli.pruning.entry import Entry
+from deeplayer_cli.pruning.method import Selector
+from deeplayer_cli.pruning.methods.visionzip_nomerge import ClassAttentionScorer
+from deeplayer_cli.pruning.parameter import Parameter
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from deeplayer_cli.pruning.inputs import ScorerInputs
+
+_A_ROUND = 8
+
+
+@dataclass(frozen=True)
+class ImportantAndDiverse(Selector):
+    """Keeps the highest scores, and of the other tokens those that are left when duplicates are removed in rounds.
+
+    The others are ordered by falling score. In each round, the tokens at even places are compared with those at odd
+    places; the 8 even ones whose most similar odd one is most similar (cosine) are removed. The next round has the even
+    ones that are left, by falling similarity, and then the odd ones. The last round removes as many as are too many.
+
+    Attributes:
+        important: share of the budget that is kept by score.
+    """
+
+    needs = frozenset({"features"})
+    takes_padding = True
+    important: float = 0.5
+
+    def __call__(self, scores: Tensor, inputs: ScorerInputs, n_keep: int) -> Tensor:
+        """Return sorted indices, (B, n_keep) int64."""
+        n_important = int(self.important * n_keep)
+        n_diverse = n_keep - n_important
+        order = scores.sort(dim=-1, descending=True, stable=True).indices
+        unit = functional.normalize(inputs.features.float(), dim=-1)
+        others = order[:, n_important:] if n_diverse else order[:, :0]
+        while (too_many := others.shape[1] - n_diverse) > 0:
+            even, odd = others[:, ::2], others[:, 1::2]
+            even_features, odd_features = (unit.take_along_dim(part[..., None], dim=1) for part in (even, odd))
+            likeness = (even_features @ odd_features.mT).amax(-1)
+            left = likeness.sort(dim=-1, descending=True, stable=True).indices[:, min(_A_ROUND, too_many) :]
+            others = torch.cat([even.gather(1, left), odd], dim=1)
+        return torch.cat([order[:, :n_important], others], dim=1).sort(dim=1).values
+
+
+ENTRY = Entry(
+    "a share by attention from the vision tower's class token; of the rest, what is left without duplicates",
+    "VisPruner, arXiv:2412.01818. Ours: patches are summed, all tiles compete, projected tokens are compared",
+    lambda _: ClassAttentionScorer(),
+    lambda options: ImportantAndDiverse(float(options.parameters["important"])),
+    layer=0,
+    positions="renumber",
+    parameters={"important": Parameter(0.5, "share of the budget that is kept by attention", low=0, high=1)},
+)
