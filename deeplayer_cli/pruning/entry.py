@@ -104,12 +104,15 @@ class Drop:
             return self.layer
         if self.of_32 is None and grounding_layer is not None:
             return grounding_layer
-        return max(1, round((self.of_32 or _DEEP_LAYER) * n_layers / _LAYERS))
+        of_32 = _DEEP_LAYER if self.of_32 is None else self.of_32
+        return max(min(1, of_32), round(of_32 * n_layers / _LAYERS))  # only layer 0 itself becomes 0
 
     @property
     def after(self) -> str:
         """The layer of the drop, as text: ``2`` or ``12 of 32``."""
-        return str(self.layer) if self.layer is not None else f"{self.of_32 or _DEEP_LAYER} of {_LAYERS}"
+        if self.layer is not None or self.of_32 == 0:
+            return str(self.layer or 0)
+        return f"{self.of_32 or _DEEP_LAYER} of {_LAYERS}"
 
 
 @dataclass(frozen=True)

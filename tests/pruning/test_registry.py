@@ -6,27 +6,34 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import orjson
 import pytest
 
-from deeplayer_cli.pruning import canonical_name, find_method
+from deeplayer_cli.pruning import Drop, Entry, Options, canonical_name, find_method
+from deeplayer_cli.pruning.inputs import NEEDS
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "deeplayer_cli" / "pruning" / "README.md").read_text()
+README = (ROOT / "deeplayer_cli" / "pruning" / "methods" / "README.md").read_text()
+
+KEY_NORM, BEST_OF_CELL = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+ENTRY_POINTS = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)[0].splitlines()[1:]
 
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
-    """The README's method, installed the way pip would."""
-    code = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "KeyNorm" in block)
-    entry_point = next(block for block in re.findall(r"```toml\n(.*?)```", README, re.DOTALL)).splitlines()[1]
+    """The README's first method, installed the way pip would."""
+    return install(tmp_path, KEY_NORM, ENTRY_POINTS[:1])
+
+
+def install(tmp_path: Path, code: str, entry_points: list[str]) -> Path:
     information = tmp_path / "my_package-1.dist-info"
     information.mkdir()
     (tmp_path / "my_package.py").write_text(code)
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1\n")
-    (information / "entry_points.txt").write_text(f"[deeplayer.methods]\n{entry_point}\n".replace('"', ""))
+    (information / "entry_points.txt").write_text("\n".join(["[deeplayer.methods]", *entry_points]).replace('"', ""))
     return tmp_path
 
 
@@ -55,6 +62,30 @@ def test_a_package_brings_a_method(package: Path) -> None:
     )
     rows = [orjson.loads(line) for line in asked.stdout.splitlines()]
     assert [(row["method"], row["layer"], row["kept_tokens"]) for row in rows] == [("key-norm", 6, 14)] * 3
+
+
+def test_the_readme_shows_a_selector_with_a_parameter(tmp_path: Path) -> None:
+    both = install(tmp_path, KEY_NORM + BEST_OF_CELL, ENTRY_POINTS)
+    listed = {one["name"]: one for one in orjson.loads(run(both, "methods", "--json").stdout)}
+    assert listed["best-of-cell"]["parameters"]["size"]["default"] == 2 and "key-norm" in listed
+    rows = {}
+    for name in ("best-of-cell", "best-of-cell@size=16"):
+        asked = run(both, "ground", "sample_data/requests.jsonl", "--model", "demo", "--limit", 2, "--method", name)
+        rows[name] = [orjson.loads(line) for line in asked.stdout.splitlines()]
+        assert [(row["method"], row["layer"], row["kept_tokens"]) for row in rows[name]] == [(name, 4, 14)] * 2
+    refused = run(both, "ground", "sample_data/requests.jsonl", "--model", "demo", "--method", "best-of-cell@size=17")
+    assert refused.returncode == 2
+    assert b"method best-of-cell: size must be a whole number from 1 to 16, not '17'" in refused.stderr
+
+
+def test_the_readme_names_all_that_a_method_can_read_and_say() -> None:
+    for need in NEEDS:
+        assert f'| `"{need}"` | `{need}`' in README
+    for declaration in (Entry, Drop, Options):
+        section = README[README.index(f"| field of `{declaration.__name__}`") :].split("\n\n")[0]
+        assert set(re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in section.splitlines()[2:]))) == {
+            item.name for item in fields(declaration)
+        }
 
 
 ASKED = ("ground", "sample_data/requests.jsonl", "--model", "demo", "--limit", 1, "--method")
