@@ -43,11 +43,11 @@ class ImportantAndDiverse(Selector):
         n_diverse = n_keep - n_important
         order = scores.sort(dim=-1, descending=True, stable=True).indices
         unit = functional.normalize(inputs.features.float(), dim=-1)
+        cosine = unit @ unit.mT  # once: there are many rounds
         others = order[:, n_important:] if n_diverse else order[:, :0]
         while (too_many := others.shape[1] - n_diverse) > 0:
             even, odd = others[:, ::2], others[:, 1::2]
-            even_features, odd_features = (unit.take_along_dim(part[..., None], dim=1) for part in (even, odd))
-            likeness = (even_features @ odd_features.mT).amax(-1)
+            likeness = cosine.take_along_dim(even[..., None], dim=1).take_along_dim(odd[:, None], dim=2).amax(-1)
             left = likeness.sort(dim=-1, descending=True, stable=True).indices[:, min(_A_ROUND, too_many) :]
             others = torch.cat([even.gather(1, left), odd], dim=1)
         return torch.cat([order[:, :n_important], others], dim=1).sort(dim=1).values
