@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from deeplayer_cli.checkpoints.files import StoredTensor, open_tensors
 from deeplayer_cli.errors import DeeplayerError
@@ -115,8 +116,13 @@ def plan(folder: Path, stored: Mapping[str, StoredTensor], rules: Sequence[Tenso
     return moves
 
 
+_BAR: dict[str, Any] = {"disable": None, "leave": False, "delay": 1, "dynamic_ncols": True}  # on a terminal, after 1 s
+
+
 def stream(moves: Iterable[Move], model: nn.Module, device: torch.device) -> None:
     """Fill a model whose parameters lie on the ``meta`` device, one stored tensor at a time.
+
+    A bar on stderr, if that is a terminal, shows how far the loading is.
 
     Args:
         moves: result of ``plan``.
@@ -129,11 +135,15 @@ def stream(moves: Iterable[Move], model: nn.Module, device: torch.device) -> Non
     by_file = defaultdict(list)
     for move in moves:
         by_file[move.file].append(move)
-    for file, file_moves in by_file.items():
-        with open_tensors(file) as tensors:
-            for move in file_moves:
-                for name, piece in zip(move.targets, move.split(tensors.get_tensor(move.name)), strict=True):
-                    materialise(model, name, device).copy_(piece)
+    size = sum(parameter.numel() * parameter.dtype.itemsize for parameter in model.parameters())
+    n_moves = sum(map(len, by_file.values()))
+    with tqdm(total=n_moves, desc=f"loading {size / 1e9:.1f} GB of weights", unit="tensor", **_BAR) as bar:
+        for file, file_moves in by_file.items():
+            with open_tensors(file) as tensors:
+                for move in file_moves:
+                    for name, piece in zip(move.targets, move.split(tensors.get_tensor(move.name)), strict=True):
+                        materialise(model, name, device).copy_(piece)
+                    bar.update()
 
 
 def materialise(model: nn.Module, name: str, device: torch.device) -> Tensor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import sys
 from collections import deque
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,6 +80,10 @@ def ground(
         ),
     ] = False,
     output: options.Output = None,
+    jsonl: Annotated[
+        bool,
+        option("--jsonl", help="Write JSON lines to a terminal too, where rows are else shown as a table.", **_OUT),
+    ] = False,
     overwrite: options.Overwrite = False,
     resume: Annotated[
         bool,
@@ -137,7 +143,7 @@ def ground(
     from deeplayer_cli.runtime.failure_limit import FailureLimit
     from deeplayer_cli.runtime.prepare import prepare
     from deeplayer_cli.schema import in_text
-    from deeplayer_cli.sinks import ResumeMode, RunRecord, open_sink, refuse_same_file
+    from deeplayer_cli.sinks import ResumeMode, RunRecord, TerminalTable, open_sink, refuse_same_file
 
     if share is Sharing.UNION and limit is not None:
         raise DeeplayerError("--share union needs all rows of an image: leave out --limit, or use --share each")
@@ -197,7 +203,8 @@ def ground(
         deque(sources.by_image(requests, lambda row: row), maxlen=0)  # checks the order of the images before any work
     images = {"image_root": image_root, "confined": not allow_outside, "turned": exif_transpose}
     with stoppable() as stop, drawing(show, source, images, new=mode is ResumeMode.NEW) as draw:
-        sink = open_sink(output, record, mode)
+        as_table = output is None and not jsonl and mode is ResumeMode.NEW and sys.stdout.isatty()
+        sink = TerminalTable(shutil.get_terminal_size().columns) if as_table else open_sink(output, record, mode)
         options.warn_of_idle_options(context)  # imports torch, so after every refusal that needs none
         outcome = _run(requests, prepared.load, sink, failures, stop, draw, profile=profile)
     _report(outcome, output if sink.path else None)
@@ -219,13 +226,14 @@ def _run(
 ) -> Outcome:
     from deeplayer_cli.commands.progress import ProgressBar
     from deeplayer_cli.runtime.run import run_rows
+    from deeplayer_cli.sinks import TerminalTable
 
     def show_progress(progress: RunProgress) -> None:
         bar.show(progress)
         if progress.prediction is not None:
             draw(progress.prediction)
 
-    with ProgressBar() as bar, _resume_hint(sink.path):
+    with ProgressBar(hidden=isinstance(sink, TerminalTable)) as bar, _resume_hint(sink.path):
         return run_rows(
             requests,
             load,

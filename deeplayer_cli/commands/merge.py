@@ -18,7 +18,7 @@ def merge(
     parts: Annotated[
         list[Path], typer.Argument(help="The files that the shards of a run wrote, in any order.", show_default=False)
     ],
-    output: Annotated[Path, option("--output", "-o", help="Write all rows here.")],
+    output: Annotated[Path, option("--output", "-o", command="merge", help="Write all rows here.")],
     like: Annotated[
         list[str] | None,
         option(

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
     from types import TracebackType
+    from typing import Self
 
     from deeplayer_cli.schema import BadRequest, Id, Prediction, Request
 
@@ -45,7 +46,7 @@ class Stream:
                 file = path if descriptor is None else descriptor
                 self._stream = open(file, "wb", buffering=0, closefd=descriptor is None)  # noqa: SIM115
 
-    def __enter__(self) -> Stream:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -84,6 +85,10 @@ class Stream:
         """Always true: a stream has no earlier rows."""
         return True
 
+    def encode(self, prediction: Prediction) -> bytes:
+        """Return what stands for a prediction: a line of JSON."""
+        return prediction.to_json()
+
     def write(self, prediction: Prediction) -> None:
         """Write one row.
 
@@ -91,7 +96,7 @@ class Stream:
             DeeplayerError: writing fails.
             BrokenPipeError: the reader has closed the pipe.
         """
-        rest = memoryview(prediction.to_json())
+        rest = memoryview(self.encode(prediction))
         with writing(self.name):
             while rest:
                 rest = rest[self._stream.write(rest) :]
