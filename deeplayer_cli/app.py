@@ -20,8 +20,10 @@ from deeplayer_cli.commands import (
     data,
     demo,
     diagnose,
+    doctor,
     ground,
     methods,
+    models,
     report,
     score,
     show,
@@ -59,6 +61,8 @@ app.command(epilog=example("show boxes.jsonl -o pictures --limit 20"))(show.show
 app.command(epilog=example("verify OpenGVLab/InternVL2_5-1B"))(verify.verify)
 app.command(epilog=example("bench prefill --model random:mini --keep 0.1,0.25"))(bench.bench)
 app.command(epilog=example("methods"))(methods.methods)
+app.command(epilog=example("models"))(models.models)
+app.command(epilog=example("doctor"))(doctor.doctor)
 app.command(epilog=example("calibrate photos -o prior.safetensors --limit 200"))(calibrate.calibrate)
 app.add_typer(data.app, name="data")
 app.add_typer(demo.app, name="demo")

@@ -41,6 +41,7 @@ class PublishedSize:
         vision: dimensions of the vision tower: InternViT 300M, InternViT 6B or a small one.
         family: class name of the language model in the original ``config.json``.
         text: dimensions of the language model.
+        licence: that the model card states.
     """
 
     name: str
@@ -48,6 +49,12 @@ class PublishedSize:
     vision: HalfShape
     family: str
     text: HalfShape
+    licence: str = "MIT"
+
+    @property
+    def hub_name(self) -> str:
+        """The checkpoint of this size on the hub."""
+        return f"OpenGVLab/InternVL2_5-{self.name.upper()}"
 
     def original_config(self) -> dict[str, Any]:
         """Return the fields of the original ``config.json`` that describe the model of this size."""
@@ -105,7 +112,7 @@ SIZES = (
     PublishedSize("8b", 8_075_365_376, _VIT_300M, _INTERNLM2, HalfShape(4096, 32, 32, 14336, 8, _INTERNLM2_VOCABULARY)),
     PublishedSize("26b", 25_514_186_112, _VIT_6B, _INTERNLM2, HalfShape(6144, 48, 48, 16384, 8, _INTERNLM2_VOCABULARY)),
     PublishedSize("38b", 38_388_164_992, _VIT_6B, _QWEN2, HalfShape(5120, 64, 40, 27648, 8, _QWEN2_VOCABULARY)),
-    PublishedSize("78b", 78_408_318_336, _VIT_6B, _QWEN2, HalfShape(8192, 80, 64, 29568, 8, _QWEN2_VOCABULARY)),
+    PublishedSize("78b", 78_408_318_336, _VIT_6B, _QWEN2, HalfShape(8192, 80, 64, 29568, 8, _QWEN2_VOCABULARY), "Qwen"),
 )
 
 MINI = PublishedSize("mini", 122_093_696, _VIT_MINI, _INTERNLM2, HalfShape(512, 32, 8, 1792, 2, 11_600))
