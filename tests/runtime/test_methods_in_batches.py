@@ -77,3 +77,15 @@ def test_a_row_does_not_depend_on_its_batch(checkpoint, requests, prior, method,
     for one, other in zip(together, alone, strict=True):
         assert (one.kept, one.answer, one.box) == (other.kept, other.answer, other.box)
     assert len({tuple(row.kept) for row in together}) > 1
+
+
+def test_rows_and_record_say_that_positions_were_renumbered(checkpoint, requests):  # noqa: F811
+    kept, renumbered, whole = (
+        replace(SETTINGS, method="pyramiddrop", **changes)
+        for changes in ({}, {"positions": "published"}, {"positions": "renumber", "keep": 1.0})
+    )
+    rows = {one: list(Grounder(checkpoint, one).ground(requests[:3])) for one in (kept, renumbered, whole)}
+    assert [row.positions for row in rows[renumbered]] == ["renumber"] * 3
+    assert [row.positions for row in rows[kept] + rows[whole]] == [None] * 6
+    assert [one.deciding()["positions"] for one in rows] == ["keep", "published", "renumber"]
+    assert b'"positions"' not in rows[kept][0].to_json() and b'"positions":"renumber"' in rows[renumbered][0].to_json()
