@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from deeplayer_cli.boxes import inverse_orientation
 from deeplayer_cli.errors import DeeplayerError, RowError
 from deeplayer_cli.images.decode import read_orientation
+from deeplayer_cli.schema.values import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +69,7 @@ class BoxFrames:
             )
         if n_unknown:
             return (
-                f"{n_unknown} images were not found, so it is not known whether EXIF turns them: boxes are in pixels "
-                f"of {frame}; --image-root names the folder of the images"
+                f"{counted(n_unknown, 'image')} not found, so it is not known whether EXIF turns them: boxes are in "
+                f"pixels of {frame}; --image-root names the folder of the images"
             )
         return None

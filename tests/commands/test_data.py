@@ -98,9 +98,7 @@ def test_rows_that_are_left_out_show_in_the_exit_code(tmp_path, run):
     path = write_internvl(tmp_path)
     path.write_bytes(path.read_bytes() + b"{broken\n")
     code, _, said = run("data", "import", path, "--image-root", coco_images(tmp_path), "-o", tmp_path / "out.jsonl")
-    assert (
-        code == 1 and "1 rows are left out, the first: " in said and "refcoco_val.jsonl:6: the row is not JSON" in said
-    )
+    assert code == 1 and "1 row left out, the first: " in said and "refcoco_val.jsonl:6: the row is not JSON" in said
     assert len(rows_of((tmp_path / "out.jsonl").read_bytes())) == 5
 
 
@@ -151,7 +149,7 @@ def test_rows_of_other_formats_that_are_wrong_are_error_rows(tmp_path, run):
     code, shown, said = run("ground", path, "--from-format", "auto", "--image-root", folder, "--model", "demo")
     kinds = [row["error"]["type"] for row in rows_of(shown) if row["status"] == "error"]
     assert code == 1 and kinds == ["image_missing", "image_missing", "bad_json"]
-    assert "1 images of 2 rows were not found in" in said
+    assert "1 image of 2 rows not found, the first is" in said
 
 
 def test_folders_of_labels_are_replaced_as_a_whole(predictions, tmp_path, run):

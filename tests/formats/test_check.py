@@ -46,7 +46,7 @@ def test_nothing_is_wrong(folder):
     path = rows_in(folder, {"box": [1, 2, 30, 40]}, {"box": [5, 5, 20, 20]}, {})
     assert check(path) == (0, {"rows": 3, "images": 1, "boxes": 2, "turned": 0, "problems": []})
     shown = CliRunner().invoke(app, ["data", "check", str(path)])
-    assert shown.stdout == "3 rows, 1 images (0 turned by EXIF), 2 boxes: no problems\n"
+    assert shown.stdout == "3 rows, 1 image (0 turned by EXIF), 2 boxes: no problems\n"
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_the_table_shows_count_problem_and_place(folder):
     path.write_bytes(path.read_bytes() + b"{broken\n")
     shown = CliRunner().invoke(app, ["data", "check", str(path)], env={"COLUMNS": "200"})
     lines = shown.stdout.splitlines()
-    assert shown.exit_code == 1 and lines[-1].endswith("0 boxes: problems of 3 kinds")
+    assert shown.exit_code == 1 and lines[-1].endswith("0 boxes: 3 kinds of problems")
     assert any(line.split()[:3] == ["1", "bad_json", f"{folder.name}/rows.jsonl:4"] for line in lines)
 
 

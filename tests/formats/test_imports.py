@@ -160,7 +160,7 @@ def test_images_that_are_not_there_are_counted(coco, tmp_path):
     path = write_internvl(tmp_path)
     (coco / "train2014" / NAMES[1]).unlink()
     summary = import_files([path], tmp_path / "out.jsonl", coco, None)
-    assert summary.warnings[-1].startswith("1 images of 2 rows were not found in")
+    assert summary.warnings[-1].startswith(f"{coco}: 1 image of 2 rows not found, the first is")
     assert summary.warnings[-1].endswith(NAMES[1])
 
 

@@ -17,6 +17,7 @@ from deeplayer_cli.formats.imports.splits import SplitCounts
 from deeplayer_cli.images.decode import read_size
 from deeplayer_cli.schema import BadRequest, ConventionCheck, GoldReader, Request, parse_request
 from deeplayer_cli.schema.gold import read_numbers
+from deeplayer_cli.schema.values import counted
 from deeplayer_cli.sinks.output_file import replacing
 from deeplayer_cli.sources.files import file_name
 
@@ -244,8 +245,8 @@ _OWN = frozenset({"id", "image", "expression", "sent", "box", "bbox", "width", "
 def missing_images(files: Iterable[FileImporter]) -> list[str]:
     """A sentence for each folder in which images were not found."""
     return [
-        f"{len(file.finder.missing)} images of {sum(file.finder.missing.values())} rows were not found in "
-        f"{file.finder.folder}, the first is {next(iter(file.finder.missing))}"
+        f"{file.finder.folder}: {counted(len(file.finder.missing), 'image')} of "
+        f"{counted(sum(file.finder.missing.values()), 'row')} not found, the first is {next(iter(file.finder.missing))}"
         for file in files
         if file.finder.missing
     ]
