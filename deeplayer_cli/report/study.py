@@ -1,0 +1,172 @@
+"""Makes the tables of a study from the JSON that `compare`, `sweep` and `diagnose` printed.
+
+    python -m deeplayer_cli.report.study deeplayer_cli/evaluation/study
+
+reads ``compare-NAME.json``, ``sweep-NAME.json`` and ``diagnose-NAME.json`` in the folder, and writes tables.md there.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from deeplayer_cli.errors import DeeplayerError, reading
+from deeplayer_cli.evaluation.positional_bias import SIGNALS
+from deeplayer_cli.report.text_tables import text_table
+from deeplayer_cli.sinks.output_file import replacing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    Json = Mapping[str, Any]
+
+TABLES = "tables.md"
+
+_HEAD = """# The study in tables
+
+Made by `python -m deeplayer_cli.report.study FOLDER` from the JSON files here.
+[The README](../README.md#a-study-at-equal-cost) has the commands that made those.
+"""
+
+
+def study_tables(folder: Path) -> str:
+    """The tables of a study, as Markdown.
+
+    Raises:
+        DeeplayerError: the folder has no file of a known kind, or a file cannot be read.
+    """
+    sections = []
+    for kind, section in (("compare", _comparison), ("sweep", _sweep), ("diagnose", _diagnosis)):
+        for path in sorted(folder.glob(f"{kind}-*.json")):
+            with reading(str(path)):
+                content = path.read_bytes()
+            try:
+                sections.append(f"## {path.stem}\n\n{section(orjson.loads(content))}\n")
+            except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+                raise DeeplayerError(f"{path} is not what `deeplayer {kind} --json` prints: {error}") from error
+    if not sections:
+        raise DeeplayerError(f"{folder} has no compare-NAME.json, sweep-NAME.json or diagnose-NAME.json")
+    return "\n".join([_HEAD, *sections])
+
+
+def write_tables(folder: Path) -> None:
+    """Write the tables of a study into its folder.
+
+    Raises:
+        DeeplayerError: as `study_tables`, or the file cannot be written.
+    """
+    text = study_tables(folder)
+    with replacing(folder / TABLES) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def _comparison(lines: Sequence[Json]) -> str:
+    headings = ["method", "layer", "keep", "mean keep", "GFLOPs", "Acc@0.5 (95%)", "change (95%)", "p", "fails"]
+    rows = []
+    for line in lines:
+        if "unreachable" in line:
+            low, _ = line["unreachable"]["reach"]
+            rows.append([line["method"], "-", "-", "-", f"at least {low:.3g}", *["-"] * 4])
+            continue
+        change = line["difference"]
+        rows.append(
+            [
+                line["method"],
+                "-" if line["layer"] is None else str(line["layer"]),
+                f"{line['keep']:.3g}",
+                f"{line['mean_keep']:.1%}",
+                f"{line['gflops']:.3g}",
+                _rate(line),
+                "-" if change is None else _points(change),
+                "-" if change is None else _p(change),
+                str(line["n_no_box"] + line["n_error"]),
+            ]
+        )
+    return f"{lines[0]['n']} rows.\n\n{text_table(headings, rows, 'markdown')}"
+
+
+def _sweep(found: Json) -> str:
+    kinds = [kind for kind in ("last", "text", "drafted") if kind in found["attention"]]
+    headings = ["layer", "mean keep", "Acc@0.5 (95%)", "best in", *(f"{kind}: on target" for kind in kinds)]
+    headings += [f"{kind}: rank" for kind in kinds]
+    rows = []
+    for line in found["layers"]:
+        attention = [found["attention"][kind][line["layer"] - 1] for kind in kinds]
+        rows.append(
+            [
+                f"{line['layer']}{' (chosen)' if line['layer'] == found['chosen'] else ''}",
+                f"{line['mean_keep']:.1%}",
+                _rate(line),
+                f"{line['best_in']:.0%}",
+                *(f"{one['mass']['value']:.1%}" for one in attention),
+                *(f"{one['rank']['value']:.2f}" for one in attention),
+            ]
+        )
+    select, report = found["select"], found["report"]
+    return (
+        f"On {select['chosen']['n']} selection rows; unpruned {_rate(select['unpruned'])}. Targets are "
+        f"{found['attention']['area']:.1%} of the tokens.\n\n{text_table(headings, rows, 'markdown')}\n\n"
+        f"Layer {found['chosen']} is the best in {found['chosen_in']:.0%} of the bootstrap samples. On the "
+        f"{report['chosen']['n']} report rows about {report['chosen']['n_images']} other images: "
+        f"{_rate(report['chosen'])}, unpruned {_rate(report['unpruned'])}; difference {_points(report['difference'])}, "
+        f"p = {_p(report['difference'])}."
+    )
+
+
+def _diagnosis(found: Json) -> str:
+    headings = ["layer", "visual", "entropy", "alike", *SIGNALS, "bias", "kept", "divided by a prior", "the prior"]
+    rows = []
+    for layer in found["layers"]:
+        within = {one["signal"]: one for one in layer["correlations"] if one["view"] == "tile"}
+        bias, prior = layer["bias"], layer["prior"]
+        rows.append(
+            [
+                str(layer["layer"]),
+                f"{layer['visual_share']:.1%}",
+                f"{layer['entropy']:.2f}",
+                "-" if layer["stability"] is None else f"{layer['stability']:.2f}",
+                *(
+                    f"{one['rho']:+.2f} ({one['low']:+.2f} to {one['high']:+.2f})"
+                    for one in map(within.get, SIGNALS)
+                    if one
+                ),
+                bias["signal"] if bias else "by place" if layer["biased"] else "no",
+                *(["-"] * 2 if prior is None else [f"{prior['kept']:.1%}", _divided(prior)]),
+                layer["prior_verdict"] or "-",
+            ]
+        )
+    counts = f"{found['rows']} rows, {found['images']} images; attention of the query rows `{found['query']}`."
+    return f"{counts}\n\n{text_table(headings, rows, 'markdown')}"
+
+
+def _correlation(one: Json) -> str:
+    return f"{one['rho']:+.2f} ({one['low']:+.2f} to {one['high']:+.2f})"
+
+
+def _divided(prior: Json) -> str:
+    return f"{prior['kept_divided']:.1%}, {_points(prior['difference'])}"
+
+
+def _rate(line: Json) -> str:
+    low, high = line["acc@0.5_ci95"]
+    return f"{line['acc@0.5']:.1%} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def _p(change: Json) -> str:
+    return "<1e-9" if change["p"] < 1e-9 else f"{change['p']:.2g}"
+
+
+def _points(change: Json) -> str:
+    return f"{100 * change['value']:+.1f} ({100 * change['low']:+.1f} to {100 * change['high']:+.1f})"
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m deeplayer_cli.report.study FOLDER")
+    try:
+        write_tables(Path(sys.argv[1]))
+    except DeeplayerError as error:
+        sys.exit(str(error))
