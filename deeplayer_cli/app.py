@@ -8,15 +8,18 @@ import sys
 import traceback
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer.main import get_command
 
 from deeplayer_cli import __version__
 from deeplayer_cli.commands import (
     bench,
     calibrate,
     compare,
+    config,
+    configuration,
     data,
     demo,
     diagnose,
@@ -63,6 +66,7 @@ app.command(epilog=example("bench prefill --model random:mini --keep 0.1,0.25"))
 app.command(epilog=example("methods"))(methods.methods)
 app.command(epilog=example("models"))(models.models)
 app.command(epilog=example("doctor"))(doctor.doctor)
+app.command(epilog=example("config"))(config.config)
 app.command(epilog=example("calibrate photos -o prior.safetensors --limit 200"))(calibrate.calibrate)
 app.add_typer(data.app, name="data")
 app.add_typer(demo.app, name="demo")
@@ -103,7 +107,7 @@ def main(prepare: Prepare | None = None) -> None:
     try:
         _require_working_folder()
         try:
-            app(obj=prepare)
+            app(obj=prepare, default_map=_options_from_file())
         finally:
             streams.finish()
     except DeeplayerError as error:
@@ -122,6 +126,15 @@ def main(prepare: Prepare | None = None) -> None:
             _refuse("out of memory: use a smaller --batch-size or --max-tiles")
         traceback.print_exc()
         sys.exit(DEFECT)  # a defect of deeplayer must not look like a run that finished with some bad rows
+
+
+def _options_from_file() -> dict[str, Any] | None:
+    file = configuration.find_file(Path.cwd())
+    if file is None:
+        return None
+    options = configuration.read_options(file, get_command(app))
+    logging.getLogger("deeplayer").info("options from %s; `deeplayer config` shows them", file)
+    return configuration.default_map(options)
 
 
 def _require_working_folder() -> None:
