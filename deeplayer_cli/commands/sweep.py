@@ -16,10 +16,13 @@ from deeplayer_cli.commands.outputs import Csv, refuse_bad_outputs
 from deeplayer_cli.commands.progress import ProgressBar
 from deeplayer_cli.commands.stopping import stoppable
 from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.schema.values import counted
 
 if TYPE_CHECKING:
     from deeplayer_cli.schema import Id
     from deeplayer_cli.sources import Requests
+
+FINISHED_WITH_ERRORS = 1
 
 logger = logging.getLogger("deeplayer")
 
@@ -114,7 +117,11 @@ def sweep(
     from deeplayer_cli.evaluation.sweep import choose_layer, split_rows
     from deeplayer_cli.evaluation.sweeping import layer_settings, measure_selection
     from deeplayer_cli.report import sweep_table
+    from deeplayer_cli.schema import Request
 
+    # An impossible split is refused before hours of work; in the end, the content of the images decides.
+    golden = {row.id: row.path for row in requests if isinstance(row, Request) and row.gold is not None}
+    split_rows(golden, select, report, seed=seed)
     weights = {"revision": revision, "dtype": dtype, "device": device}
     options.agree_to_download(model, revision, yes=yes)
     with result_folder(results, source) as folder, stoppable() as stop, ProgressBar() as bar:
@@ -127,7 +134,7 @@ def sweep(
             raise typer.Exit(stop.exit_code) from None
     for warning in [*unpruned.warnings, *dict.fromkeys(one for run in runs for one in run.failures)]:
         logger.warning(warning)
-    split = split_rows(unpruned, select, report, seed=seed)
+    split = split_rows(dict(zip(unpruned.ids, unpruned.images, strict=True)), select, report, seed=seed)
     choice = choose_layer(dict(zip(by_layer, runs, strict=True)), unpruned, split, seed=seed)
     measured = measure_selection(runner.checkpoint, pruned, requests, split, images)
     rows = sweep_table.rows_of(choice, measured)
@@ -144,6 +151,9 @@ def sweep(
         typer.echo(orjson.dumps(told, option=orjson.OPT_INDENT_2))
     else:
         sweep_table.show(choice, measured, split)
+    if n_error := max(run.n_error for run in (unpruned, *runs)):
+        logger.warning("error rows count as wrong: up to %d of %s", n_error, counted(unpruned.n_rows, "row"))
+        raise typer.Exit(FINISHED_WITH_ERRORS)
 
 
 def _rows_with(requests: Requests, flag: str, text: str | None) -> frozenset[Id] | None:

@@ -110,7 +110,7 @@ class Choice:
 
 
 def split_rows(
-    run: MethodRun, select: Collection[Id] | None, report: Collection[Id] | None, *, seed: int = 0
+    image_of: Mapping[Id, Hashable], select: Collection[Id] | None, report: Collection[Id] | None, *, seed: int = 0
 ) -> RowSplit:
     """Split the rows with a gold box into rows that choose, and rows that report.
 
@@ -118,7 +118,7 @@ def split_rows(
     without the images of the first.
 
     Args:
-        run: a run over all rows; it knows their images.
+        image_of: the image of each row with a gold box, by the row's id.
         select: ids of the rows that may choose.
         report: ids of the rows that may report.
         seed: of the split by image.
@@ -126,9 +126,8 @@ def split_rows(
     Raises:
         DeeplayerError: both sets name the same image, or a set has no row.
     """
-    image_of = dict(zip(run.ids, run.images, strict=True))
     if select is None and report is None:
-        order = sorted(set(run.images), key=lambda image: _digest(seed, image))
+        order = sorted(set(image_of.values()), key=lambda image: _digest(seed, image))
         choosing = set(order[::2])
         select = [row for row, image in image_of.items() if image in choosing]
     first, second = (None if rows is None else frozenset(rows) & image_of.keys() for rows in (select, report))

@@ -9,6 +9,7 @@ import orjson
 import pytest
 from typer.testing import CliRunner
 
+from deeplayer_cli import checkpoints
 from deeplayer_cli.app import app
 from deeplayer_cli.errors import DeeplayerError
 
@@ -47,6 +48,26 @@ def test_fields_choose_and_report():
     assert found["n_select"] + found["n_report"] == 24 and found["n_left_out"] == 0
     with pytest.raises(DeeplayerError, match=r"share \d images"):
         run(*SWEEP, "--layers", "6", "--select-on", "kind=place", "--report-on", "kind=relation")
+
+
+def test_rows_that_cannot_choose_or_report_are_refused_before_the_model_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "load", lambda *_, **__: pytest.fail("loaded a model"))
+    rows = [{"image": f"{number}.png", "expression": "the dog"} for number in range(4)]
+    (tmp_path / "rows.jsonl").write_bytes(b"\n".join(map(orjson.dumps, rows)))
+    with pytest.raises(DeeplayerError, match="there is no selection row"):
+        run("sweep", tmp_path / "rows.jsonl", "--model", "demo")
+    with pytest.raises(DeeplayerError, match="there is no report row"):
+        run("sweep", SAMPLES, "--model", "demo", "--limit", "2")
+
+
+def test_error_rows_count_as_wrong_and_show_in_the_exit_code(tmp_path):
+    lines = (Path(SAMPLES) / "requests.jsonl").read_bytes().splitlines()[:8]
+    missing = {"image": "images/none.png", "expression": "the dog", "box": [1, 2, 30, 40]}
+    (tmp_path / "rows.jsonl").write_bytes(b"\n".join([*lines, orjson.dumps(missing)]))
+    arguments = ["sweep", str(tmp_path / "rows.jsonl"), "--image-root", SAMPLES, "--model", "demo", "--layers", "6"]
+    finished = CliRunner().invoke(app, arguments)
+    assert finished.exit_code == 1, finished.output
+    assert "is chosen" in finished.stdout
 
 
 @pytest.mark.parametrize(
