@@ -1,0 +1,56 @@
+"""The engine at the 8B's shapes on a device that only counts: what a GPU would run, and where it would wait.
+
+The counts are exact and need no GPU. One program makes all of them, because it registers a device of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.utils import backend_registration
+
+from deeplayer_cli.checkpoints import random_weights
+from deeplayer_cli.runtime import batching
+from tests.engine.fake_device import METHODS, MODEL
+
+CASES = (*METHODS, "union")
+KERNELS_A_LAYER = 50
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"),
+    reason="this torch has no devices that are written in Python",
+)
+
+
+@pytest.fixture(scope="module")
+def cases():
+    program = [sys.executable, "-m", "tests.engine.fake_device"]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr  # a tensor on the wrong device, for one, is an error
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_no_attention_has_both_a_mask_and_grouped_heads(cases, name):
+    for phase in ("prefix", "prefill", "decode"):
+        assert cases[name][phase]["grouped"] == {}
+
+
+def test_a_decode_pass_runs_few_kernels_in_each_layer(cases):
+    n_passes = cases["none"]["passes"]
+    assert n_passes == cases["one layer more"]["passes"] > 0
+    more = cases["one layer more"]["decode"]["kernels"] - cases["none"]["decode"]["kernels"]
+    assert more == KERNELS_A_LAYER * n_passes
+
+
+def test_a_batch_needs_no_more_memory_than_its_estimate(cases, monkeypatch):
+    case = cases["all layers"]
+    peak = max(case[phase]["peak"] for phase in ("encode", "prefix", "prefill", "decode"))
+    config = random_weights.read(MODEL).config
+    monkeypatch.setattr(batching, "free_bytes", lambda device: 2 * peak)  # half of the free memory is for a batch
+    allowed = batching.affordable_tokens(config, torch.bfloat16, torch.device("cuda"))
+    assert case["tokens"] / 2 < allowed <= case["tokens"]
