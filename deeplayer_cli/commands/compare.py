@@ -67,14 +67,15 @@ def compare(
         ),
     ] = "deep-layer,random",
     keep: Annotated[
-        str,
+        str | None,
         option(
             "--keep",
             command="compare",
-            help="Shares of visual tokens, separated by commas; `0.1:0.5:0.1` is 0.1, 0.2, ... 0.5.",
+            help="Shares of visual tokens, separated by commas; `0.1:0.5:0.1` is 0.1, 0.2, ... 0.5; `auto:P` keeps the "
+            "share P of the attention. By default each method's own share.",
             rich_help_panel=PRUNING,
         ),
-    ] = "0.1",
+    ] = None,
     match: Annotated[
         MatchBy,
         option(
@@ -184,7 +185,8 @@ def compare(
         wanted = [one for text in _items(methods) if (one := _wanted(text, base, layer, prior)) != base]
         if (idle := options.given(context, "keep", "layer")) and not any(map(prunes, wanted)):
             logger.warning("no method of --methods %s prunes, so they ignore %s", methods, ", ".join(idle))
-        plan = ComparisonPlan(base, wanted, _shares(keep), match.value, reference)
+        shares, masses = _keeps(keep)
+        plan = ComparisonPlan(base, wanted, shares, match.value, reference, masses)
         plan.refuse_impossible()
         source = source or []
         requests = open_repeatable(source, image_root, limit, from_format, box_format, results)
@@ -246,7 +248,7 @@ def _wanted(text: str, base: Settings, layer: int | None, prior: Path | None) ->
 
     name, *changes = canonical_name(text).split("@")
     entry, _ = find_method(name)
-    found: dict[str, Any] = {} if name == base.method else {"layer": layer}
+    found: dict[str, Any] = {} if name == base.method else {"layer": layer, "keep": entry.keep}
     if entry.is_calibrated:
         found["prior"] = prior
     for change in changes:
@@ -255,12 +257,22 @@ def _wanted(text: str, base: Settings, layer: int | None, prior: Path | None) ->
             name += f"@{change}"
         elif key == "positions":
             found[key] = value
+        elif key == "fallback":
+            found |= _fallback(text, value)
         elif key in _NUMBERS and re.fullmatch(r"\d{1,6}", value, re.ASCII):
             found[_NUMBERS[key]] = int(value)
         else:
-            known = ["layer=K", "max-tiles=N", "positions=keep|renumber|published", *entry.parameters]
+            known = ["layer=K", "max-tiles=N", "positions=keep|renumber|published", "fallback=T"]
+            known += entry.parameters
             raise DeeplayerError(f"--methods {text}: after an @ comes {' or '.join(known)}, not {change!r}")
     return replace(base, method=name, **found)
+
+
+def _fallback(text: str, value: str) -> dict[str, float]:
+    try:
+        return {"fallback": float(value)}
+    except ValueError:
+        raise DeeplayerError(f"--methods {text}: fallback must be a score, not {value!r}") from None
 
 
 def _refuse_options_of_a_run(context: typer.Context) -> None:
@@ -270,6 +282,14 @@ def _refuse_options_of_a_run(context: typer.Context) -> None:
         is_given = given is not None and given.name == "COMMANDLINE" and parameter.param_type_name == "option"
         if is_given and parameter.name not in _WITHOUT_A_RUN:
             raise DeeplayerError(f"{parameter.opts[0]} applies to a run, and --from runs nothing: leave one out")
+
+
+def _keeps(text: str | None) -> tuple[list[float], list[float]]:
+    """Read ``--keep``: the shares of tokens, and the shares of attention, which are written ``auto:P``."""
+    parts = [] if text is None else text.split(",")
+    masses = [options.keep_settings(part)["keep_mass"] for part in parts if part.startswith("auto:")]
+    shares = [part for part in parts if not part.startswith("auto:")]
+    return _shares(",".join(shares)) if shares else [], masses
 
 
 def _shares(text: str) -> list[float]:

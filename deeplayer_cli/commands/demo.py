@@ -64,7 +64,8 @@ def evaluate(
     model: options.Model = "demo",
     device: options.Device = "auto",
     method: options.Method = "none",
-    keep: options.Keep = 0.1,
+    keep: options.KeepOrAuto = None,
+    fallback: options.Fallback = None,
     layer: options.Layer = None,
     query: options.QueryRows = Query.LAST,
     by: Annotated[str, option("--by", help="Also score each value of this field separately.")] = "kind",
@@ -78,6 +79,7 @@ def evaluate(
     from deeplayer_cli.pruning import find_method
     from deeplayer_cli.runtime.grounder import Grounder
     from deeplayer_cli.runtime.run import RunProgress
+    from deeplayer_cli.runtime.settings import Settings
     from deeplayer_cli.runtime.totals import Totals
     from deeplayer_cli.sinks import read_predictions
     from deeplayer_cli.sinks.stream import Stream
@@ -85,7 +87,8 @@ def evaluate(
     held_out = HeldOutEvaluation(split, seed, count)
     find_method(method)
     options.warn_of_idle_options(context)
-    grounder = Grounder.load(model, device=device, method=method, keep=keep, layer=layer, query=query.value)
+    settings = Settings(method=method, layer=layer, query=query.value, fallback=fallback, **options.keep_settings(keep))
+    grounder = Grounder.load(model, device=device, settings=settings)
     totals = Totals(grounder.mean_keep)
     begun = time.perf_counter()
     with TemporaryDirectory() as folder:

@@ -121,8 +121,9 @@ def ground(
     max_tiles: options.MaxTiles = None,
     max_new_tokens: options.MaxNewTokens = 100,
     method: options.Method = "deep-layer",
-    keep: options.Keep = 0.1,
+    keep: options.KeepOrAuto = None,
     keep_tokens: options.KeepTokens = None,
+    fallback: options.Fallback = None,
     layer: options.Layer = None,
     query: options.QueryRows = Query.LAST,
     positions: options.Positions = PositionIds.KEEP,
@@ -164,8 +165,9 @@ def ground(
     )
     settings: dict[str, Any] = {
         "method": method,
-        "keep": keep,
+        **options.keep_settings(keep),
         "keep_tokens": keep_tokens,
+        "fallback": fallback,
         "layer": layer,
         "query": query.value,
         "positions": positions.value,

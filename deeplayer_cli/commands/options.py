@@ -126,7 +126,7 @@ def given(context: typer.Context, *names: str) -> list[str]:
 
 def warn_of_idle_options(context: typer.Context) -> None:
     """Log a warning about options that have no effect with the chosen ``--method``, or beside another option."""
-    idle = given(context, "keep", "keep_tokens", "layer", "query", "positions")
+    idle = given(context, "keep", "keep_tokens", "layer", "query", "positions", "fallback")
     if not idle:
         return
     from deeplayer_cli.pruning import find_method
@@ -134,11 +134,28 @@ def warn_of_idle_options(context: typer.Context) -> None:
     method = context.params["method"]
     entry = find_method(method)[0]
     if not entry.prunes:
-        ignored = [flag for flag in idle if flag != "--layer" or not entry.has_layer]
+        ignored = [flag for flag in idle if flag not in ("--layer", "--fallback") or not entry.has_layer]
         if ignored:
             logger.warning("--method %s prunes nothing, so it ignores %s", method, ", ".join(ignored))
     elif {"--keep", "--keep-tokens"} <= set(idle):
         logger.warning("--keep-tokens replaces --keep, so --keep is ignored")
+
+
+def keep_settings(text: str | None) -> dict[str, Any]:
+    """Read ``--keep``, a share or ``auto:P``, as fields of ``Settings``; none if it was not given.
+
+    Raises:
+        DeeplayerError: the text is neither.
+    """
+    if text is None:
+        return {}
+    name, number = ("keep_mass", text.removeprefix("auto:")) if text.startswith("auto:") else ("keep", text)
+    try:
+        return {name: float(number)}
+    except ValueError:
+        raise DeeplayerError(
+            f"--keep must be a share, such as 0.1, or auto:P, such as auto:0.9, not {text!r}"
+        ) from None
 
 
 MODEL, PRUNING, INPUT, OUTPUT, SPEED = "Model", "Pruning", "Input", "Output", "Speed"
@@ -171,6 +188,23 @@ Method = Annotated[
 ]
 Keep = Annotated[
     float, option("--keep", help="Share of the visual tokens to keep, over all tiles.", rich_help_panel=PRUNING)
+]
+KeepOrAuto = Annotated[
+    str | None,
+    option(
+        "--keep",
+        help="Share of the visual tokens to keep, over all tiles; or `auto:P`: the fewest tokens that hold the share P "
+        "of the attention to the image. By default 0.1, or the method's own share.",
+        rich_help_panel=PRUNING,
+    ),
+]
+Fallback = Annotated[
+    float | None,
+    option(
+        "--fallback",
+        help="Ask a row again without pruning if its score is below this, or if it has no box.",
+        rich_help_panel=PRUNING,
+    ),
 ]
 KeepTokens = Annotated[
     int | None,

@@ -19,10 +19,14 @@ if TYPE_CHECKING:
     from deeplayer_cli.pruning import Method
     from deeplayer_cli.schema import Prediction
 
-Workload = Counter[tuple["Resolution", int, "int | None"]]
-"""Number of rows by (width and height of the image, number of expression tokens, number of kept tokens).
+WorkloadKey = tuple["Resolution", int, "int | None", bool]
+"""Width and height of the image, number of expression tokens, number of kept tokens, and whether the row fell back.
 
-The number of kept tokens is None if it does not depend on the content."""
+The number of kept tokens is None if it does not depend on the content. A row that fell back was asked a second time,
+without pruning."""
+
+Workload = Counter[WorkloadKey]
+"""Number of rows by key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,37 +84,43 @@ class CostModel:
 
     checkpoint: Checkpoint
 
-    def prompt(self, resolution_wh: Resolution, expression: str) -> tuple[Resolution, int, None]:
+    def prompt(self, resolution_wh: Resolution, expression: str) -> WorkloadKey:
         """The workload key of a row that is not answered yet."""
-        return resolution_wh, len(self.checkpoint.tokenizer.encode_expression(expression)), None
+        return resolution_wh, len(self.checkpoint.tokenizer.encode_expression(expression)), None, False
 
-    def answered(self, row: Prediction, method: Method) -> tuple[Resolution, int, int | None] | None:
+    def answered(self, row: Prediction, method: Method) -> WorkloadKey | None:
         """The workload key of an answered row; None if its image was never read."""
         if row.width is None or row.height is None or row.expression is None:
             return None
-        resolution, n_expression, _ = self.prompt((row.width, row.height), row.expression)
-        return resolution, n_expression, row.kept_tokens if method.is_adaptive else None
+        resolution, n_expression, *_ = self.prompt((row.width, row.height), row.expression)
+        n_kept = row.kept_tokens if row.fallback is None else row.fallback["kept_tokens"]
+        n_kept = int(n_kept) if method.is_adaptive and n_kept is not None else None
+        return resolution, n_expression, n_kept, row.fallback is not None
 
     def largest(self, workload: Workload, tiling: Tiling) -> int:
         """The largest number of visual tokens of an image in the workload."""
-        return max(count_tiles(resolution, tiling) for resolution, _, _ in workload) * self.checkpoint.tokens_per_tile
+        return max(count_tiles(resolution, tiling) for resolution, *_ in workload) * self.checkpoint.tokens_per_tile
 
     def cost(self, method: Method, workload: Workload, tiling: Tiling) -> Cost:
         """The cost of a workload of at least one row under a method, with images cut by ``tiling``."""
-        prompts: Counter[tuple[int, int, int | None]] = Counter()  # equal tile counts and lengths cost the same
-        for (resolution, n_expression, n_kept), rows in workload.items():
-            prompts[count_tiles(resolution, tiling), n_expression, n_kept] += rows
+        prompts: Counter[tuple[int, int, int | None, bool]] = Counter()  # equal tile counts and lengths cost the same
+        for (resolution, n_expression, n_kept, fell_back), rows in workload.items():
+            prompts[count_tiles(resolution, tiling), n_expression, n_kept, fell_back] += rows
         return self._sum(method, prompts)
 
-    def _sum(self, method: Method, prompts: Mapping[tuple[int, int, int | None], int]) -> Cost:
+    def _sum(self, method: Method, prompts: Mapping[tuple[int, int, int | None, bool], int]) -> Cost:
+        from deeplayer_cli.pruning import Method  # which needs torch
+
         shape, dtype = ModelShape.from_config(self.checkpoint.model.config), self.checkpoint.model.dtype
         rows = visual = 0
         seen = gflops = held = 0.0
-        for (n_tiles, n_expression, n_kept), n in prompts.items():
+        for (n_tiles, n_expression, n_kept, fell_back), n in prompts.items():
             prompt = PromptLengths.from_checkpoint(self.checkpoint, n_tiles * shape.tokens_per_tile, n_expression)
             rows += n
             visual += n * prompt.visual
-            seen += n * prompt.visual * method.mean_keep(prompt.visual, shape.text.layers, n_kept)
-            gflops += n * (vision_flops(shape, n_tiles) + prefill_flops(shape, prompt, method, n_kept=n_kept)) / 1e9
-            held += n * kv_bytes(shape, prompt, dtype.itemsize, method, n_kept)
+            gflops += n * vision_flops(shape, n_tiles) / 1e9
+            for one in (method, Method("none")) if fell_back else (method,):
+                seen += n * prompt.visual * one.mean_keep(prompt.visual, shape.text.layers, n_kept)
+                gflops += n * prefill_flops(shape, prompt, one, n_kept=n_kept) / 1e9
+            held += n * kv_bytes(shape, prompt, dtype.itemsize, Method("none") if fell_back else method, n_kept)
         return Cost(rows, visual, seen, gflops, held)

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from deeplayer_cli.cost.flops import prefill_flops
 from deeplayer_cli.cost.shape import ModelShape, PromptLengths
-from deeplayer_cli.pruning import Method
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from deeplayer_cli.checkpoints import Checkpoint
+    from deeplayer_cli.pruning import Method
 
 
 class PruningSavings:
@@ -31,6 +31,9 @@ class PruningSavings:
 
     def __init__(self, checkpoint: Checkpoint, method: Method) -> None:
         self._checkpoint, self._method = checkpoint, method
+        from deeplayer_cli.pruning import Method  # which needs torch
+
+        self._unpruned = Method("none")
         self._shape = ModelShape.from_config(checkpoint.model.config)
         self.pruned = self.unpruned = 0
 
@@ -39,7 +42,7 @@ class PruningSavings:
         n = len(expressions)
         prompt = PromptLengths.from_checkpoint(self._checkpoint, n_visual, round(sum(expressions) / n))
         self.pruned += prefill_flops(self._shape, prompt, self._method, n)
-        self.unpruned += prefill_flops(self._shape, prompt, Method("none"), n)
+        self.unpruned += prefill_flops(self._shape, prompt, self._unpruned, n)
 
     @property
     def advice(self) -> str | None:

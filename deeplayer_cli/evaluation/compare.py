@@ -49,7 +49,8 @@ class MethodRun:
 
     Attributes:
         label: name of the line, see `label_for`.
-        keep: the ``--keep`` of the run; 1.0 if nothing is pruned, None if an absolute number of tokens was set.
+        keep: the ``--keep`` of the run; 1.0 if nothing is pruned, None if an absolute number of tokens or a share of
+            the attention was set.
         layer: the layer of the first drop; None if nothing is pruned.
         ids: ids of the rows with a gold box.
         images: the image of each of these rows.
@@ -130,9 +131,12 @@ def label_for(
     max_tiles: object = None,
     query: object = "last",
     positions: object = "keep",
+    keep_mass: object = None,
+    fallback: object = None,
 ) -> str:
     """The name of a line: the method, then ``@name=value`` for each option that is not the default."""
     values = {"layer": layer, "max-tiles": max_tiles, "query": query, "positions": positions}
+    values |= {"keep": None if keep_mass is None else f"auto:{keep_mass}", "fallback": fallback}
     defaults = {"query": "last", "positions": "keep"}
     return "".join(
         [str(method), *(f"@{name}={value}" for name, value in values.items() if value != defaults.get(name))]
@@ -151,7 +155,7 @@ def gather(
     Args:
         predictions: all rows of the method.
         label: name of the line.
-        keep: the ``--keep`` of the run; None for an absolute number of tokens.
+        keep: the ``--keep`` of the run; None for an absolute number of tokens or a share of the attention.
         split_of: names the split of a row.
     """
     ids: list[Id] = []

@@ -62,6 +62,8 @@ def label_of(settings: Settings) -> str:
         max_tiles=settings.max_tiles,
         query=settings.query,
         positions=settings.positions,
+        keep_mass=settings.keep_mass,
+        fallback=settings.fallback,
     )
 
 
@@ -78,9 +80,19 @@ def require_measure(wanted: Sequence[Settings], match: Match) -> None:
         )
 
 
-def at_equal_keep(wanted: Sequence[Settings], shares: Sequence[float]) -> list[Settings]:
-    """All ``wanted`` settings at all keeps, without duplicates."""
-    return list(dict.fromkeys(_at(one, share) for one, share in product(wanted, shares)))
+def at_equal_keep(wanted: Sequence[Settings], shares: Sequence[float], masses: Sequence[float] = ()) -> list[Settings]:
+    """All ``wanted`` settings at all keeps, without duplicates; without keeps, each at its own.
+
+    Args:
+        wanted: the settings.
+        shares: values of ``keep``.
+        masses: values of ``keep_mass``.
+    """
+    if not shares and not masses:
+        return list(dict.fromkeys(wanted))
+    found = [_at(one, share) for one, share in product(wanted, shares)]
+    found += [replace(one, keep_mass=mass) if prunes(one) else one for one, mass in product(wanted, masses)]
+    return list(dict.fromkeys(found))
 
 
 def at_equal_cost(

@@ -29,7 +29,8 @@ logger = logging.getLogger("deeplayer")
 
 _HASH = 8  # hexadecimal digits
 
-_COMPARED = ("method", "keep", "keep_tokens", "layer", "query", "positions", "prior", "max_tiles")
+_KEEP = ("keep", "keep_tokens", "keep_mass", "fallback")
+_COMPARED = ("method", *_KEEP, "layer", "query", "positions", "prior", "max_tiles")
 """The settings that may differ between the lines of a comparison."""
 
 
@@ -42,6 +43,8 @@ def result_path(folder: Path, record: RunRecord) -> Path:
     parts = [str(settings["method"])]
     if settings.get("keep_tokens") is not None:
         parts.append(f"keep{settings['keep_tokens']}tokens")
+    elif settings.get("keep_mass") is not None:
+        parts.append(f"auto{settings['keep_mass']:.4g}")
     elif settings["method"] != "none" and settings.get("keep") is not None:
         parts.append(f"keep{settings['keep']:.4g}")
     if settings.get("layer") is not None:
@@ -119,13 +122,16 @@ def _refuse_strangers(records: Mapping[Path, RunRecord]) -> None:
 def label_of_record(record: RunRecord) -> str:
     """The name of the line of a run with this record, see `label_for`."""
     settings = record.settings
-    changed = {name: settings[name] for name in ("layer", "max_tiles", "query", "positions") if name in settings}
+    names = ("layer", "max_tiles", "query", "positions", "keep_mass", "fallback")
+    changed = {name: settings[name] for name in names if name in settings}
     return label_for(settings["method"], **changed)
 
 
 def keep_of_record(record: RunRecord) -> float | None:
-    """The ``--keep`` of a run; None if an absolute number of tokens was set."""
-    return None if record.settings.get("keep_tokens") else float(str(record.settings["keep"]))
+    """The ``--keep`` of a run; None if an absolute number of tokens or a share of the attention was set."""
+    settings = record.settings
+    is_share = settings.get("keep_tokens") is None and settings.get("keep_mass") is None
+    return float(str(settings["keep"])) if is_share else None
 
 
 def total_cost(records: Iterable[RunRecord]) -> Cost | None:

@@ -52,6 +52,7 @@ class ComparisonPlan:
         base: the settings that prune nothing; they always run.
         wanted: the other settings, without ``keep``.
         shares: the keeps.
+        masses: the keeps that are shares of the attention. Without ``shares`` and these, every method has its own keep.
         match: what is equal for all methods: keep, mean keep or FLOPs.
         reference: name of the line that the others are compared with.
     """
@@ -61,6 +62,7 @@ class ComparisonPlan:
     shares: Sequence[float]
     match: Match
     reference: str
+    masses: Sequence[float] = ()
 
     def refuse_impossible(self) -> None:
         """Refuse an impossible comparison before a model is loaded.
@@ -68,7 +70,9 @@ class ComparisonPlan:
         Raises:
             DeeplayerError: the reference is not one of the lines, or the first method cannot set the cost.
         """
-        self._require_reference(at_equal_keep(self.wanted, self.shares))
+        self._require_reference(at_equal_keep(self.wanted, self.shares, self.masses))
+        if self.masses and self.match != "keep":
+            raise DeeplayerError(f"--keep auto:P depends on each row, so there is no --match {self.match} with it")
         require_measure(self.wanted, self.match)
 
     def run(
@@ -96,11 +100,11 @@ class ComparisonPlan:
 
     def _lines(self, runner: ComparisonRunner) -> Sequence[Settings | Unreachable]:
         if self.match == "keep":
-            return at_equal_keep(self.wanted, self.shares)
+            return at_equal_keep(self.wanted, self.shares, self.masses)
         workload = runner.workload()
         return at_equal_cost(
             self.wanted,
-            self.shares,
+            self.shares or [self.wanted[0].keep],
             self.match,
             cost=lambda settings: runner.cost(settings, workload),
             largest=lambda settings: runner.largest(settings, workload),
@@ -256,7 +260,12 @@ class ComparisonRunner:
                     own.update([prompt] if prompt else [])
                     yield row
 
-        run = gather(own_rows(), label=label_of(settings), keep=settings.keep, split_of=self._split_of)
+        run = gather(
+            own_rows(),
+            label=label_of(settings),
+            keep=settings.keep if settings.keep_mass is None else None,
+            split_of=self._split_of,
+        )
         with_outcome(record, statuses, self.cost(settings, whole) if whole else None).save(path)
         return replace(run, cost=self.cost(settings, own) if own else None)
 

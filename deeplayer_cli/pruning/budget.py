@@ -18,22 +18,32 @@ class Budget:
     Attributes:
         share: share of the visual tokens, 0 < share <= 1; used if ``tokens`` is None.
         tokens: an absolute number; an image with fewer tokens keeps all.
+        mass: the kept tokens hold at least this share of the scores of all visual tokens, so their number depends on
+            the content; it replaces ``share``.
 
     Raises:
-        DeeplayerError: ``share`` or ``tokens`` is out of range.
+        DeeplayerError: ``share``, ``tokens`` or ``mass`` is out of range.
     """
 
     share: float = 1.0
     tokens: int | None = None
+    mass: float | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.share) and 0.0 < self.share <= 1.0):
             raise DeeplayerError(f"--keep must be a share above 0 and at most 1; it was {self.share}")
+        if self.mass is not None and not 0.0 < self.mass <= 1.0:
+            raise DeeplayerError(f"--keep auto:P needs a share P above 0 and at most 1; it was {self.mass}")
         if self.tokens is not None and self.tokens < 1:
             raise DeeplayerError(f"--keep-tokens must be at least 1; it was {self.tokens}")
 
     def count(self, n_visual: int) -> int:
-        """The number of tokens to keep of ``n_visual``: ``max(1, floor(share * n_visual))``, or ``tokens``."""
+        """The largest number of tokens to keep of ``n_visual``: ``max(1, floor(share * n_visual))``, or ``tokens``.
+
+        It is ``n_visual`` if their number depends on the content.
+        """
+        if self.mass is not None:
+            return n_visual
         if self.tokens is not None:
             return min(self.tokens, n_visual)
         return max(1, _floor(self.share * n_visual))

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.pruning.attention import AttentionScorer
 from deeplayer_cli.pruning.budget import Budget, StageShare
 from deeplayer_cli.pruning.inputs import NEEDS
 from deeplayer_cli.pruning.method import Method, Scorer, Scout, Selector, Stage
-from deeplayer_cli.pruning.topk import TopK
+from deeplayer_cli.pruning.topk import FewestWithMass, TopK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -132,6 +133,7 @@ class Entry:
         drops: several drops, in the order of their layers.
         positions: what the authors' program does with position ids; None if nothing is published.
         parameters: the method's own parameters by name. ``--method NAME@PARAMETER=VALUE`` sets one.
+        keep: the share of visual tokens that it keeps if the user does not say.
         freeze_of_32: the layer of a model of 32 layers after which visual tokens are frozen, see ``Method``; it is
             scaled to the model's depth. None: they are not frozen.
     """
@@ -145,6 +147,7 @@ class Entry:
     drops: tuple[Drop, ...] = ()
     positions: PositionIds | None = None
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    keep: float = 0.1
     freeze_of_32: int | None = None
 
     @property
@@ -192,6 +195,8 @@ class Entry:
         elif self.is_calibrated and options.prior:
             layers = [options.prior.layer for _ in drops]
         stages = tuple(drop.stage(name, options, layer) for layer, drop in zip(layers, drops, strict=True))
+        if options.budget.mass is not None:
+            stages = _with_mass(name, stages, options.budget.mass)
         for stage in stages:
             _check_stage(name, stage, may_adapt=stage is stages[-1] and not renumbers)
             if stage.scout is not None and stage is not stages[0]:
@@ -220,6 +225,22 @@ class Entry:
                 f"can be frozen after layers 0 to {n_layers}"
             )
         return options.layer
+
+
+def _with_mass(name: str, stages: tuple[Stage, ...], mass: float) -> tuple[Stage, ...]:
+    """The stages with the selector of a budget that is a share of the attention.
+
+    Raises:
+        DeeplayerError: the method drops several times, or does not keep the highest attention.
+    """
+    if len(stages) > 1 or not all(
+        isinstance(stage.scorer, AttentionScorer) and isinstance(stage.selector, TopK) for stage in stages
+    ):
+        raise DeeplayerError(
+            f"method {name} has no --keep auto:P: that is for methods that keep the highest attention, in one drop"
+        )
+    # With all of the attention, every token stays: not even those without any are dropped.
+    return stages if mass == 1.0 else tuple(replace(stage, selector=FewestWithMass(mass)) for stage in stages)
 
 
 def _check_stage(name: str, stage: Stage, *, may_adapt: bool) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from deeplayer_cli.pruning.method import Selector
+from deeplayer_cli.pruning.method import Selection, Selector
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +25,30 @@ class TopK(Selector):
     def __call__(self, scores: Tensor, inputs: ScorerInputs, n_keep: int) -> Tensor:
         """Return sorted indices, (B, n_keep) int64."""
         return topk(scores, n_keep)
+
+
+@dataclass(frozen=True)
+class FewestWithMass(Selector):
+    """Keeps the fewest tokens that together hold a share of the scores of all visual tokens; scores are not negative.
+
+    Attributes:
+        mass: the share, 0 < mass < 1. More tokens stay if it is larger, and none of them goes.
+    """
+
+    compilable = True
+    takes_padding = True
+    adaptive = True
+    mass: float
+
+    def __call__(self, scores: Tensor, inputs: ScorerInputs, n_keep: int) -> Selection:
+        """Return sorted indices (B, n_keep), of which the first ``counts`` are kept."""
+        falling = scores.sort(dim=-1, descending=True, stable=True)
+        held = falling.values.double().cumsum(-1)
+        counts = ((held < self.mass * held[:, -1:]).sum(-1) + 1).clamp(max=n_keep)
+        n_visual = scores.shape[1]
+        is_kept = torch.arange(n_keep, device=scores.device) < counts[:, None]
+        indices = falling.indices[:, :n_keep].where(is_kept, n_visual).sort(-1).values  # those not kept come last
+        return Selection(indices.clamp(max=n_visual - 1), counts)
 
 
 def topk(scores: Tensor, n_keep: int) -> Tensor:

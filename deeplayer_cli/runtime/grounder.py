@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
+from functools import partial
 from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from deeplayer_cli.images.loader import WorkerTimes
 from deeplayer_cli.models.internvl.answer_format import TemplateDraft
 from deeplayer_cli.runtime.batching import Batching, affordable_tokens
 from deeplayer_cli.runtime.box_score import NumberTokens
+from deeplayer_cli.runtime.fallback import with_fallback
 from deeplayer_cli.runtime.identity import ModelIdentity, deciding
 from deeplayer_cli.runtime.model_runner import ModelRunner
 from deeplayer_cli.runtime.postprocess import failed_prediction
@@ -93,21 +95,26 @@ class Grounder:
         self.worker_times = WorkerTimes()
         self.watch = Stopwatch(model.device if settings.profile else None)
         numbers = NumberTokens.from_tokenizer(checkpoint.tokenizer)
-        self._engine = Engine(
+        engine = partial(
+            Engine,
             checkpoint,
-            self.method,
             draft=TemplateDraft.from_tokenizer(checkpoint.tokenizer),
             compiled=model.device.type == "cuda" if settings.compiled is None else settings.compiled,
-            pruned_layers=union_of_rows if self.answers_whole_images else each_row,
             watch=self.watch,
             watched=numbers.ids,
         )
+        self._engine = engine(self.method, pruned_layers=union_of_rows if self.answers_whole_images else each_row)
         self.savings = PruningSavings(checkpoint, self.method)
         self._max_positions: int = decoder.max_position_embeddings
         tokens = settings.batch_tokens or affordable_tokens(model.config, model.dtype, model.device)
-        scheduler = Scheduler(Batching(settings.batch_size, tokens), whole_images=self.answers_whole_images)
-        decode = checkpoint.tokenizer.decode
+        batching, decode = Batching(settings.batch_size, tokens), checkpoint.tokenizer.decode
+        scheduler = Scheduler(batching, whole_images=self.answers_whole_images)
         self._runner = ModelRunner(self._engine, scheduler, self._prefixes, decode, numbers, settings)
+        self._unpruned = None
+        if settings.fallback is not None:
+            scheduler = Scheduler(batching, whole_images=False)
+            none = engine(pruning.Method("none"))
+            self._unpruned = ModelRunner(none, scheduler, self._prefixes, decode, numbers, settings)
         self._tasks_made = count()
         self._scope = scope or ScopeCheck(checkpoint, strict=settings.strict)
 
@@ -140,7 +147,7 @@ class Grounder:
         names = [item.name for item in fields(Settings)]
         if unknown := [name for name in options if name not in names]:
             raise DeeplayerError(f"there is no setting {unknown[0]!r}: choose from {', '.join(names)}")
-        wanted = replace(settings or Settings(), **options)
+        wanted = replace(settings, **options) if settings else Settings(**options)
         identity = identity or ModelIdentity.from_name(model, revision=revision, dtype=dtype, device=device)
         return cls(checkpoints.load(model, revision=revision, dtype=dtype, device=device), wanted, identity=identity)
 
@@ -170,13 +177,14 @@ class Grounder:
 
     def advice(self) -> str | None:
         """Return what to know about the rows so far: boxes that mean nothing, a cheaper method; None otherwise."""
-        cheaper = self.savings.advice if self.settings.share == "each" else None
+        is_counted = self.settings.share == "each" and not self.method.is_adaptive and self._unpruned is None
+        cheaper = self.savings.advice if is_counted else None
         return "; ".join(filter(None, (self._scope.summary(), cheaper))) or None
 
     def profile(self, rows: int, seconds: float) -> Profile:
         """Return where the time of a run went that answered ``rows`` rows in ``seconds``."""
         return Profile.from_run(
-            self.watch.seconds, self.worker_times.seconds, self._runner.n_tokens, rows, seconds, self._engine.device
+            self.watch.seconds, self.worker_times.seconds, self._n_tokens, rows, seconds, self._engine.device
         )
 
     def release(self) -> None:
@@ -242,6 +250,8 @@ class Grounder:
                 predictions[index] = failed_prediction(self.method, loaded.request, error, loaded.image)
         self._count(tasks)
         batches, n_handed = self._runner.answer(tasks), 0
+        if self._unpruned is not None and self.settings.fallback is not None:
+            batches = with_fallback(batches, tasks, self._unpruned, self.settings.fallback)
         while n_handed < len(window):
             if n_handed not in predictions:
                 if stopped():
@@ -250,6 +260,11 @@ class Grounder:
             now = list(takewhile(predictions.__contains__, range(n_handed, len(window))))
             n_handed += len(now)
             yield [predictions.pop(index) for index in now]
+
+    @property
+    def _n_tokens(self) -> int:
+        """Number of tokens of all answers so far."""
+        return self._runner.n_tokens + (0 if self._unpruned is None else self._unpruned.n_tokens)
 
     def _window(self) -> int:
         """Return the rows of a window; few if batches are small, because the images wait in the host's memory."""

@@ -28,7 +28,7 @@ _CHOICES: dict[str, tuple[object, ...]] = {
 }
 _TYPES: dict[str, tuple[type, ...]] = {  # the others are whole numbers
     "method": (str,),
-    "keep": (float, int),
+    **dict.fromkeys(("keep", "keep_mass", "fallback"), (float, int)),
     "image_timeout": (float, int),
     "prior": (Path,),
 }
@@ -50,8 +50,10 @@ class Settings:
 
     Attributes:
         method: a name from ``deeplayer_cli.pruning.known_methods()``; ``NAME@PARAMETER=VALUE`` sets a parameter of it.
-        keep: share of the visual tokens to keep, over all tiles and the thumbnail together.
+        keep: share of the visual tokens to keep, over all tiles and the thumbnail; by default the method's own.
         keep_tokens: number of visual tokens to keep, instead of ``keep``.
+        keep_mass: keep the fewest visual tokens that hold this share of the visual attention, instead of ``keep``.
+        fallback: ask a row again without pruning if its score is below this, or if it has no box; None for never.
         layer: decoder layer, counted from 1, after which tokens are dropped; None for the method's own.
         query: query rows whose attention scores the visual tokens, for methods that read attention.
         positions: what happens to position ids after a drop: tokens ``keep`` theirs, or later layers ``renumber`` what
@@ -80,8 +82,10 @@ class Settings:
     """
 
     method: str = "deep-layer"
-    keep: float = 0.1
+    keep: float = None  # type: ignore[assignment]  # the method's own share
     keep_tokens: int | None = None
+    keep_mass: float | None = None
+    fallback: float | None = None
     layer: int | None = None
     query: QueryRowKind = "last"
     positions: Positions = "keep"
@@ -115,7 +119,11 @@ class Settings:
             )
         object.__setattr__(self, "method", pruning.canonical_name(self.method))
         entry, _ = pruning.find_method(self.method)
-        pruning.Budget(self.keep, self.keep_tokens)  # refuses an impossible budget before a model is loaded
+        if self.keep is None:
+            object.__setattr__(self, "keep", entry.keep)
+        self.pruning_options(None, None)  # refuses an impossible budget before a model is loaded
+        if self.fallback is not None and not 0 < self.fallback <= 1:
+            raise DeeplayerError(f"--fallback must be a score above 0 and at most 1; it was {self.fallback}")
         needs_prior = entry.is_calibrated
         if needs_prior != (self.prior is not None):
             rule = "needs --prior FILE, which `deeplayer calibrate` makes" if needs_prior else "takes no --prior"
@@ -145,7 +153,7 @@ class Settings:
             grounding_layer: the layer that the checkpoint names as its grounding layer, if it names one.
             prior: the content of the file ``prior``, for calibrated methods.
         """
-        budget = pruning.Budget(self.keep, self.keep_tokens)
+        budget = pruning.Budget(self.keep, self.keep_tokens, self.keep_mass)
         return pruning.Options(budget, self.layer, grounding_layer, self.query, prior, self.positions)
 
     def tiling(self, model: Tiling) -> Tiling:

@@ -30,6 +30,7 @@ class Totals:
         visual: number of visual tokens, over all rows.
         kept: number of kept visual tokens, over all rows.
         seen: number of visual tokens that a layer sees on average, over all rows.
+        fallbacks: number of rows that were asked again without pruning.
         failures: why rows failed.
     """
 
@@ -42,6 +43,7 @@ class Totals:
     visual: int = 0
     kept: int = 0
     seen: float = 0.0
+    fallbacks: int = 0
     failures: FailureKinds = field(default_factory=FailureKinds)
 
     @classmethod
@@ -64,8 +66,12 @@ class Totals:
         if prediction.visual_tokens is not None and prediction.kept_tokens is not None:
             self.visual += prediction.visual_tokens
             self.kept += prediction.kept_tokens
-            mean_keep = self.mean_keep(prediction.visual_tokens, prediction.kept_tokens)
-            self.seen += mean_keep * prediction.visual_tokens
+            kept = prediction.kept_tokens
+            if prediction.fallback is not None:  # asked a second time, with every token in every layer
+                kept = int(prediction.fallback["kept_tokens"] or 0)
+                self.fallbacks += 1
+                self.seen += prediction.visual_tokens
+            self.seen += self.mean_keep(prediction.visual_tokens, kept) * prediction.visual_tokens
 
     @property
     def counts(self) -> dict[str, int]:
@@ -89,6 +95,8 @@ class Totals:
             parts.append(
                 f"kept {self.kept / self.visual:.1%} of visual tokens (mean over layers {self.seen / self.visual:.1%})"
             )
+        if self.fallbacks:
+            parts.append(f"{counted(self.fallbacks, 'row')} asked again without pruning")
         if self.judged:
             parts.append(f"{self.accuracy} on {counted(self.judged, 'row')} with gold")
         return ", ".join(parts)

@@ -23,7 +23,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("image", "expression", "answer", "method", "image_id", "source"), str),
     **dict.fromkeys(("width", "height", "visual_tokens", "kept_tokens", "layer"), int),
     **dict.fromkeys(("score", "iou"), (int, float)),
-    "error": dict,
+    **dict.fromkeys(("error", "fallback"), dict),
     "kept": list,
     "share": str,
     "positions": str,
@@ -37,7 +37,7 @@ _CALLED: dict[type | tuple[type, ...], str] = {
     bool: "true or false",
 }
 
-_OPTIONAL_FIELDS = frozenset({"error", "kept", "tiles", "share", "positions"})
+_OPTIONAL_FIELDS = frozenset({"error", "kept", "tiles", "fallback", "share", "positions"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,8 @@ class Prediction:
         error: ``type`` and ``message``, on error rows only.
         kept: indices of the kept visual tokens, if requested.
         tiles: where visual tokens lie in the image, if ``kept`` was requested.
+        fallback: ``score`` and ``kept_tokens`` of the pruned answer, if that was unsure and this is the answer without
+            pruning.
         share: ``"union"`` if all rows of an image kept the union of their kept tokens; then this answer depends on all
             of these rows.
         positions: ``"renumber"`` if the layers after a drop numbered the positions of what was left without gaps.
@@ -94,6 +96,7 @@ class Prediction:
     error: dict[str, str] | None = None
     kept: list[int] | None = None
     tiles: TileLayout | None = None
+    fallback: dict[str, float | None] | None = None
     share: str | None = None
     positions: str | None = None
 

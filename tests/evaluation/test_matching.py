@@ -21,7 +21,7 @@ from tests.tiny import tiny_checkpoint
 CHECKPOINT = tiny_checkpoint(dtype=torch.float32)
 MODEL = CostModel(CHECKPOINT)
 WORKLOAD = Counter(
-    {((60, 60), 5, None): 3, ((400, 300), 9, None): 2, ((300, 400), 4, None): 1}
+    {((60, 60), 5, None, False): 3, ((400, 300), 9, None, False): 2, ((300, 400), 4, None, False): 1}
 )  # 1, 7 and 7 tiles, or 5 of at most 4
 FEWER = replace(CHECKPOINT.tiling, max_tiles=4)
 
@@ -96,8 +96,8 @@ def test_rows_whose_image_was_not_read_cost_nothing():
     asked = Prediction(1, "a", "the dog", "ok", width=60, height=60, visual_tokens=4, kept_tokens=4)
     failed = Prediction(2, "b", "the dog", "error")
     method = pruning.build("none", Settings().pruning_options(None, None), 8)
-    assert [MODEL.answered(row, method) for row in (asked, failed)] == [((60, 60), 7, None), None]
-    found = MODEL.cost(method, Counter([((60, 60), 7, None)]), CHECKPOINT.tiling)
+    assert [MODEL.answered(row, method) for row in (asked, failed)] == [((60, 60), 7, None, False), None]
+    found = MODEL.cost(method, Counter([((60, 60), 7, None, False)]), CHECKPOINT.tiling)
     assert (found.rows, found.visual_tokens, found.mean_keep) == (1, 4, 1.0)
     double = found.plus(found)
     assert (double.rows, double.gflops, double.kv_bytes) == (2, found.gflops, found.kv_bytes)

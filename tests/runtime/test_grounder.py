@@ -323,7 +323,7 @@ def test_impossible_settings_are_refused_before_a_model_is_loaded(setting):
 
 
 WRONG = [
-    *[("keep", value, "a number") for value in ("0.1", None, True)],
+    *[("keep", value, "a number") for value in ("0.1", True)],
     *[("layer", "6", "a whole number"), ("batch_size", 2.5, "a whole number"), ("keep_tokens", 3.7, "a whole number")],
     *[("seed", None, "a whole number"), ("max_tiles", True, "a whole number"), ("method", 3, "a name")],
     *[("prior", 3, "a path"), ("query", "first", "last or text"), ("share", "all", "each or union or off")],

@@ -273,7 +273,7 @@ def test_key_order() -> None:
     kept = replace(row, kept=[0, 5], tiles=TileLayout(2, 1, True, 4))
     assert list(json.loads(kept.to_json())) == [*KEYS, "kept", "tiles"]
     assert Prediction.from_json(kept.to_json()) == kept
-    optional = ["error", "kept", "tiles", "share", "positions"]
+    optional = ["error", "kept", "tiles", "fallback", "share", "positions"]
     assert [item.name for item in fields(Prediction)] == [*KEYS, *optional]
 
 

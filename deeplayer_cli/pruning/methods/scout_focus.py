@@ -15,5 +15,6 @@ ENTRY = Entry(
     "the tokens with the highest attention from the last token of the draft, in a pass that updates no visual token",
     "this project",
     drops=(Drop(lambda _: AttentionScorer("drafted"), of_32=20, scout=_updates),),
+    keep=0.15,
     parameters={"updates": Parameter(0, "the scout's layers that update visual tokens, from layer 1 on", low=0)},
 )
