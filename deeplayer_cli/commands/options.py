@@ -186,9 +186,6 @@ Method = Annotated[
         rich_help_panel=PRUNING,
     ),
 ]
-Keep = Annotated[
-    float, option("--keep", help="Share of the visual tokens to keep, over all tiles.", rich_help_panel=PRUNING)
-]
 KeepOrAuto = Annotated[
     str | None,
     option(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
@@ -41,7 +41,16 @@ def sweep(
         ),
     ] = None,
     method: options.Method = "deep-layer",
-    keep: options.Keep = 0.1,
+    keep: Annotated[
+        float | None,
+        option(
+            "--keep",
+            command="sweep",
+            help="Share of the visual tokens to keep; by default the method's own share.",
+            rich_help_panel=PRUNING,
+            show_default=False,
+        ),
+    ] = None,
     query: options.QueryRows = Query.LAST,
     select_on: Annotated[
         str | None,
@@ -106,10 +115,10 @@ def sweep(
 
     refuse_bad_outputs(csv, plot, inputs=source, overwrite=overwrite)
     numbers = None if layers is None else options.layers_in("--layers", layers)
-    base = Settings(method="none", max_tiles=max_tiles, seed=seed, batch_size=batch_size)
-    pruned = Settings(
-        method=method, keep=keep, query=query.value, max_tiles=max_tiles, seed=seed, batch_size=batch_size
-    )
+    common: dict[str, Any] = {"max_tiles": max_tiles, "seed": seed, "batch_size": batch_size}
+    base = Settings(method="none", **common)
+    own_share: dict[str, Any] = {} if keep is None else {"keep": keep}
+    pruned = Settings(method=method, query=query.value, **own_share, **common)
     requests = open_repeatable(source, image_root, limit, from_format, box_format, results)
     select, report = (_rows_with(requests, flag, text) for flag, text in (("select", select_on), ("report", report_on)))
 
