@@ -74,7 +74,8 @@ def roofline(layout: Layout, plan: BenchPlan, device: PeakRates) -> Iterator[Roo
         n_visual = n_tiles * shape.tokens_per_tile
         prompt = PromptLengths.from_checkpoint(layout, n_visual, len(layout.tokenizer.encode_expression(_EXPRESSION)))
         for name, method, keep in plan.prunings:
-            pruning = build(method, Options(Budget(keep)), shape.text.layers)
+            options = Options(Budget(keep), layer=plan.layer if method != "none" else None)
+            pruning = build(method, options, shape.text.layers)
             held = kv_bytes(shape, prompt, device.bytes_per_number, pruning)
             a_pass = (weights + held) / device.bandwidth
             decode = decode_flops(shape, prompt, plan.n_new, pruning) / device.flops

@@ -33,6 +33,8 @@ class BenchPlan:
     Attributes:
         tiles: numbers of tiles of the image.
         keeps: shares of visual tokens to keep.
+        methods: the methods that prune; ``select`` and unions always use ``deep-layer``.
+        layer: the methods' layer, for ``roofline``; None for their own.
         expressions: numbers of expressions about the image; ``prefill`` and ``select`` always use one.
         n_new: number of answer tokens in ``decode`` and ``e2e``.
     """
@@ -41,11 +43,14 @@ class BenchPlan:
     keeps: tuple[float, ...] = (0.1,)
     expressions: tuple[int, ...] = (1, 7)
     n_new: int = 24
+    methods: tuple[str, ...] = (_METHOD,)
+    layer: int | None = None
 
     @property
     def prunings(self) -> list[tuple[str, str, float]]:
         """(name, method, keep) for each pruning; the unpruned model comes first."""
-        return [("unpruned", "none", 1.0), *((f"{_METHOD} {keep:g}", _METHOD, keep) for keep in self.keeps)]
+        pruned = [(f"{method} {keep:g}", method, keep) for method in self.methods for keep in self.keeps]
+        return [("unpruned", "none", 1.0), *pruned]
 
 
 def prefill(checkpoint: Checkpoint, plan: BenchPlan) -> Iterator[Case]:

@@ -44,6 +44,12 @@ def bench(
     keep: Annotated[
         str, option("--keep", command="bench", help="Shares of visual tokens, separated by commas.")
     ] = "0.1",
+    methods: Annotated[
+        str, option("--methods", command="bench", help="Pruning methods of one drop, separated by commas.")
+    ] = "deep-layer",
+    layer: Annotated[
+        int | None, option("--layer", help="For roofline: the methods' layer; by default their own.")
+    ] = None,
     expressions: Annotated[str, option("--expressions", help="Numbers of expressions, separated by commas.")] = "1,7",
     new_tokens: Annotated[int, option("--new-tokens", min=1, help="Number of tokens of an answer.")] = 24,
     rounds: Annotated[int, option("--rounds", min=1, help="Number of rounds; each round times every case once.")] = 5,
@@ -77,6 +83,8 @@ def bench(
         _shares(keep),
         _integers("--expressions", expressions),
         new_tokens,
+        _methods(methods),
+        layer,
     )
     if suite == Suite.ROOFLINE:
         _roofline(model, revision, plan, tflops, bandwidth, json=json)
@@ -98,6 +106,17 @@ def bench(
 
     show_table(_table(results))
     Console().print(", ".join(f"{name} {value}" for name, value in circumstances.items()))
+
+
+def _methods(text: str) -> tuple[str, ...]:
+    """Read ``--methods``: names of methods that prune, without calibrated ones."""
+    from deeplayer_cli.pruning import canonical_name, find_method
+
+    names = tuple(canonical_name(name.strip()) for name in text.split(","))
+    for name in names:
+        if find_method(name)[0].is_calibrated:
+            raise DeeplayerError(f"--methods {name}: it needs a prior, so bench cannot time it")
+    return names
 
 
 def _roofline(

@@ -41,6 +41,14 @@ def test_every_case_says_what_transformers_says(checkpoint, suite):
     assert suite != "share" or any("union" in case.name for case in cases)
 
 
+def test_a_scout_is_timed_and_counted(checkpoint):
+    plan = BenchPlan(tiles=(5,), keeps=(0.2,), methods=("scout-focus", "deep-layer"))
+    cases = {case.name: case for case in SUITES["prefill"](checkpoint, plan)}
+    assert {"scout-focus 0.2", "deep-layer 0.2", "unpruned"} <= cases.keys()
+    (result,) = measure([cases["scout-focus 0.2"]], 1, torch.device("cpu"))
+    assert result.speed is not None and cases["scout-focus 0.2"].flops != cases["unpruned"].flops
+
+
 @pytest.mark.parametrize("suite", ["prefill", "share"])
 def test_no_engine_is_built_while_a_case_is_timed(checkpoint, suite):
     cases = list(SUITES[suite](checkpoint, PLAN))
