@@ -48,7 +48,7 @@ def bench(
         str, option("--methods", command="bench", help="Pruning methods of one drop, separated by commas.")
     ] = "deep-layer",
     layer: Annotated[
-        int | None, option("--layer", help="For roofline: the methods' layer; by default their own.")
+        int | None, option("--layer", command="bench", help="For roofline: the methods' layer; by default their own.")
     ] = None,
     expressions: Annotated[str, option("--expressions", help="Numbers of expressions, separated by commas.")] = "1,7",
     new_tokens: Annotated[int, option("--new-tokens", min=1, help="Number of tokens of an answer.")] = 24,

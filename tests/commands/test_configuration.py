@@ -71,7 +71,7 @@ def test_paths_start_from_the_file(tmp_path: Path) -> None:
         ("[data.exprot]", r"deeplayer\.toml:1: there is no command 'exprot'; did you mean 'export'\?"),
         ("keep = 0.1\n[ground]\nkep = 1", r"toml:3: `deeplayer ground` has no option 'kep'; did you mean 'keep'\?"),
         ("[data]\nto = 'coco'", r"toml:2: `deeplayer data` has no option 'to'"),
-        ("ground.seed = 'much'", r"deeplayer\.toml: seed = 'much': .*number"),
+        ("ground.seed = 'much'", r"deeplayer\.toml: seed = 'much': .*integer"),
         ("[ground]\nbatch-size = 9999", r"toml:2: batch-size = 9999: .*4096"),
         ("[ground]\nlimit = 0.5", r"toml:2: limit = 0\.5: "),
         ("[ground]\nstrict = 1", r"toml:2: strict must be true or false, not 1"),
