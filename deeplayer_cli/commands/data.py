@@ -195,7 +195,7 @@ def export(
     all_boxes: Annotated[
         bool, option("--all-boxes", help="Export all boxes of an answer, not only the first.")
     ] = False,
-    min_score: Annotated[float, option("--min-score", help="Leave out rows with a lower score.")] = 0.0,
+    min_score: Annotated[float, option("--min-score", min=0, max=1, help="Leave out rows with a lower score.")] = 0.0,
     url_prefix: Annotated[
         str, option("--url-prefix", help="For labelstudio: put this in front of each image's path.")
     ] = "",
@@ -230,10 +230,12 @@ def export(
     from deeplayer_cli.formats.labelled import Labelling, label_images
     from deeplayer_cli.report.row_images import RowImages
     from deeplayer_cli.sinks import read_predictions
-    from deeplayer_cli.sinks.output_file import refuse_output, replacing, replacing_entries
+    from deeplayer_cli.sinks.output_file import refuse_folder, refuse_output, replacing, replacing_entries
     from deeplayer_cli.sinks.run_record import load_record
 
     target = exports(url_prefix)[to.value]
+    if target.is_folder:
+        refuse_folder(output)
     for path, _ in target.outputs(output):
         refuse_output(path, inputs=[predictions], overwrite=overwrite)
     record = load_record(predictions)
@@ -254,8 +256,7 @@ def export(
             with replacing(path) as partial:
                 write(labelled, partial)
     logger.info("%s: %s", output, labelled.summary())
-    if target.beside:
-        names = ", ".join(str(path) for path, _ in target.outputs(output)[1:])
-        logger.info("%s: the labelling configuration, for the settings of the project", names)
+    for path, _ in target.outputs(output)[1:]:
+        logger.info("%s: the labelling configuration, for the settings of the project", path)
     if (sentence := frames.summary()) is not None:
         logger.warning(sentence)

@@ -89,7 +89,7 @@ def show(
     from deeplayer_cli.report.pictures import Pictures
     from deeplayer_cli.report.row_images import RowImages
 
-    if predictions.exists() and not predictions.is_file() and not predictions.is_dir():
+    if str(predictions) == "-" or (predictions.exists() and not predictions.is_file() and not predictions.is_dir()):
         raise DeeplayerError(f"{predictions} can be read only once, and show reads the rows twice: name a file")
     lettering = Lettering(font)
     images = RowImages.from_predictions(predictions, image_root)

@@ -13,6 +13,7 @@ from deeplayer_cli.formats.label_studio import write_label_config, write_label_s
 from deeplayer_cli.formats.tables import write_csv_table
 from deeplayer_cli.formats.voc import write_voc
 from deeplayer_cli.formats.yolo import write_yolo
+from deeplayer_cli.sinks.output_file import is_stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,7 +37,9 @@ class Export:
     beside: Mapping[str, Callable[[Labelled, Path], None]] = field(default_factory=dict)
 
     def outputs(self, path: Path) -> list[tuple[Path, Callable[[Labelled, Path], None]]]:
-        """The files or the folder that are written, each with what writes it."""
+        """The files or the folder that are written, each with what writes it; nothing lies beside a stream."""
+        if is_stream(path):
+            return [(path, self.write)]
         more = [(path.with_name(f"{path.stem}{suffix}"), write) for suffix, write in self.beside.items()]
         return [(path, self.write), *more]
 

@@ -8,6 +8,8 @@ from xml.etree import ElementTree
 
 import orjson
 
+from deeplayer_cli.formats.labelled import in_xml
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -41,7 +43,7 @@ def write_label_config(labelled: Labelled, path: Path) -> None:
     view = ElementTree.Element("View")
     ElementTree.SubElement(view, "Image", name=TO_NAME, value=f"${TO_NAME}")
     labels = ElementTree.SubElement(view, "RectangleLabels", name=FROM_NAME, toName=TO_NAME)
-    for label in labelled.labels:
+    for label in sorted({in_xml(label) for label in labelled.labels}):
         ElementTree.SubElement(labels, "Label", value=label)
     ElementTree.indent(view)
     path.write_text(ElementTree.tostring(view, encoding="unicode") + "\n", encoding="utf-8")
@@ -70,6 +72,6 @@ def _result(box: LabelledBox, image: LabelledImage, number: int) -> dict[str, ob
         "original_height": height,
         "image_rotation": 0,
         "value": {name: round(100 * share, 4) for name, share in percent.items()}
-        | {"rotation": 0, "rectanglelabels": [box.label]},
+        | {"rotation": 0, "rectanglelabels": [in_xml(box.label)]},
     }
     return result if box.score is None else result | {"score": box.score}

@@ -129,7 +129,7 @@ def label_images(
         turn: the EXIF orientation to turn a row's boxes by.
 
     Raises:
-        DeeplayerError: an image lies outside of ``image_root``.
+        DeeplayerError: an image lies outside of ``image_root``, or no row with a box has the field of the label.
     """
     images: dict[str, LabelledImage] = {}
     left_out: Counter[str] = Counter()
@@ -146,6 +146,9 @@ def label_images(
             left_out[reason or "whose box lies outside of the image"] += 1
         else:
             image.boxes += boxes
+    field = labelling.label_field
+    if field is not None and left_out[_without_label(field)] and not any(image.boxes for image in images.values()):
+        raise DeeplayerError(f"no row with a box has a value for {field!r}: it is no field of the row or of its meta")
     folder = image_root or _common_folder([image.image for image in images.values()])
     if folder is not None:
         for image in images.values():
@@ -179,13 +182,19 @@ def _reason_to_leave_out(row: Prediction, labelling: Labelling) -> str | None:
         return "without a box"
     if row.score is not None and row.score < labelling.min_score:
         return f"with a score below {labelling.min_score:g}"
+    if _label_of(row, labelling.label_field) is None:
+        return _without_label(labelling.label_field)
     return None
+
+
+def _without_label(label_field: str | None) -> str:
+    return "without an expression" if label_field is None else f"without a value for {label_field!r}"
 
 
 def _boxes_of(row: Prediction, labelling: Labelling, orientation: int) -> tuple[list[LabelledBox], Resolution]:
     wanted = row.boxes if labelling.all_boxes else row.boxes[:1]
     stored = (row.width or 0, row.height or 0)
-    label, expression = _label_of(row, labelling.label_field), str(row.expression)
+    label, expression = str(_label_of(row, labelling.label_field)), str(row.expression)
     found = []
     _, resolution_wh = turn_box((0, 0, 0, 0), orientation, stored)
     for raw in wanted:
@@ -201,11 +210,18 @@ def ordered_box(box: Box) -> Box:
     return min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
 
 
-def _label_of(row: Prediction, label_field: str | None) -> str:
-    if label_field is None:
-        return str(row.meta.get(DEFAULT_LABEL, row.expression))
+def _label_of(row: Prediction, label_field: str | None) -> str | None:
     value = getattr(row, label_field, None) if label_field in {"expression", "method", "id"} else None
-    return str(row.meta.get(label_field) if value is None else value)
+    if value is None:
+        value = row.meta.get(label_field or DEFAULT_LABEL)
+    if value is None and label_field is None:
+        value = row.expression
+    return None if value is None else str(value)
+
+
+def in_xml(text: str) -> str:
+    """The text with spaces for control characters, which XML 1.0 has no place for."""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def label_files(images: Sequence[LabelledImage], suffix: str, beside: str = "images") -> list[PurePosixPath]:

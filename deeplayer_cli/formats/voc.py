@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from deeplayer_cli.formats.labelled import label_files
+from deeplayer_cli.formats.labelled import in_xml, label_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,5 +52,4 @@ def _annotation(image: LabelledImage) -> ElementTree.Element:
 
 
 def _add(parent: ElementTree.Element, tag: str, text: str) -> None:
-    # XML 1.0 has no place for control characters.
-    ElementTree.SubElement(parent, tag).text = "".join(c if c.isprintable() else " " for c in text)
+    ElementTree.SubElement(parent, tag).text = in_xml(text)

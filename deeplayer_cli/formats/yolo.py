@@ -32,9 +32,15 @@ def write_yolo(labelled: Labelled, folder: Path) -> None:
         if not path.parent.is_dir():
             path.parent.mkdir(parents=True)
         path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    names = "".join(f"  {number}: {json.dumps(name)}\n" for name, number in classes.items())
+    names = "".join(f"  {number}: {_in_yaml(name)}\n" for name, number in classes.items())
     # Without a line `path`, ultralytics starts from the folder of this file; `path: .` is its working directory.
     (folder / "data.yaml").write_text(f"train: images\nval: images\nnames:\n{names}", encoding="utf-8")
+
+
+def _in_yaml(text: str) -> str:
+    """A double-quoted string: as in JSON, but characters beyond the first 65,536 are no surrogate pairs in YAML."""
+    escaped = (f"\\U{ord(c):08x}" if ord(c) > 0xFFFF else json.dumps(c)[1:-1] for c in text)
+    return f'"{"".join(escaped)}"'
 
 
 def to_cxcywh(box: Box, resolution_wh: Resolution) -> tuple[float, float, float, float]:

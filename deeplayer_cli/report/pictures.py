@@ -12,7 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from deeplayer_cli.errors import DeeplayerError, RowError, printable, writing
 from deeplayer_cli.report.overlay import draw_row
-from deeplayer_cli.sinks.output_file import refuse_output, replacing
+from deeplayer_cli.sinks.output_file import refuse_folder, refuse_output, replacing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,10 +75,7 @@ class Pictures:
         Raises:
             DeeplayerError: the folder is a file, or the folder that it would be in does not exist.
         """
-        if os.path.lexists(self._folder) and not self._folder.is_dir():
-            raise DeeplayerError(f"{self._folder} is not a folder: name another")
-        if not self._folder.parent.is_dir():
-            raise DeeplayerError(f"{self._folder} cannot be written: there is no folder {self._folder.parent}")
+        refuse_folder(self._folder)
 
     def refuse(self, row_id: Id) -> None:
         """Refuse a row whose picture exists already and may not be replaced.

@@ -42,6 +42,25 @@ def refuse_output(path: Path, *, inputs: Iterable[str | Path] = (), overwrite: b
         raise DeeplayerError(f"{path} cannot be written: there is no folder {path.parent}")
 
 
+def refuse_folder(folder: Path) -> None:
+    """Refuse a path that cannot be a folder to write into, before any work.
+
+    Raises:
+        DeeplayerError: it is stdout or another stream, a file, or the root of the file system; or the folder that it
+            would be in does not exist.
+    """
+    is_other = os.path.lexists(folder) and not folder.is_dir()
+    if is_other or named_descriptor(folder, dash=1) is not None or not Path(os.path.realpath(folder)).name:
+        raise DeeplayerError(f"{folder} is not a folder that can be written: name another")
+    if not folder.parent.is_dir():
+        raise DeeplayerError(f"{folder} cannot be written: there is no folder {folder.parent}")
+
+
+def is_stream(path: Path) -> bool:
+    """Whether an output is no file of its own: an open descriptor such as ``-``, a pipe or a device."""
+    return named_descriptor(path, dash=1) is not None or _is_stream(path)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Write a file as a whole or not at all.
@@ -84,7 +103,8 @@ def replacing_entries(folder: Path) -> Iterator[Path]:
     ``folder`` that has the same name; ``folder`` is made if it is missing.
 
     Raises:
-        DeeplayerError: the system refuses; what was there before is still there.
+        DeeplayerError: the system refuses, or a folder to be replaced holds files of another kind than the new one;
+            what was there before is still there.
     """
     target = Path(os.path.realpath(folder))
     partial, old = (target.with_name(f".{target.name}.{name}") for name in ("partial", "old"))
@@ -97,6 +117,7 @@ def replacing_entries(folder: Path) -> Iterator[Path]:
             yield partial
             if not target.is_dir():
                 target.mkdir()
+            _refuse_foreign_files(partial, target)
             for entry in partial.iterdir():
                 if os.path.lexists(target / entry.name):
                     disk.replace(target / entry.name, old / entry.name)
@@ -108,6 +129,18 @@ def replacing_entries(folder: Path) -> Iterator[Path]:
             raise
         shutil.rmtree(partial)
         shutil.rmtree(old)
+
+
+def _refuse_foreign_files(partial: Path, target: Path) -> None:
+    """Refuse to replace folders that hold files whose suffix no new file has, such as images or the input."""
+    suffixes = {
+        ".cache",
+        *(file.suffix for file in partial.rglob("*") if file.is_file()),
+    }  # ultralytics' cache of labels
+    for entry in partial.iterdir():
+        for file in (target / entry.name).rglob("*") if entry.is_dir() else ():
+            if not file.is_dir() and file.suffix not in suffixes:
+                raise DeeplayerError(f"{file} would be lost with its folder: move it, or name another folder")
 
 
 def _put_back(old: Path, target: Path) -> None:

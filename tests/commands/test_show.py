@@ -61,6 +61,7 @@ def test_every_row_becomes_a_picture(predictions, tmp_path):
         (["--id", "nobody"], "boxes.jsonl has no row with the id 'nobody'"),
         (["--font", "boxes.jsonl"], "--font boxes.jsonl is not a font"),
         (["-o", "boxes.jsonl"], "boxes.jsonl is not a folder"),
+        (["-o", "-"], "- is not a folder"),
         (["-o", "no/where"], "there is no folder no"),
         (["--layer", "3"], "--layer is the layer of --attention"),
         (["--attention"], "no record beside boxes.jsonl names its model: give --model"),
@@ -72,6 +73,11 @@ def test_wrong_usage_is_refused_before_any_picture(predictions, tmp_path, monkey
     refused = CliRunner().invoke(app, ["show", "boxes.jsonl", "-o", "out", *options]).exception
     assert isinstance(refused, DeeplayerError) and problem in str(refused)
     assert not (tmp_path / "out").exists()
+
+
+def test_rows_on_stdin_are_refused(tmp_path):
+    refused = CliRunner().invoke(app, ["show", "-", "-o", str(tmp_path / "out")], input="{}").exception
+    assert isinstance(refused, DeeplayerError) and "- can be read only once" in str(refused)
 
 
 def test_kept_tokens_that_are_not_of_their_tiles_cost_their_row_only(predictions, tmp_path):

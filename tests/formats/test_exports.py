@@ -7,6 +7,7 @@ import json
 import random
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -213,6 +214,36 @@ def test_the_label_is_a_field(field, label):
     one = row(0, "b.png", (1.0, 1.0, 9.0, 9.0))
     one.meta["kind"] = "place"
     assert label_images([one], Labelling(label_field=field)).labels == [label]
+
+
+def test_rows_without_the_field_of_the_label_are_left_out():
+    rows = [row(0, "b.png", (1.0, 1.0, 9.0, 9.0)), row(1, "b.png", (1.0, 1.0, 9.0, 9.0), meta={"kind": None})]
+    rows[0].meta["kind"] = "place"
+    found = label_images(rows, Labelling("kind"))
+    assert found.labels == ["place"] and found.left_out == {"without a value for 'kind'": 1}
+    with pytest.raises(DeeplayerError, match="no row with a box has a value for 'nosuch'"):
+        label_images(rows, Labelling("nosuch"))
+    assert label_images([row(1, "b.png", (1.0, 1.0, 9.0, 9.0), meta={"label": None})], Labelling()).labels == [
+        "thing 1"
+    ]
+
+
+def test_odd_labels_are_read_back(tmp_path):
+    yaml = pytest.importorskip("yaml")
+    label = "\x1b]0;a\nb\u2028\U0001f600"
+    found = label_images([row(0, "b.png", (1.0, 1.0, 9.0, 9.0), meta={"label": label})], Labelling())
+    folder = written(found, "yolo", tmp_path)
+    assert yaml.safe_load((folder / "data.yaml").read_text(encoding="utf-8"))["names"] == {0: label}
+    _, (config, write) = exports()["labelstudio"].outputs(tmp_path / "tasks.json")
+    write(found, config)
+    tasks = json.loads(written(found, "labelstudio", tmp_path).read_text())
+    shown = [one.get("value") for one in ElementTree.parse(config).getroot().iter("Label")]
+    assert tasks[0]["predictions"][0]["result"][0]["value"]["rectanglelabels"] == shown == [" ]0;a b \U0001f600"]
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdout", "/dev/null"])
+def test_nothing_lies_beside_a_stream(name):
+    assert [str(path) for path, _ in exports()["labelstudio"].outputs(Path(name))] == [name]
 
 
 def test_images_without_a_box_are_tasks_and_images_all_the_same(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.sinks import disk
-from deeplayer_cli.sinks.output_file import replacing_entries
+from deeplayer_cli.sinks.output_file import refuse_folder, replacing_entries
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,6 +57,21 @@ def test_what_fails_leaves_all_as_it_was(number: int, folder: Path, monkeypatch:
     ):
         fill(partial, "new")
     assert tree(folder) == before and [path.name for path in folder.parent.iterdir()] == ["out"]
+
+
+def test_files_of_another_kind_are_not_lost_with_a_folder(folder: Path) -> None:
+    (folder / "labels" / "photo.png").write_text("mine")
+    before = tree(folder)
+    with pytest.raises(DeeplayerError, match=r"photo\.png would be lost"), replacing_entries(folder) as partial:
+        fill(partial, "new")
+    assert tree(folder) == before and [path.name for path in folder.parent.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdout", "/dev/fd/1", "/dev/null", "/", "FILE", "FOLDER/no/where"])
+def test_what_cannot_be_a_folder_is_refused(name: str, folder: Path) -> None:
+    path = type(folder)(name.replace("FILE", str(folder / "mine")).replace("FOLDER", str(folder)))
+    with pytest.raises(DeeplayerError, match=r"is not a folder|there is no folder"):
+        refuse_folder(path)
 
 
 def test_a_block_that_fails_leaves_all_as_it_was(folder: Path) -> None:
