@@ -33,7 +33,9 @@ class Parameter:
         if self.choices:
             return " or ".join(self.choices)
         kind = "a whole number" if isinstance(self.default, int) else "a number"
-        return kind if math.isinf(self.high) else f"{kind} from {self.low:g} to {self.high:g}"
+        if math.isinf(self.high):
+            return kind if math.isinf(self.low) else f"{kind} of at least {self.low:g}"
+        return f"{kind} from {self.low:g} to {self.high:g}"
 
     def read(self, text: str) -> Value:
         """Read a value.

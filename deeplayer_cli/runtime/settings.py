@@ -153,7 +153,7 @@ class Settings:
             grounding_layer: the layer that the checkpoint names as its grounding layer, if it names one.
             prior: the content of the file ``prior``, for calibrated methods.
         """
-        budget = pruning.Budget(self.keep, self.keep_tokens, self.keep_mass)
+        budget = pruning.Budget(self.keep, self.keep_tokens, self.keep_mass if self.keep_tokens is None else None)
         return pruning.Options(budget, self.layer, grounding_layer, self.query, prior, self.positions)
 
     def tiling(self, model: Tiling) -> Tiling:

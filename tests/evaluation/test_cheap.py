@@ -66,3 +66,16 @@ def test_a_fifth_of_the_flops_keeps_99_percent_and_beats_what_costs_as_much() ->
         for method in FLOPS:
             if share_of_flops(method) <= 0.2 and method != "scout-focus":
                 assert line(f"{split}-to-scout-focus", method)["difference"]["high"] < 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "method"),
+    [
+        ("--keep 0.12 --fallback 0.6", "scout-focus@fallback=0.6"),
+        ("--keep auto:0.97 --fallback 0.6", "scout-focus@keep=auto:0.97@fallback=0.6"),
+    ],
+)
+def test_the_budgets_by_confidence(flags: str, method: str) -> None:
+    (row,) = (line for line in ROWS if line.startswith(f"| `{flags}` |"))
+    cells = [change(line(f"{split}-unsure", method)) for split in ("standard", "hard")]
+    assert row.endswith(f"| {' | '.join(cells)} |")
