@@ -231,13 +231,13 @@ def export(
     from deeplayer_cli.report.row_images import RowImages
     from deeplayer_cli.sinks import read_predictions
     from deeplayer_cli.sinks.output_file import refuse_folder, refuse_output, replacing, replacing_entries
-    from deeplayer_cli.sinks.run_record import load_record
+    from deeplayer_cli.sinks.run_record import load_record, record_path
 
     target = exports(url_prefix)[to.value]
     if target.is_folder:
         refuse_folder(output)
     for path, _ in target.outputs(output):
-        refuse_output(path, inputs=[predictions], overwrite=overwrite)
+        refuse_output(path, inputs=[predictions, record_path(predictions)], overwrite=overwrite)
     record = load_record(predictions)
     images = RowImages.from_predictions(predictions, image_root)
     is_turned = record is not None and bool(record.settings.get("exif_transpose"))

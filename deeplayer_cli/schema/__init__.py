@@ -12,6 +12,7 @@ from deeplayer_cli.schema.request import (
     check_inside,
     check_resolution,
     parse_request,
+    refuse_prediction,
 )
 from deeplayer_cli.schema.tiles import TileLayout, TokenCell
 from deeplayer_cli.schema.values import Id, in_text
@@ -34,4 +35,5 @@ __all__ = [
     "in_text",
     "overlap",
     "parse_request",
+    "refuse_prediction",
 ]

@@ -175,9 +175,18 @@ def _read_object(raw: bytes | Mapping[str, object]) -> dict[str, object]:
         raise RowError("bad_json", f"the row is not JSON: {error}") from error
     if not isinstance(row, dict):
         raise RowError("bad_row", f"the row must be a JSON object, not {show(row)}")
+    refuse_prediction(row)
+    return row
+
+
+def refuse_prediction(row: Mapping[str, object]) -> None:
+    """Refuse a row that a run wrote.
+
+    Raises:
+        RowError: ``bad_row``.
+    """
     if row.keys() >= _PREDICTION_FIELDS:
         raise RowError("bad_row", "the row is a prediction: its box is an answer, not gold; use the original request")
-    return row
 
 
 def _as_json(row: Mapping[str, object]) -> bytes:

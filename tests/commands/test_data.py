@@ -55,6 +55,14 @@ def rows_of(text):
     return [orjson.loads(line) for line in text.splitlines()]
 
 
+@pytest.mark.parametrize("command", [["merge"], ["export", "--to", "coco"]])
+def test_the_record_of_a_run_is_an_input(command, predictions, run):
+    record = predictions.with_name("boxes.jsonl.run.json")
+    record.write_text("{}")
+    code, _, said = run("data", *command, predictions, "-o", record, "--overwrite")
+    assert code == 2 and "is also an input" in said and record.read_text() == "{}"
+
+
 def test_refcoco_in_labels_out(tmp_path):
     """With the real command, as its users run it."""
     source, requests, boxes = write_internvl(tmp_path), tmp_path / "requests.jsonl", tmp_path / "boxes.jsonl"

@@ -17,6 +17,7 @@ import pytest
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.formats.imports.images import ImageFinder, write_image
 from deeplayer_cli.formats.imports.json_stream import array_items, object_members
+from deeplayer_cli.formats.imports.named import read_table, table_rows
 from deeplayer_cli.formats.imports.recognise import FORMATS, recognise
 from tests.formats.layouts import jpeg, write_refer
 from tests.formats.test_imports import import_files, rows_of
@@ -270,6 +271,28 @@ def test_values_may_be_cut_anywhere(chunk, tmp_path, monkeypatch):
     assert list(array_items(path)) == values
     path.write_text(json.dumps({"a": values, "b": 12, "c": [], "d": {}}))
     assert list(object_members(path)) == [*(("a", value) for value in values), ("b", 12), ("d", {})]
+
+
+def test_predictions_are_no_requests(tmp_path):
+    row = {"id": 1, "image": "a.png", "expression": "x", "status": "ok", "box": [1, 2, 3, 4], "gold": None}
+    path = tmp_path / "boxes.jsonl"
+    path.write_text(json.dumps(row | {"answer": "x"}) + "\n")
+    with pytest.raises(DeeplayerError, match=r"boxes\.jsonl:1: the row is a prediction"):
+        import_files([path], tmp_path / "out.jsonl", None, None)
+
+
+def test_a_lone_quote_in_a_table_swallows_no_rows(tmp_path):
+    (tmp_path / "rows.csv").write_text('image,expression\na.png,x\na.png,"y\na.png,z\n')
+    *rows, last = table_rows(tmp_path / "rows.csv")
+    assert rows == [(2, {"image": "a.png", "expression": "x"})] and last == (4, {"": "unexpected end of data"})
+
+
+@pytest.mark.parametrize("number", ["inf", "nan", "-1e999"])
+def test_numbers_of_a_table_that_are_not_finite(number, tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text(f"image,expression,x1,y1,x2,y2,width,height\na.png,x,1,2,{number},4,{number},9\n")
+    (row,) = read_table(path)
+    assert row.resolution_wh is None and row.box == [1, 2, number, 4]
 
 
 def test_nothing_is_recognised_in_random_bytes(tmp_path):

@@ -40,7 +40,9 @@ def read_coco(path: Path) -> Iterator[Example]:
             try:
                 yield _example(one, images, names, named)
             except (KeyError, TypeError, IndexError) as error:
-                message = f"annotation {_id_of(one)} has no {error}, or names an image or a category that is not there"
+                message = (
+                    f"annotation {_id_of(one)} needs {error}: a field, or an image or a category that is not there"
+                )
                 yield BadExample(RowError("bad_row", message))
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from contextlib import suppress
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import orjson
 
@@ -14,6 +15,7 @@ from deeplayer_cli.errors import RowError, reading
 from deeplayer_cli.formats.imports.example import BadExample, ImportedExample
 from deeplayer_cli.formats.imports.json_stream import array_items
 from deeplayer_cli.formats.imports.splits import names_in
+from deeplayer_cli.schema import refuse_prediction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -84,7 +86,7 @@ def table_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the rows of a table, each with the line that it ends on."""
     csv.field_size_limit(MAX_FIELD_BYTES)
     with reading(str(path)), path.open(newline="", encoding="utf-8-sig", errors="backslashreplace") as stream:
-        table = csv.DictReader(stream, delimiter=delimiter_of(path))
+        table = csv.DictReader(stream, delimiter=delimiter_of(path), strict=True)  # a lone quote swallows no rows
         while True:
             try:
                 row = next(table, None)
@@ -116,6 +118,10 @@ def _example(row: object, path: Path, line: int | None) -> Example:
         )
     if "" in row and len(row) == 1:
         return BadExample(RowError("bad_row", f"the row cannot be read: {row['']}"), line)
+    try:
+        refuse_prediction(row)
+    except RowError as error:
+        return BadExample(error, line)
     corners = next((names for names in CORNER_NAMES if row.keys() >= set(names)), ())
     box = _first(row, BOX_NAMES)
     box_format: BoxFormat | None = None
@@ -130,7 +136,7 @@ def _example(row: object, path: Path, line: int | None) -> Example:
         row.get(image or ""),
         row.get(expression or ""),
         _numbers(box),
-        (int(width), int(height)) if isinstance(width, (int, float)) and isinstance(height, (int, float)) else None,
+        (int(width), int(height)) if _is_finite(width) and _is_finite(height) else None,
         meta=names_in(path.name) | meta | (more if isinstance(more, dict) else {}),
         id=row.get("id"),
         line=line,
@@ -155,9 +161,15 @@ def _numbers(box: object) -> object:
 
 
 def _number(value: object) -> object:
+    """The finite number that a text is; anything else as it is."""
     if not isinstance(value, str):
         return value
     try:
-        return float(value)
+        number = float(value)
     except ValueError:
         return value
+    return number if math.isfinite(number) else value
+
+
+def _is_finite(value: object) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and math.isfinite(value)
