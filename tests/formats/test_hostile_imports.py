@@ -284,7 +284,7 @@ def test_predictions_are_no_requests(tmp_path):
 def test_a_lone_quote_in_a_table_swallows_no_rows(tmp_path):
     (tmp_path / "rows.csv").write_text('image,expression\na.png,x\na.png,"y\na.png,z\n')
     *rows, last = table_rows(tmp_path / "rows.csv")
-    assert rows == [(2, {"image": "a.png", "expression": "x"})] and last == (4, {"": "unexpected end of data"})
+    assert rows == [(2, {"image": "a.png", "expression": "x"})] and last == (3, {"": "unexpected end of data"})
 
 
 @pytest.mark.parametrize("number", ["inf", "nan", "-1e999"])

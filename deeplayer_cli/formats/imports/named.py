@@ -83,15 +83,16 @@ def read_table(path: Path) -> Iterator[Example]:
 
 
 def table_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the rows of a table, each with the line that it ends on."""
+    """Yield the rows of a table, each with the line that it ends on, or begins on if it cannot be read."""
     csv.field_size_limit(MAX_FIELD_BYTES)
     with reading(str(path)), path.open(newline="", encoding="utf-8-sig", errors="backslashreplace") as stream:
         table = csv.DictReader(stream, delimiter=delimiter_of(path), strict=True)  # a lone quote swallows no rows
         while True:
+            begin = table.reader.line_num + 1
             try:
                 row = next(table, None)
             except csv.Error as error:
-                yield table.line_num, {"": f"{error}"}
+                yield begin, {"": f"{error}"}
                 continue
             if row is None:
                 return
