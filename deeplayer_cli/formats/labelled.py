@@ -176,7 +176,7 @@ def _below(image: str, folder: str) -> str:
 
 
 def _reason_to_leave_out(row: Prediction, labelling: Labelling) -> str | None:
-    if row.status == "error" or row.image is None or not row.width or not row.height:
+    if row.status == "error":
         return "in error"
     if row.status == "no_box":
         return "without a box"

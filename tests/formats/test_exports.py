@@ -228,6 +228,11 @@ def test_rows_without_the_field_of_the_label_are_left_out():
     ]
 
 
+def test_a_row_without_the_size_of_its_image_is_counted_as_such():
+    found = label_images([row(0, "b.png", (1.0, 1.0, 9.0, 9.0), width=0)], Labelling())
+    assert found.left_out == {"without the size of their image": 1} and not found.images
+
+
 def test_odd_labels_are_read_back(tmp_path):
     yaml = pytest.importorskip("yaml")
     label = "\x1b]0;a\nb\u2028\U0001f600"

@@ -138,8 +138,21 @@ def write_page(
         )
         partial.write_text(content, encoding="utf-8")
     disagreements = [one for run in runs for path in run.files for one in evaluation.disagreements(path)]
-    warnings = dict.fromkeys([*disagreements, *(warning for run in runs for warning in run.report.warnings)])
+    warnings = dict.fromkeys(
+        [*disagreements, *_unequal(runs, len(joined)), *(warning for run in runs for warning in run.report.warnings)]
+    )
     return PageSummary(len(runs), len(joined), tuple(pictures.values()), tuple(warnings))
+
+
+def _unequal(runs: Sequence[PageRun], n_rows: int) -> list[str]:
+    """A warning if runs have different rows, so that their accuracies do not compare."""
+    fewest = min(runs, key=lambda run: len(run.rows))
+    if len(fewest.rows) == n_rows:
+        return []
+    return [
+        f"the runs have different rows, so their accuracies do not compare: {fewest.label} has {len(fewest.rows)} of "
+        f"{n_rows}"
+    ]
 
 
 def _data(

@@ -302,6 +302,7 @@ def test_rows_that_only_one_run_has(tmp_path, page, rows):
     assert summary.n_rows == 40
     assert [place for place, row in enumerate(found.data["rows"]) if row["answers"][0] is None] == list(range(30, 40))
     assert "Change" not in "".join(cell for row in found.cells for cell in row)  # not the same rows: no difference
+    assert summary.warnings == ("the runs have different rows, so their accuracies do not compare: b has 20 of 40",)
 
 
 @pytest.mark.parametrize(
