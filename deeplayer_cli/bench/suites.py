@@ -209,7 +209,7 @@ def _decode(
 def _select(subject: Subject, group: str, name: str, method: str, keep: float, *, compiled: bool) -> Case:
     probe = SelectionProbe.read(subject, method, keep)
     choose = StageSelector(probe.stage, method, compiled=compiled)
-    return Case(group, name, lambda _: choose(probe.inputs, probe.n_keep).indices.tolist(), lambda: probe.kept)
+    return Case(group, name, lambda _: choose(probe.inputs, probe.n_keep)[0].indices.tolist(), lambda: probe.kept)
 
 
 def _draft(subject: Subject, method: str, keep: float, n_new: int, right: float) -> Draft:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from deeplayer_cli.engine.kv_cache import pad_rows
-from deeplayer_cli.engine.types import QueryRows
+from deeplayer_cli.engine.suffixes import copy_suffixes
 from deeplayer_cli.pruning import AttentionScorer, ScorerInputs
 
 if TYPE_CHECKING:
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from deeplayer_cli.engine.language_model import LanguageModel
-    from deeplayer_cli.engine.types import Prefix, Row
+    from deeplayer_cli.engine.types import Prefix, QueryRows, Row
     from deeplayer_cli.pruning import QueryRowKind
 
 
@@ -61,11 +60,7 @@ def attention_rows(
     if len(prefix.keys) != len(language.layers):
         raise ValueError("attention rows need a prefix through all layers: that of a method that drops nothing")
     device = language.device
-    prompts = [[*row.expression_ids, *closing] for row in rows]
-    ids, drafted = pad_rows([[*prompt, *draft] for prompt, draft in zip(prompts, drafts, strict=True)], device)
-    numbers = [(row.image, len(row.expression_ids), row.seed) for row in rows]
-    images, expressions, seeds = torch.tensor(numbers, device=device).unbind(1)  # (B,) each
-    query_rows = QueryRows(expressions, expressions + len(closing), drafted, seeds)
+    ids, images, query_rows = copy_suffixes(rows, closing, drafts, device)
     n_suffix = ids.shape[1]
     hidden = language.embed(ids)
     rotation = language.rotation(prefix.n_shared + torch.arange(n_suffix, device=device)[None])

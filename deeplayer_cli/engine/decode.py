@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from deeplayer_cli.engine.decoder import attend, attention_output_and_mlp, project
-from deeplayer_cli.engine.kv_cache import pad_rows
+from deeplayer_cli.engine.suffixes import pad_rows
 from deeplayer_cli.engine.types import Answer
 
 if TYPE_CHECKING:
@@ -111,11 +111,7 @@ def decode(
     # The official evaluation generates with min_new_tokens=1: an answer has at least one token.
     logits[:, 0, eos_id] = -torch.inf
     while True:
-        best, greedy = logits.max(-1)  # (B, T) each
-        total = logits.logsumexp(-1)
-        probabilities = (best - total).exp()
-        others = (logits[..., watched] - total[..., None]).exp().cpu()  # (B, T, W)
-        taken = zip(states, drafts, greedy.tolist(), probabilities.tolist(), others, strict=True)
+        taken = zip(states, drafts, *_read(logits, watched), strict=True)
         for row, (state, guessed, *found) in enumerate(taken):
             if not state.finished:
                 # The cache holds keys of accepted tokens already. Those of rejected tokens are overwritten later.
@@ -133,6 +129,25 @@ def decode(
         lengths = [length + bool(tokens) for length, tokens in zip(lengths, fed, strict=True)]
 
 
+def _read(logits: Tensor, watched: Tensor) -> tuple[list[list[int]], list[list[float]], Tensor]:
+    """Read the most likely tokens, their probabilities and those of watched tokens, in one copy to the host.
+
+    Args:
+        logits: (B, T, vocabulary) float32.
+        watched: (W,) int64.
+
+    Returns:
+        (B, T) tokens; (B, T) probabilities; (B, T, W) float32 on the CPU.
+    """
+    best, greedy = logits.max(-1)  # (B, T) each
+    total = logits.logsumexp(-1)
+    wanted = torch.cat([best[..., None], logits[..., watched]], dim=-1)  # (B, T, 1 + W)
+    probabilities = (wanted - total[..., None]).exp()
+    packed = torch.cat([greedy[..., None].int(), probabilities.view(torch.int32)], dim=-1).cpu()  # bits, not values
+    probabilities = packed[..., 1:].view(torch.float32)
+    return packed[..., 0].tolist(), probabilities[..., 0].tolist(), probabilities[..., 1:]
+
+
 def decode_pass(
     language: LanguageModel, prompts: Prefilled, fed: Sequence[Sequence[int]], lengths: Sequence[int]
 ) -> Tensor:
@@ -147,21 +162,27 @@ def decode_pass(
     Returns:
         Logits (B, T, vocabulary) after each of the tokens ``fed``.
     """
-    ids, counts = pad_rows(fed, language.device)
+    ids, counts, starts = pad_rows(fed, language.device, lengths)
     steps = torch.arange(ids.shape[1], device=language.device)
-    slots = torch.tensor(lengths, device=language.device)[:, None] + steps  # (B, T), suffix slot of each token
+    slots = starts[:, None] + steps  # (B, T), suffix slot of each token
     n_suffix = max(length + len(tokens) for length, tokens in zip(lengths, fed, strict=True))
     hidden = language.embed(ids)  # (B, T, C)
-    # If the method renumbers, the position id of the first suffix token differs from layer to layer.
-    starts = {cache.suffix_start for cache in prompts.caches}
+    rows = torch.arange(len(ids), device=language.device)[:, None]
     is_token = steps < counts[:, None]  # (B, T); the rest is padding, which may lie behind the last position
-    rotations = {start: language.rotation(start + slots.where(is_token, 0)) for start in starts}
+    first = prompts.caches[0]
+    numbers = slots.where(is_token, 0)  # (B, T), position ids, counted from the first suffix token
+    # Rows have different numbers of tokens. Their padding goes to the last slot, which no token ever attends to.
+    written = slots.where(is_token, first.capacity - 1)
+    previous = None
     for layer, cache in zip(language.layers, prompts.caches, strict=True):
-        queries, keys, values = project(layer, hidden, rotations[cache.suffix_start])
-        # Rows have different numbers of tokens. Their padding goes to the last slot, which no token ever attends to.
-        cache.write_suffix(slots.where(is_token, cache.capacity - 1), keys, values)
-        attended = attend(queries, *cache.upto(n_suffix), cache.visible(slots, n_suffix))
+        if previous is None or not cache.has_slots_of(previous):  # nothing was dropped between the two layers
+            rotation = language.rotation(cache.suffix_start + numbers)
+            visible, into = cache.visible(slots, n_suffix), cache.n_shared + written
+        queries, keys, values = project(layer, hidden, rotation)
+        cache.write_rows(rows, into, keys, values)
+        attended = attend(queries, *cache.upto(n_suffix), visible)
         hidden = attention_output_and_mlp(layer, hidden, attended)
+        previous = cache
     return language.logits(hidden)
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from deeplayer_cli.device.transfer import to_device
 from deeplayer_cli.engine.attention_rows import attention_rows
 from deeplayer_cli.engine.decode import decode
 from deeplayer_cli.engine.drafting import no_draft
@@ -78,8 +79,8 @@ class Engine:
             StageSelector(stage, method.name, compiled=compiled, watch=self.watch) for stage in method.stages
         ]
         self._language = LanguageModel(checkpoint.model, tokenizer.encode(prompt.before_image))
-        self._after_image = torch.tensor([tokenizer.encode_piece(prompt.after_image)], device=self._language.device)
-        self._watched = torch.tensor(watched, dtype=torch.int64, device=self._language.device)
+        self._after_image = to_device([tokenizer.encode_piece(prompt.after_image)], self._language.device)
+        self._watched = to_device(torch.tensor(watched, dtype=torch.int64), self._language.device)
         self._closing = tokenizer.encode_piece(prompt.after_expression)
 
     @property

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor
 
 
@@ -63,12 +61,16 @@ class LayerCache:
         self.keys[:, :, start : start + keys.shape[2]] = keys
         self.values[:, :, start : start + values.shape[2]] = values
 
-    def write_suffix(self, slots: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Write keys and values, (B, kv_heads, T, head_dim) each, to each row's own suffix ``slots`` (B, T)."""
-        rows = torch.arange(len(slots), device=slots.device)[:, None]
+    def write_rows(self, rows: Tensor, slots: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Write keys and values, (B, kv_heads, T, head_dim) each, to slots (B, T) of rows (B, 1)."""
         # Indices around a slice move the indexed dimensions to the front: (B, T, kv_heads, head_dim).
-        self.keys[rows, :, self.n_shared + slots] = keys.transpose(1, 2)
-        self.values[rows, :, self.n_shared + slots] = values.transpose(1, 2)
+        self.keys[rows, :, slots] = keys.transpose(1, 2)
+        self.values[rows, :, slots] = values.transpose(1, 2)
+
+    def has_slots_of(self, other: LayerCache) -> bool:
+        """Whether the slots of both caches hold the same tokens, with the same position ids."""
+        alike = (self.n_shared, self.suffix_start) == (other.n_shared, other.suffix_start)
+        return alike and self.filled is other.filled
 
     def upto(self, n_suffix: int) -> tuple[Tensor, Tensor]:
         """Keys and values of the shared slots and the first ``n_suffix`` suffix slots, as views."""
@@ -90,11 +92,3 @@ class LayerCache:
         if self.filled is not None:
             causal[..., : self.n_shared] &= self.filled[:, None]
         return causal[:, None]
-
-
-def pad_rows(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Pad rows of token ids on the right: ids (B, T) int64, padded with 0, and lengths (B,) int64."""
-    lengths = [len(row) for row in rows]
-    longest = max(lengths)
-    padded = [[*row, *[0] * (longest - len(row))] for row in rows]
-    return torch.tensor(padded, device=device), torch.tensor(lengths, device=device)

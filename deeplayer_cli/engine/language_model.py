@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from deeplayer_cli.device.transfer import to_device
 from deeplayer_cli.engine.decoder import attend, attention_output_and_mlp, causal_after, project, project_keys
 from deeplayer_cli.engine.kv_cache import LayerCache
 from deeplayer_cli.errors import DeeplayerError
@@ -179,7 +180,7 @@ class LanguageModel:
 
     @torch.inference_mode()
     def _read_p0(self, before_image: Sequence[int]) -> list[tuple[Tensor, Tensor, Tensor]]:
-        hidden = self.embed(torch.tensor([before_image], device=self.device))
+        hidden = self.embed(to_device([before_image], self.device))
         rotation = self.rotation(torch.arange(self.n_p0, device=self.device)[None])
         read = []
         for layer in self.layers:

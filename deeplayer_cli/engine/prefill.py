@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from deeplayer_cli.engine.kv_cache import pad_rows
-from deeplayer_cli.engine.types import KeptTokens, Prefilled, QueryRows, Suffix
+from deeplayer_cli.engine.suffixes import copy_suffixes
+from deeplayer_cli.engine.types import KeptTokens, Prefilled, Suffix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,22 +44,14 @@ def prefill(
         run_pruned_layers: drops visual tokens and runs the layers after the first drop; only called for that.
     """
     device = language.device
-    prompts = [[*row.expression_ids, *closing] for row in rows]
-    ids, lengths = pad_rows([[*prompt, *draft] for prompt, draft in zip(prompts, drafts, strict=True)], device)
-    suffix_lengths = [len(prompt) for prompt in prompts]
-    # ids: (B, T), lengths: (B,), both with the drafts. One slot more than needed: decoding writes padding to the last.
-    n_suffix, capacity = ids.shape[1], max(suffix_lengths) + max_new_tokens + 1
-    images = torch.tensor([row.image for row in rows], device=device)
+    ids, images, query_rows = copy_suffixes(rows, closing, drafts, device)
+    # One slot more than needed: decoding writes padding to the last.
+    n_suffix, capacity = ids.shape[1], max(query_rows.lengths.prompts) + max_new_tokens + 1
     embeddings = language.embed(ids)
     hidden, queries, caches = _read_suffixes(language, method, prefix, images, embeddings, capacity)
     if not method.prunes(prefix.n_visual):
         kept = KeptTokens.from_all(len(rows), prefix.n_visual, device)
     else:
-        expressions, ends, seeds = torch.tensor(
-            [(len(row.expression_ids), end, row.seed) for row, end in zip(rows, suffix_lengths, strict=True)],
-            device=device,
-        ).unbind(1)  # (B,) each
-        query_rows = QueryRows(expressions, ends, lengths, seeds)
         # Without layers before the drop (K = 0) there are no keys. No scorer may read them there.
         keys, values = caches[-1].upto(n_suffix) if caches else (queries, queries)
         suffix = Suffix(embeddings, hidden, queries, keys, values, images, query_rows, capacity)
@@ -67,10 +59,9 @@ def prefill(
         hidden, kept = pruned.hidden, pruned.kept
         caches = [*caches, *pruned.caches][-len(language.layers) :]  # without a scout's own cache
     # Logits are needed at the last prompt token and at each drafted token: they verify the draft.
-    wanted = torch.tensor(suffix_lengths, device=device)[:, None] - 1
-    wanted = wanted + torch.arange(max(map(len, drafts)) + 1, device=device)  # (B, D + 1)
+    wanted = query_rows.prompts[:, None] - 1 + torch.arange(max(map(len, drafts)) + 1, device=device)  # (B, D + 1)
     last = hidden.take_along_dim(wanted.clamp(max=n_suffix - 1)[..., None], dim=1)  # (B, D + 1, C)
-    return Prefilled(rows, drafts, language.logits(last), caches, suffix_lengths, kept)
+    return Prefilled(rows, drafts, language.logits(last), caches, list(query_rows.lengths.prompts), kept)
 
 
 def _read_suffixes(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from deeplayer_cli.device.transfer import to_device
 from deeplayer_cli.engine.types import Prefix
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def run_prefix(
         images.features,
         text_embeddings,
         n_updated,
-        places.to(hidden.device),
+        to_device(places, hidden.device),
         images.class_attention,
         images.vision_keys,
         n_shared,

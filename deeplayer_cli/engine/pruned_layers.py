@@ -82,6 +82,45 @@ class _PrunedBatch:
         return _PrunedBatch(torch.cat([self.hidden[:, :most], self.hidden[:, n_kept:]], dim=1), KeptTokens(*parts))
 
 
+@dataclass(frozen=True)
+class _Slots:
+    """The S slots of B prompts in the layers between two drops: P0, kept tokens, P1 and suffix.
+
+    Attributes:
+        rotation: RoPE of all slots after P0.
+        filled: (B, S - T) bool, which slots before the suffix hold a token; None if all do.
+        visible: (B, 1, S, S) bool, the attention mask; None for a causal mask.
+        suffix_start: position id of the first suffix token.
+    """
+
+    rotation: Rotation
+    filled: Tensor | None
+    visible: Tensor | None
+    suffix_start: int
+
+    @classmethod
+    def from_kept(cls, language: LanguageModel, choose: Chooser, kept: KeptTokens) -> _Slots:
+        """The slots of prompts that keep these visual tokens."""
+        rotation = language.rotation(choose.positions(kept.indices)[:, language.n_p0 :])
+        n_text, n_suffix = choose.positions.n_text, choose.suffix.n_tokens
+        suffix_start = choose.positions.text_start(kept.indices.shape[1]) + n_text - n_suffix
+        if kept.filled is None:
+            return cls(rotation, None, None, suffix_start)
+        before, behind = (kept.filled.new_ones(len(kept.filled), n) for n in (language.n_p0, n_text))
+        filled = torch.cat([before, kept.filled, behind], dim=1)
+        causal = causal_after(0, filled.shape[1], language.device)
+        # A softmax over no key is not finite, so every slot, empty ones too, attends to itself.
+        own = torch.eye(filled.shape[1], dtype=torch.bool, device=language.device)
+        return cls(rotation, filled[:, :-n_suffix], causal & filled[:, None, None] | own, suffix_start)
+
+    def cache(self, keys: Tensor, values: Tensor, n_suffix: int, capacity: int) -> LayerCache:
+        """The cache of a layer, from its keys and values over all slots; the last ``n_suffix`` are the suffix."""
+        n_shared = keys.shape[2] - n_suffix
+        cache = LayerCache.empty(len(keys), n_shared, capacity, keys, self.suffix_start, self.filled)
+        cache.write(0, keys, values)
+        return cache
+
+
 def narrow(kept: KeptTokens, selection: Selection) -> KeptTokens:
     """The tokens that are still kept after a selection; the selection's indices point into ``kept``."""
     weights = kept.weights.gather(1, selection.indices) if selection.weights is None else selection.weights
@@ -98,20 +137,23 @@ def each_row(
     choose = Chooser.from_prompts(language, prefix, suffix, renumbers=method.renumbers)
     waiting = list(selects)
     batch = _first_batch(language, method, choose, waiting, prefix, suffix)
+    slots = _Slots.from_kept(language, choose, batch.kept)
     caches = []
     for index in range(method.stages[0].drop_after_layer, len(language.layers)):
         if _is_due(waiting, index, reads_next_layer=True):
             # Score with the next layer: project its input once for the scores, drop tokens, then run the layer itself.
-            ahead = project(language.layers[index], batch.hidden, _rotation(language, choose, batch.kept))
+            ahead = project(language.layers[index], batch.hidden, slots.rotation)
             view = _view(language.prepend_system_kv(index, *ahead), batch)
             batch = batch.narrowed(choose(waiting.pop(0), view, batch.kept))
-        rotation, visible = _rotation(language, choose, batch.kept), _visible(language, choose, batch.kept)
+            slots = _Slots.from_kept(language, choose, batch.kept)
         n_visual = batch.kept.indices.shape[1]
-        hidden, *projected = _run_layer(language, method, index, batch.hidden, n_visual, rotation, visible)
+        hidden, *projected = _run_layer(language, method, index, batch.hidden, n_visual, slots.rotation, slots.visible)
         batch = replace(batch, hidden=hidden)
-        caches.append(_cache(language, choose, batch.kept, projected[1], projected[2], suffix.capacity))
+        caches.append(slots.cache(projected[1], projected[2], suffix.n_tokens, suffix.capacity))
         if _is_due(waiting, index + 1, reads_next_layer=False):
             batch = batch.narrowed(choose(waiting.pop(0), _view(projected, batch), batch.kept))
+            slots = _Slots.from_kept(language, choose, batch.kept)
+    choose.refuse_faults(caches)
     return Pruned(batch.hidden[:, -suffix.n_tokens :], batch.kept, caches)
 
 
@@ -139,6 +181,7 @@ def union_of_rows(
             index, hidden, suffix_rotation, (shared_kv[0], shared_kv[1]), suffix_start, suffix.capacity
         )
         caches.append(cache)
+    choose.refuse_faults(caches)
     rows = kept.expand(len(suffix.images), -1)
     return Pruned(hidden, KeptTokens(rows, torch.ones_like(rows, dtype=torch.float32)), caches)
 
@@ -242,45 +285,6 @@ def _view_of_layer_k(prefix: Prefix, suffix: Suffix) -> LayerView:
 def _view(projected: Sequence[Tensor], batch: _PrunedBatch) -> LayerView:
     queries, keys, values = projected
     return LayerView(queries, keys, values, lambda: batch.hidden)
-
-
-def _rotation(language: LanguageModel, choose: Chooser, kept: KeptTokens) -> Rotation:
-    """RoPE of kept tokens, P1 and suffix."""
-    return language.rotation(choose.positions(kept.indices)[:, language.n_p0 :])
-
-
-def _filled(language: LanguageModel, choose: Chooser, kept: KeptTokens) -> Tensor | None:
-    """Which slots of the prompts hold a token, (B, S) bool; None if all do."""
-    if kept.filled is None:
-        return None
-    before, behind = (kept.filled.new_ones(len(kept.filled), n) for n in (language.n_p0, choose.positions.n_text))
-    return torch.cat([before, kept.filled, behind], dim=1)
-
-
-def _visible(language: LanguageModel, choose: Chooser, kept: KeptTokens) -> Tensor | None:
-    """The attention mask if prompts keep different numbers of tokens, (B, 1, S, S) bool; None for a causal mask."""
-    filled = _filled(language, choose, kept)
-    if filled is None:
-        return None
-    causal = causal_after(0, filled.shape[1], language.device)
-    # A softmax over no key is not finite, so every slot, empty ones too, attends to itself.
-    own = torch.eye(filled.shape[1], dtype=torch.bool, device=language.device)
-    return causal & filled[:, None, None] | own
-
-
-def _cache(
-    language: LanguageModel, choose: Chooser, kept: KeptTokens, keys: Tensor, values: Tensor, capacity: int
-) -> LayerCache:
-    """The cache of a layer, from its keys and values over P0, kept tokens, P1 and suffix."""
-    n_suffix = choose.suffix.n_tokens
-    n_shared = keys.shape[2] - n_suffix
-    suffix_start = choose.positions.text_start(kept.indices.shape[1]) + choose.positions.n_text - n_suffix
-    filled = _filled(language, choose, kept)
-    cache = LayerCache.empty(
-        len(keys), n_shared, capacity, keys, suffix_start, None if filled is None else filled[:, :n_shared]
-    )
-    cache.write(0, keys, values)
-    return cache
 
 
 def _is_due(waiting: Sequence[StageSelector], layer: int, *, reads_next_layer: bool) -> bool:

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 from torch._dynamo.exc import TorchDynamoException
 
 from deeplayer_cli.device.failures import is_device_lost, is_out_of_memory
+from deeplayer_cli.device.transfer import to_device
 from deeplayer_cli.engine.decoder import unrotate
+from deeplayer_cli.engine.result_check import check_result, refuse_faults
 from deeplayer_cli.engine.stopwatch import Stopwatch, phase
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.pruning import ScorerInputs, Selection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
+    from deeplayer_cli.engine.kv_cache import LayerCache
     from deeplayer_cli.engine.language_model import LanguageModel
+    from deeplayer_cli.engine.result_check import ResultCheck
     from deeplayer_cli.engine.types import KeptTokens, Prefix, Suffix
     from deeplayer_cli.pruning import Stage
 
@@ -32,7 +36,7 @@ logger = logging.getLogger("deeplayer")
 class StageSelector:
     """A stage's scorer and selector as one function of (inputs, number of tokens to keep).
 
-    It checks every result.
+    It checks every result, and hands the check of its values on.
 
     Args:
         stage: one stage of a method.
@@ -56,16 +60,21 @@ class StageSelector:
         self._select: Select = _CompiledOrEager(select) if compiled and stage.selector.compilable else select
 
     @phase("select")
-    def __call__(self, inputs: ScorerInputs, n_keep: int) -> Selection:
+    def __call__(self, inputs: ScorerInputs, n_keep: int) -> tuple[Selection, ResultCheck]:
         """Select ``n_keep`` tokens.
 
+        Returns:
+            The selection, and the check of its values. The caller must read the check with ``refuse_faults``. Until
+            then, invalid indices are replaced by valid ones: CUDA loses the device at an index out of range.
+
         Raises:
-            DeeplayerError: scorer or selector raised an exception, or returned something invalid; the message names
-                the method.
+            DeeplayerError: scorer or selector raised an exception, or returned something of the wrong shape; the
+                message names the method.
         """
         try:
             scores, selection = self._select(inputs, n_keep)
-            self._check(scores, selection, inputs, n_keep)
+            shape = (len(inputs.seeds), inputs.n_visual)
+            check = check_result(self._method, self.stage.selector, scores, selection, shape, n_keep)
         except DeeplayerError:
             raise
         except Exception as error:  # a method of another package may raise anything
@@ -75,37 +84,7 @@ class StageSelector:
             raise DeeplayerError(
                 f"method {self._method} is broken: its scorer or selector raised {type(error).__name__}: {reason}"
             ) from error
-        return selection
-
-    def _check(self, scores: Tensor, selection: Selection, inputs: ScorerInputs, n_keep: int) -> None:
-        batch, n_visual = len(inputs.seeds), inputs.n_visual
-        if scores.shape != (batch, n_visual):
-            raise self._wrong(f"{tuple(scores.shape)} scores for {batch} prompts of {n_visual} visual tokens")
-        if not bool(scores.isfinite().all()) and _are_finite(inputs):  # else the model itself overflowed
-            raise self._wrong("scores that are not finite")
-        indices, counts = selection.indices, selection.counts
-        if indices.dtype != torch.int64 or indices.shape != (batch, n_keep):
-            raise self._wrong(f"{indices.dtype} indices of shape {tuple(indices.shape)}, not int64 {(batch, n_keep)}")
-        increase = indices[:, 1:] > indices[:, :-1]
-        if counts is not None:  # indices after a row's count may have any order
-            increase |= torch.arange(1, n_keep, device=indices.device) >= counts[:, None]
-        if not bool(increase.all() & (indices >= 0).all() & (indices < n_visual).all()):
-            raise self._wrong(f"indices that are not sorted, unique and below {n_visual}")
-        least = self.stage.selector.least(n_keep)
-        if (counts is not None) != self.stage.selector.adaptive or (
-            counts is not None and not bool(((counts >= least) & (counts <= n_keep)).all())
-        ):
-            raise self._wrong(f"counts that are not between {least} and {n_keep}, or do not match its `adaptive`")
-        if (selection.features is not None) != self.stage.selector.merges:
-            raise self._wrong("features that do not match its `merges`")
-
-    def _wrong(self, what: str) -> DeeplayerError:
-        return DeeplayerError(f"method {self._method} is broken: it returned {what}")
-
-
-def _are_finite(inputs: ScorerInputs) -> bool:
-    tensors = (part for part in inputs if isinstance(part, torch.Tensor) and part.is_floating_point())
-    return all(bool(tensor.isfinite().all()) for tensor in tensors)
+        return selection._replace(indices=selection.indices.clamp(0, inputs.n_visual - 1)), check
 
 
 class _CompiledOrEager:
@@ -123,6 +102,12 @@ class _CompiledOrEager:
             logger.warning("torch.compile does not work here (%s); the selection runs uncompiled", reason)
             self._active = self._eager
             return self._eager(inputs, n_keep)
+
+
+def _is_finite(state: Prefix | Suffix | LayerCache) -> bool:
+    parts = (part for value in vars(state).values() for part in (value if isinstance(value, tuple) else (value,)))
+    tensors = (part for part in parts if isinstance(part, torch.Tensor) and part.is_floating_point())
+    return all(bool(tensor.isfinite().all()) for tensor in tensors)
 
 
 @dataclass(frozen=True)
@@ -180,12 +165,14 @@ class Chooser:
         prefix: the prefix of the prompts' images.
         suffix: the suffixes of the prompts after layer K.
         positions: computes the position ids of the prompts.
+        checks: of all results so far.
     """
 
     language: LanguageModel
     prefix: Prefix
     suffix: Suffix
     positions: Positions
+    checks: list[ResultCheck] = field(default_factory=list)
 
     @classmethod
     def from_prompts(cls, language: LanguageModel, prefix: Prefix, suffix: Suffix, *, renumbers: bool) -> Chooser:
@@ -198,17 +185,37 @@ class Chooser:
         inputs = self._inputs(select.stage, view, kept)
         n_keep = min(select.stage.count(self.positions.n_visual), inputs.n_visual)
         if select.stage.takes_padding:
-            return select(inputs, n_keep)
-        rows = self.suffix.rows
-        lengths = rows.drafted if select.stage.scorer.rows == "drafted" else rows.prompts
+            selection, check = select(inputs, n_keep)
+            self.checks.append(check)
+            return selection
+        rows, device = self.suffix.rows, self.language.device
+        kind, n_p1 = select.stage.scorer.rows, self.prefix.text.shape[1]
+        lengths = rows.lengths.drafted if kind == "drafted" else rows.lengths.prompts
         n_before = inputs.prompt_tokens.shape[1] - self.suffix.n_tokens
-        order, found = [], []
-        for length in lengths.unique().tolist():
-            alike = (lengths == length).nonzero()[:, 0]
-            order.append(alike)
-            found.append(select(inputs.without_padding(alike, n_before + length), n_keep))
-        back = torch.cat(order).argsort()
+        order: list[int] = []
+        found = []
+        for length in sorted(set(lengths)):
+            alike = [row for row, other in enumerate(lengths) if other == length]
+            order += alike
+            n_rows = rows.lengths.most_rows(kind, n_p1, alike)
+            alone = inputs.without_padding(to_device(alike, device), n_before + length, n_rows)
+            selection, check = select(alone, n_keep)
+            self.checks.append(check)
+            found.append(selection)
+        back = to_device(torch.tensor(order).argsort(), device)
         return Selection(*(None if part[0] is None else torch.cat(part)[back] for part in zip(*found, strict=True)))  # type: ignore[arg-type]
+
+    def refuse_faults(self, caches: Sequence[LayerCache]) -> None:
+        """Read the checks of all results; this waits for the device once.
+
+        Args:
+            caches: of the layers after the first drop.
+
+        Raises:
+            DeeplayerError: a result is invalid; the message names the method.
+        """
+        states: list[Prefix | Suffix | LayerCache] = [self.prefix, self.suffix, *caches]
+        refuse_faults(self.checks, lambda: all(map(_is_finite, states)))
 
     def _inputs(self, stage: Stage, view: LayerView, kept: KeptTokens) -> ScorerInputs:
         """The inputs that the stage needs; all others stay None."""

@@ -8,12 +8,12 @@ layers; the first K of them run before visual tokens are dropped. A prompt is
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from torch import Tensor
 
@@ -103,17 +103,43 @@ class Suffix:
         return self.hidden.shape[1]
 
 
+class SuffixLengths(NamedTuple):
+    """Numbers of tokens of B suffixes, on the host.
+
+    Attributes:
+        expressions: of each expression.
+        prompts: up to the end of each prompt (expression and closing).
+        drafted: up to the end of each draft.
+    """
+
+    expressions: Sequence[int]
+    prompts: Sequence[int]
+    drafted: Sequence[int]
+
+    def most_rows(self, kind: QueryRowKind, n_p1: int, rows: Iterable[int]) -> int:
+        """The largest number of query rows of a kind, among some of the prompts; P1 has ``n_p1`` tokens."""
+        match kind:
+            case "last" | "drafted":
+                return 1
+            case "text":
+                return max(self.expressions[row] for row in rows)
+            case "question":
+                return n_p1 + max(self.prompts[row] for row in rows)
+
+
 @dataclass(frozen=True)
 class QueryRows:
     """Where expression, prompt and draft end in the suffixes of B prompts. All tensors are int64.
 
     Attributes:
+        lengths: the same three on the host.
         expressions: (B,) number of tokens of each expression.
         prompts: (B,) number of suffix tokens up to the end of the prompt (expression and closing).
         drafted: (B,) number of suffix tokens up to the end of the draft.
         seeds: (B,) the seed of each row.
     """
 
+    lengths: SuffixLengths
     expressions: Tensor
     prompts: Tensor
     drafted: Tensor
@@ -135,7 +161,8 @@ class QueryRows:
         n_text = queries.shape[2]
         chosen = self._rows_of(kind, n_text - n_suffix, n_suffix)  # (B, n_p1 + T)
         # A stable sort moves the chosen rows to the front. R is the largest number of chosen rows in the batch.
-        order = chosen.int().argsort(dim=1, descending=True, stable=True)[:, : int(chosen.sum(1).max())]  # (B, R)
+        most = self.lengths.most_rows(kind, n_text - n_suffix, range(len(queries)))
+        order = chosen.int().argsort(dim=1, descending=True, stable=True)[:, :most]  # (B, R)
         slots = torch.arange(n_keys, device=queries.device)
         visible = (slots <= n_keys - n_text + order[..., None]) & chosen.gather(1, order)[..., None]
         return queries.take_along_dim(order[:, None, :, None], dim=2), visible
@@ -201,10 +228,11 @@ class KeptTokens:
 
     def tolist(self) -> list[list[int]]:
         """The kept indices of every row, without padding."""
+        indices = self.indices.cpu()
         if self.filled is None:
-            rows: list[list[int]] = self.indices.tolist()
+            rows: list[list[int]] = indices.tolist()
             return rows
-        return [row[is_kept].tolist() for row, is_kept in zip(self.indices, self.filled, strict=True)]
+        return [row[is_kept].tolist() for row, is_kept in zip(indices, self.filled.cpu(), strict=True)]
 
 
 @dataclass(frozen=True)

@@ -83,15 +83,15 @@ class ScorerInputs(NamedTuple):
     weights: Tensor = None  # type: ignore[assignment]
     rotation: tuple[Tensor, Tensor] = None  # type: ignore[assignment]
 
-    def without_padding(self, rows: Tensor, n_keys: int) -> ScorerInputs:
+    def without_padding(self, rows: Tensor, n_keys: int, n_rows: int) -> ScorerInputs:
         """The inputs of some prompts alone, with only the first ``n_keys`` keys.
 
         Args:
             rows: (b,) indices of prompts of the same length.
             n_keys: the number of keys to leave; the others are padding, or a draft that is not read.
+            n_rows: the largest number of query rows of these prompts.
         """
         n_text = n_keys - self.visual.stop
-        n_rows = 0 if self.visible is None else int(self.visible[rows].any(-1).sum(1).max())
         ends = {  # in which dimension to cut, and where
             "prompt_tokens": (1, n_keys),
             "queries": (2, n_rows),

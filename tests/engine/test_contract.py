@@ -255,3 +255,39 @@ def test_what_cannot_be_united_says_so(checkpoint):  # noqa: F811
         Entry("", "", drops=(Drop(last_scores, score_from="next_layer"),)),
     ):
         assert not engine_of(checkpoint, entry, pruned_layers=union_of_rows).method.drops_once
+
+
+class Returns(Selector):
+    """Returns what it is told to, whatever the scores are."""
+
+    def __init__(self, selection, *, adaptive=False):
+        self.selection, self.adaptive = selection, adaptive
+
+    def __call__(self, scores, inputs, n_keep):
+        return self.selection(torch.arange(n_keep).expand(len(scores), -1))
+
+
+@pytest.mark.parametrize(
+    ("selector", "reason"),
+    [
+        (Returns(lambda first: first + 10**6), "indices that are not sorted, unique and below"),
+        (Returns(lambda first: first - 1), "indices that are not sorted, unique and below"),
+        (Returns(lambda first: Selection(first, first[:, 0] * 0), adaptive=True), "counts that are not between 1 and"),
+        (Returns(lambda first: Selection(first, first[:, 0] + 99), adaptive=True), "counts that are not between 1 and"),
+    ],
+)
+@pytest.mark.parametrize("score_from", ["same_layer", "next_layer"])
+def test_a_prefill_ends_with_the_error_of_a_broken_method(checkpoint, tiles, selector, reason, score_from):  # noqa: F811
+    drops = (Drop(last_scores, layer=1, share=0.5), Drop(last_scores, selector, layer=LAYER, score_from=score_from))
+    engine = engine_of(checkpoint, Entry("", "", drops=drops))
+    prefix = engine.prefix(engine.encode(tiles))
+    with pytest.raises(DeeplayerError, match=f"method mine is broken: it returned {reason}"):
+        engine.prefill(prefix, make_rows(checkpoint), N_NEW)
+
+
+def test_a_union_ends_with_the_error_of_a_broken_method(checkpoint, tiles):  # noqa: F811
+    entry = Entry("", "", last_scores, Returns(lambda first: first + 10**6), layer=LAYER)
+    engine = engine_of(checkpoint, entry, pruned_layers=union_of_rows)
+    prefix = engine.prefix(engine.encode(tiles[:1]))
+    with pytest.raises(DeeplayerError, match="method mine is broken"):
+        engine.prefill(prefix, make_rows(checkpoint, [0, 2]), N_NEW)

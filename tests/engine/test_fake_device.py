@@ -18,7 +18,10 @@ from deeplayer_cli.runtime import batching
 from tests.engine.fake_device import METHODS, MODEL
 
 CASES = (*METHODS, "union")
-KERNELS_A_LAYER = 50
+KERNELS_A_LAYER = 42
+# The rounds of the independent set, three here: a round without need would cost more than to ask. And the number of
+# tokens of a union, which gives the shapes of all that follows.
+KNOWN_WAITS = {"deep-layer-mis": {"pruning/independent_set.py": 3}, "union": {"engine/pruned_layers.py": 1}}
 
 pytestmark = pytest.mark.skipif(
     not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"),
@@ -32,6 +35,18 @@ def cases():
     done = subprocess.run(program, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr  # a tensor on the wrong device, for one, is an error
     return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_host_waits_for_nothing_but_one_copy_of_each_pass(cases, name):
+    case = cases[name]
+    for phase in ("encode", "prefix", "prefill", "decode"):
+        assert case[phase]["blocking"] == {}
+        waits = {place.rpartition(":")[0]: n for place, n in case[phase]["waits"].items()}
+        assert waits == (KNOWN_WAITS.get(name, {}) if phase == "prefill" else {})
+    # The check of what a method returned; the tokens of the prefill and of each pass, and the kept tokens at the end.
+    reads = {phase: sum(case[phase]["reads"].values()) for phase in ("encode", "prefix", "prefill", "decode")}
+    assert reads == {"encode": 0, "prefix": 0, "prefill": name != "none", "decode": 1 + case["passes"] + 1}
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
+from deeplayer_cli.engine.result_check import refuse_faults
 from deeplayer_cli.engine.selection import StageSelector
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.pruning import Budget, Options, Scorer, ScorerInputs, Selection, Selector, build
@@ -40,7 +41,7 @@ def test_fifty_shapes_recompile_at_most_once() -> None:
     for _ in range(50):
         one = random_inputs(rng, generator)
         n_keep = rng.randint(2, one.n_visual)
-        assert torch.equal(compiled(one, n_keep).indices, eager(one, n_keep).indices)
+        assert torch.equal(compiled(one, n_keep)[0].indices, eager(one, n_keep)[0].indices)
     assert 0 < counters["stats"]["unique_graphs"] <= 2
 
 
@@ -64,14 +65,41 @@ def first(batch, n_keep):
     return torch.arange(n_keep).expand(batch, -1)
 
 
+def select_and_check(select, inputs, n_keep, *, is_model_finite=True):
+    selection, check = select(inputs, n_keep)
+    assert ((selection.indices >= 0) & (selection.indices < inputs.n_visual)).all()  # whatever the method returned
+    refuse_faults([check], lambda: is_model_finite)
+
+
 def test_every_result_is_checked_not_only_the_first() -> None:
     (stage,) = build("random", Options(Budget(0.25)), 8).stages
     results = [torch.zeros(2, 20), torch.full((2, 20), torch.nan)]
     select = StageSelector(replace(stage, scorer=Wrong(lambda b, n: results.pop(0)), selector=Fixed(first)), "mine")
     inputs = ScorerInputs(torch.arange(2), START, 20, torch.ones(2, 30, dtype=torch.bool))
-    select(inputs, 5)
+    select_and_check(select, inputs, 5)
     with pytest.raises(DeeplayerError, match="method mine is broken: it returned scores that are not finite"):
-        select(inputs, 5)
+        select_and_check(select, inputs, 5)
+
+
+def test_scores_of_a_model_that_overflowed_are_no_fault_of_the_method() -> None:
+    (stage,) = build("random", Options(Budget(0.25)), 8).stages
+    scores = Wrong(lambda b, n: torch.full((b, n), torch.nan))
+    select = StageSelector(replace(stage, scorer=scores, selector=Fixed(first)), "mine")
+    inputs = ScorerInputs(torch.arange(2), START, 20, torch.ones(2, 30, dtype=torch.bool))
+    select_and_check(select, inputs, 5, is_model_finite=False)
+
+
+def test_every_check_of_a_batch_is_read() -> None:
+    (stage,) = build("random", Options(Budget(0.25)), 8).stages
+    inputs = ScorerInputs(torch.arange(2), START, 20, torch.ones(2, 30, dtype=torch.bool))
+    good, bad = (
+        StageSelector(replace(stage, scorer=Wrong(torch.zeros), selector=Fixed(selected)), name)(inputs, 5)[1]
+        for name, selected in (("good", first), ("bad", lambda b, k: first(b, k) + 16))
+    )
+    refuse_faults([good, good], lambda: True)
+    for checks in ([bad, good], [good, bad]):
+        with pytest.raises(DeeplayerError, match="method bad is broken"):
+            refuse_faults(checks, lambda: True)
 
 
 @pytest.mark.parametrize(
@@ -105,4 +133,4 @@ def test_what_a_method_returns_is_checked(scores, selector, reason):
     select = StageSelector(replace(stage, scorer=Wrong(scores), selector=selector), "mine")
     inputs = ScorerInputs(torch.arange(2), START, 20, torch.ones(2, 30, dtype=torch.bool))
     with pytest.raises(DeeplayerError, match=f"method mine is broken: it returned .*{reason}"):
-        select(inputs, 5)
+        select_and_check(select, inputs, 5)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from deeplayer_cli.device.transfer import to_device
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -45,8 +47,8 @@ def normalize(tiles: Tensor) -> Tensor:
     Returns:
         (..., 3, S, S) float32.
     """
-    mean = torch.tensor(IMAGENET_MEAN, device=tiles.device).view(3, 1, 1)
-    std = torch.tensor(IMAGENET_STD, device=tiles.device).view(3, 1, 1)
+    mean = to_device(IMAGENET_MEAN, tiles.device).view(3, 1, 1)
+    std = to_device(IMAGENET_STD, tiles.device).view(3, 1, 1)
     return (tiles.float() / 255 - mean) / std
 
 
@@ -60,7 +62,7 @@ def encode(model: InternVLForConditionalGeneration, tiles: Tensor) -> Tensor:
     Returns:
         (B, n_visual, C) in the model's dtype.
     """
-    pixels = normalize(tiles.to(model.device)).to(model.dtype)
+    pixels = normalize(to_device(tiles, model.device)).to(model.dtype)
     features = model.get_image_features(pixel_values=pixels.flatten(0, 1)).pooler_output
     return features.reshape(len(tiles), -1, features.shape[-1])
 
