@@ -4,7 +4,8 @@ types.py           the data that each step hands to the next, with shapes
 engine.py          the steps: encode, prefix, prefill, decode
 prefix.py          layers 1..K over the tokens that all expressions about an image share
 prefill.py         the suffix of each expression
-selection.py       what a stage reads, and which tokens it keeps
+suffixes.py        token ids and lengths of a batch, on the device
+selection.py       what a stage reads, and which tokens it keeps; result_check.py: checks of what it returns
 pruned_layers.py   layers K+1..L over the kept tokens
 decode.py          greedy decoding; drafting.py: drafts that save passes
 attention_rows.py  what some tokens attend to, in every layer

@@ -27,7 +27,7 @@ class Stopwatch:
     """
 
     def __init__(self, device: torch.device | None = None) -> None:
-        self._is_cuda = device is not None and device.type == "cuda"
+        self._device = device if device is not None and device.type == "cuda" else None
         self._running: list[str] = []
         self._since = time.perf_counter()
         self.seconds: dict[str, float] = {}
@@ -44,8 +44,8 @@ class Stopwatch:
             self._running.pop()
 
     def _change(self) -> None:
-        if self._is_cuda:
-            torch.cuda.synchronize()
+        if self._device is not None:
+            torch.cuda.synchronize(self._device)
         now = time.perf_counter()
         if self._running:
             phase = self._running[-1]

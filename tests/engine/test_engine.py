@@ -235,7 +235,7 @@ def test_any_method_may_renumber(checkpoint, tiles, method):
     plain = PlainModel(checkpoint, renumbers=True)
     for index, expression in enumerate(EXPRESSIONS):
         features = plain.features(normalize(tiles[ON_IMAGE[index]]))
-        drops = [(engine.method.layer, kept[index])]
+        drops = [(engine.method.stages[0].drop_after_layer, kept[index])]
         reference = plain.answer(plain.prompt_ids(expression, N_VISUAL), features, drops, N_NEW)
         assert (logits[index] - reference.logits).abs().max() < 1e-9
         assert answers[index] == reference.token_ids

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from unittest.mock import patch
 
+import torch
+
 from deeplayer_cli.engine.stopwatch import Stopwatch, phase
 
 
@@ -28,3 +30,12 @@ def test_a_method_is_a_phase():
 
     assert Runner().run(much=1) == 2
     assert list(Runner.watch.seconds) == ["run"]
+
+
+def test_it_waits_for_its_own_device(monkeypatch):
+    waited = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    for device in (torch.device("cuda:1"), torch.device("cpu"), None):
+        with Stopwatch(device).timing("any"):
+            pass
+    assert waited == [torch.device("cuda:1")] * 2
