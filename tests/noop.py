@@ -8,6 +8,7 @@ Run it with ``python -m tests.noop ground ...``. Environment variables make it f
     NOOP_DIE=replace:1    kill it before the first rename
     NOOP_DIE=row:5        kill it before the fifth answer, in the middle of a batch
     NOOP_DELAY=0.01       each batch takes this many seconds
+    NOOP_LOADING=30       it says "loading", and takes this many seconds for it
     NOOP_FAIL=red         rows whose expression contains this word fail
     NOOP_PEAK=FILE        at the end, write the peak memory in KiB to this file (Linux)
 """
@@ -96,7 +97,14 @@ def prepare(model: str, *, revision: str | None, dtype: str, device: str, settin
     del revision, dtype, device
     changeless = ("attention", "batch_size", "batch_tokens", "compiled", "profile", "strict", "workers")
     deciding = {"weights": model, **{key: value for key, value in settings.items() if key not in changeless}}
-    return PreparedRun(deciding, lambda: Noop(settings["batch_size"]))
+
+    def load() -> Noop:
+        if delay := os.environ.get("NOOP_LOADING"):
+            os.write(sys.stderr.fileno(), b"loading\n")
+            time.sleep(float(delay))
+        return Noop(settings["batch_size"])
+
+    return PreparedRun(deciding, load)
 
 
 def _die_at(point: str, number: int) -> None:

@@ -193,9 +193,10 @@ def compare(
         weights = {"revision": revision, "dtype": dtype, "device": device}
         options.agree_to_download(model, revision, yes=yes)
         with result_folder(results, source) as folder, stoppable() as stop, ProgressBar() as bar:
-            runner = make_runner(
-                model, weights, source, image_root, requests, folder, prior, lambda: stop.requested, split_of
-            )
+            with stop.loading():
+                runner = make_runner(
+                    model, weights, source, image_root, requests, folder, prior, lambda: stop.requested, split_of
+                )
             try:
                 runs, unreachable = plan.run(runner, bar.show)
             except Stopped:

@@ -230,6 +230,10 @@ def _run(
     from deeplayer_cli.runtime.run import run_rows
     from deeplayer_cli.sinks import TerminalTable
 
+    def stoppable_load() -> Answerer:
+        with stop.loading():
+            return load()
+
     def show_progress(progress: RunProgress) -> None:
         bar.show(progress)
         if progress.prediction is not None:
@@ -238,7 +242,7 @@ def _run(
     with ProgressBar(hidden=isinstance(sink, TerminalTable)) as bar, _resume_hint(sink.path):
         return run_rows(
             requests,
-            load,
+            stoppable_load,
             sink,
             failures=failures,
             progress=show_progress,

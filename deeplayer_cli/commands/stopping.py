@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM: after the first signal, a run finishes its batch and ends; the second ends it at once."""
+"""Ctrl-C and SIGTERM: after the first signal, a run finishes its batch and ends; the second ends it at once.
+
+While the model is loading, the first signal ends the run.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,11 @@ class Stop:
 
     Attributes:
         signal: the number of that signal; None if none has come.
+        is_loading: whether the model is loading.
     """
 
     signal: int | None = None
+    is_loading: bool = False
 
     @property
     def requested(self) -> bool:
@@ -34,6 +39,15 @@ class Stop:
     def exit_code(self) -> int:
         """The exit code of a process that this signal ended, as shells report it: 130 or 143."""
         return 128 + (self.signal or 0)
+
+    @contextmanager
+    def loading(self) -> Iterator[None]:
+        """Inside, the first signal ends the process, for no row is in work yet."""
+        self.is_loading = True
+        try:
+            yield
+        finally:
+            self.is_loading = False
 
 
 @contextmanager
@@ -49,6 +63,9 @@ def stoppable() -> Iterator[Stop]:
         stop.signal = number
         for one in watched:
             signal.signal(one, signal.SIG_DFL)  # ends the process even in the middle of a forward pass
+        if stop.is_loading:
+            print("deeplayer: stopped while the model was loading", file=sys.stderr)  # noqa: T201
+            raise SystemExit(stop.exit_code)
         print("deeplayer: finishing the batch; a second signal stops at once", file=sys.stderr)  # noqa: T201
 
     before = {one: signal.signal(one, note) for one in watched}

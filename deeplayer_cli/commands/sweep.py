@@ -134,7 +134,8 @@ def sweep(
     weights = {"revision": revision, "dtype": dtype, "device": device}
     options.agree_to_download(model, revision, yes=yes)
     with result_folder(results, source) as folder, stoppable() as stop, ProgressBar() as bar:
-        runner = make_runner(model, weights, source, image_root, requests, folder, None, lambda: stop.requested)
+        with stop.loading():
+            runner = make_runner(model, weights, source, image_root, requests, folder, None, lambda: stop.requested)
         by_layer = layer_settings(runner, pruned, numbers)
         try:
             unpruned, *runs = runner.run([base, *by_layer.values()], bar.show)

@@ -157,6 +157,20 @@ def test_a_second_signal_ends_it_at_once(requests: Path, whole: bytes, tmp_path:
     assert_resumes(requests, output, whole)
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_first_signal_ends_the_loading(
+    number: signal.Signals, code: int, requests: Path, whole: bytes, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.jsonl"
+    process = noop("ground", requests, "-o", output, NOOP_LOADING=100)
+    assert process.stderr is not None and process.stderr.readline() == b"loading\n"
+    process.send_signal(number)
+    returned, errors = finished(process)
+    assert returned == code
+    assert errors.splitlines() == ["deeplayer: stopped while the model was loading"]
+    assert_resumes(requests, output, whole)
+
+
 def test_two_runs_on_one_output(requests: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.jsonl"
     first = noop("ground", requests, "-o", output, NOOP_DELAY=30)
