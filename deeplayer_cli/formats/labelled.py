@@ -142,7 +142,9 @@ def label_images(
         source_id = row.meta.get("image_id")
         own = source_id if isinstance(source_id, int) and not isinstance(source_id, bool) else None
         image = images.setdefault(row.image, LabelledImage(row.image, resolution_wh, own))
-        if reason or not boxes:
+        if image.resolution_wh != resolution_wh:
+            left_out[reason or "with another size of their image than an earlier row"] += 1
+        elif reason or not boxes:
             left_out[reason or "whose box lies outside of the image"] += 1
         else:
             image.boxes += boxes
@@ -233,11 +235,14 @@ def label_files(images: Sequence[LabelledImage], suffix: str, beside: str = "ima
         beside: the folder of images that the folder of labels lies beside; it is left out where a path begins with it.
 
     Raises:
-        DeeplayerError: two images would share a label file, because their names differ in the suffix only.
+        DeeplayerError: two images would share a label file, because their names differ in the suffix only; or an image
+            names no file.
     """
     taken: dict[PurePosixPath, str] = {}
     for image in images:
         parts = [part for part in PurePosixPath(image.image).parts if part not in ("/", "..", ".")]
+        if not parts or "\0" in image.image:
+            raise DeeplayerError(f"image {image.image!r} names no file, so it can have no file of labels")
         parts = parts[1:] if parts[0] == beside and len(parts) > 1 else parts
         name = PurePosixPath(*parts).with_suffix(suffix)
         if name in taken:

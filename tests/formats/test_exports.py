@@ -233,6 +233,22 @@ def test_a_row_without_the_size_of_its_image_is_counted_as_such():
     assert found.left_out == {"without the size of their image": 1} and not found.images
 
 
+@pytest.mark.parametrize("image", [".", "..", "/", "a\0.png"])
+@pytest.mark.parametrize("name", ["yolo", "voc"])
+def test_images_that_name_no_file_have_no_labels(image, name, tmp_path):
+    found = label_images([replace(row(0, "b.png", (1.0, 1.0, 9.0, 9.0)), image=image)], Labelling())
+    found.images[0].image = image
+    with pytest.raises(DeeplayerError, match="names no file"):
+        written(found, name, tmp_path)
+
+
+def test_rows_that_disagree_about_the_size_of_their_image_are_left_out():
+    rows = [row(0, "b.png", (1.0, 1.0, 9.0, 9.0)), row(1, "b.png", (1.0, 1.0, 9.0, 9.0), width=999)]
+    found = label_images(rows, Labelling())
+    assert len(boxes_of(found)) == 1
+    assert found.left_out == {"with another size of their image than an earlier row": 1}
+
+
 def test_odd_labels_are_read_back(tmp_path):
     yaml = pytest.importorskip("yaml")
     label = "\x1b]0;a\nb\u2028\U0001f600"

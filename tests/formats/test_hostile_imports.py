@@ -17,6 +17,7 @@ import pytest
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.formats.imports.images import ImageFinder, write_image
 from deeplayer_cli.formats.imports.json_stream import array_items, object_members
+from deeplayer_cli.formats.imports.label_studio import read_label_studio
 from deeplayer_cli.formats.imports.named import read_table, table_rows
 from deeplayer_cli.formats.imports.recognise import FORMATS, recognise
 from tests.formats.layouts import jpeg, write_refer
@@ -293,6 +294,24 @@ def test_numbers_of_a_table_that_are_not_finite(number, tmp_path):
     path.write_text(f"image,expression,x1,y1,x2,y2,width,height\na.png,x,1,2,{number},4,{number},9\n")
     (row,) = read_table(path)
     assert row.resolution_wh is None and row.box == [1, 2, number, 4]
+
+
+def test_a_coco_size_that_is_none_costs_its_row_only(tmp_path):
+    sizes = [{"width": "9", "height": 9}, {"width": 1e300, "height": [9]}]
+    images = [{"id": number, "file_name": "a.png", **size} for number, size in enumerate(sizes)]
+    boxes = [{"id": n, "image_id": n, "category_id": 1, "bbox": [1, 2, 3, 4]} for n in range(2)]
+    path = tmp_path / "coco.json"
+    path.write_text(json.dumps({"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "cat"}]}))
+    with pytest.raises(DeeplayerError, match=r"no row is a request, such as: .*coco"):
+        import_files([path], tmp_path / "out.jsonl", None, None)
+
+
+@pytest.mark.parametrize("annotations", [5, ["x"], [{"result": ["x"]}], [{"result": 5}]])
+def test_a_label_studio_task_of_another_shape_costs_its_rows_only(annotations, tmp_path):
+    path = tmp_path / "tasks.json"
+    path.write_text(json.dumps([{"id": 7, "data": {"image": "a.png"}, "annotations": annotations}]))
+    (row,) = read_label_studio(path)
+    assert "task 7" in str(row.error)
 
 
 def test_nothing_is_recognised_in_random_bytes(tmp_path):

@@ -252,6 +252,11 @@ def missing_images(files: Iterable[FileImporter]) -> list[str]:
     ]
 
 
+def _usable_size(resolution_wh: Resolution | None) -> Resolution | None:
+    """The size that a file states, if it is one; a row with another is refused later."""
+    return resolution_wh if resolution_wh and all(isinstance(side, int) for side in resolution_wh) else None
+
+
 def agree_on_boxes(
     given: BoxFormat | None, fixed: BoxFormat | None, examples: Iterable[Example], path: Path
 ) -> BoxFormat:
@@ -276,7 +281,7 @@ def agree_on_boxes(
             numbers = read_numbers(example.box)
         except RowError:  # becomes a bad row
             continue
-        checks.setdefault(stated, ConventionCheck(stated or "xyxy")).add(numbers, example.resolution_wh)
+        checks.setdefault(stated, ConventionCheck(stated or "xyxy")).add(numbers, _usable_size(example.resolution_wh))
     if given is not None:
         return given
     if None in checks:

@@ -33,7 +33,7 @@ def read_label_studio(path: Path) -> Iterator[Example]:
     for task in array_items(path):
         try:
             yield from _examples(task)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             number = task.get("id") if isinstance(task, dict) else None
             yield BadExample(RowError("bad_row", f"task {number} has no {error} where Label Studio writes it"))
 
