@@ -110,8 +110,10 @@ def replacing_entries(folder: Path) -> Iterator[Path]:
     partial, old = (target.with_name(f".{target.name}.{name}") for name in ("partial", "old"))
     with writing(str(folder)):
         try:
+            if partial.is_dir():  # a run was killed before its end, perhaps with entries set aside
+                _put_back(old, target)
             for one in (partial, old):
-                if one.is_dir():  # of a run that was killed
+                if one.is_dir():
                     shutil.rmtree(one)
                 one.mkdir()
             yield partial

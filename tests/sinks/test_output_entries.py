@@ -74,6 +74,16 @@ def test_what_cannot_be_a_folder_is_refused(name: str, folder: Path) -> None:
         refuse_folder(path)
 
 
+def test_what_a_killed_run_set_aside_comes_back(folder: Path) -> None:
+    before, aside = tree(folder), folder.with_name(".out.old")
+    aside.mkdir()
+    folder.with_name(".out.partial").mkdir()
+    (folder / "labels").rename(aside / "labels")
+    with pytest.raises(KeyboardInterrupt), replacing_entries(folder):
+        raise KeyboardInterrupt
+    assert tree(folder) == before and [path.name for path in folder.parent.iterdir()] == ["out"]
+
+
 def test_a_block_that_fails_leaves_all_as_it_was(folder: Path) -> None:
     before = tree(folder)
     with pytest.raises(KeyboardInterrupt), replacing_entries(folder) as partial:
