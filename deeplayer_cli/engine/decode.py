@@ -169,10 +169,9 @@ def decode_pass(
     hidden = language.embed(ids)  # (B, T, C)
     rows = torch.arange(len(ids), device=language.device)[:, None]
     is_token = steps < counts[:, None]  # (B, T); the rest is padding, which may lie behind the last position
-    first = prompts.caches[0]
     numbers = slots.where(is_token, 0)  # (B, T), position ids, counted from the first suffix token
     # Rows have different numbers of tokens. Their padding goes to the last slot, which no token ever attends to.
-    written = slots.where(is_token, first.capacity - 1)
+    written = slots.where(is_token, prompts.caches[0].capacity - 1)
     previous = None
     for layer, cache in zip(language.layers, prompts.caches, strict=True):
         if previous is None or not cache.has_slots_of(previous):  # nothing was dropped between the two layers

@@ -8,6 +8,7 @@ layers; the first K of them run before visual tokens are dropped. A prompt is
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -228,11 +229,12 @@ class KeptTokens:
 
     def tolist(self) -> list[list[int]]:
         """The kept indices of every row, without padding."""
-        indices = self.indices.cpu()
+        rows: list[list[int]] = (
+            self.indices.cpu().tolist()
+        )  # as one tensor each: to read row by row would wait for each
         if self.filled is None:
-            rows: list[list[int]] = indices.tolist()
             return rows
-        return [row[is_kept].tolist() for row, is_kept in zip(indices, self.filled.cpu(), strict=True)]
+        return [list(compress(row, filled)) for row, filled in zip(rows, self.filled.cpu().tolist(), strict=True)]
 
 
 @dataclass(frozen=True)

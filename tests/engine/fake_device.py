@@ -177,7 +177,7 @@ def fake_checkpoint(n_layers):
     return Checkpoint(MODEL, model, tokenizer, layout.prompt, layout.tiling, tokenizer.token_id("<|im_end|>"))
 
 
-def run(probe, checkpoint, method, *, n_images=2, n_rows=4, union=False):
+def run(probe, checkpoint, method, *, n_images=2, n_rows=4, union=False, mass=None):
     """Answer rows about images with a method; the counts of each phase."""
     from deeplayer_cli import pruning
     from deeplayer_cli.engine import Engine, Row, each_row, union_of_rows
@@ -186,7 +186,7 @@ def run(probe, checkpoint, method, *, n_images=2, n_rows=4, union=False):
     weights, found, n_layers = probe.live, {}, checkpoint.model.config.text_config.num_hidden_layers
     engine = Engine(
         checkpoint,
-        pruning.build(method, pruning.Options(pruning.Budget(0.1)), n_layers),
+        pruning.build(method, pruning.Options(pruning.Budget(0.1, mass=mass)), n_layers),
         draft=TemplateDraft.from_tokenizer(checkpoint.tokenizer),
         pruned_layers=union_of_rows if union else each_row,
         watched=(5, 6, 7),
@@ -218,6 +218,7 @@ def main():
         small, whole = fake_checkpoint(4), fake_checkpoint(32)
         cases = {method: run(probe, small, method) for method in METHODS}
         cases["union"] = run(probe, small, "deep-layer", n_images=1, union=True)
+        cases["adaptive"] = run(probe, small, "deep-layer", mass=0.5)
         cases["one layer more"] = run(probe, fake_checkpoint(5), "none")
         cases["all layers"] = run(probe, whole, "none", n_images=12, n_rows=12)
     json.dump(cases, sys.stdout)

@@ -17,11 +17,15 @@ from deeplayer_cli.checkpoints import random_weights
 from deeplayer_cli.runtime import batching
 from tests.engine.fake_device import METHODS, MODEL
 
-CASES = (*METHODS, "union")
+CASES = (*METHODS, "union", "adaptive")
 KERNELS_A_LAYER = 42
 # The rounds of the independent set, three here: a round without need would cost more than to ask. And the number of
-# tokens of a union, which gives the shapes of all that follows.
-KNOWN_WAITS = {"deep-layer-mis": {"pruning/independent_set.py": 3}, "union": {"engine/pruned_layers.py": 1}}
+# tokens of a union, or of an adaptive budget, which gives the shapes of all that follows.
+KNOWN_WAITS = {
+    "deep-layer-mis": {"pruning/independent_set.py": 3},
+    "union": {"engine/pruned_layers.py": 1},
+    "adaptive": {"engine/pruned_layers.py": 1},
+}
 
 pytestmark = pytest.mark.skipif(
     not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"),
@@ -44,9 +48,15 @@ def test_the_host_waits_for_nothing_but_one_copy_of_each_pass(cases, name):
         assert case[phase]["blocking"] == {}
         waits = {place.rpartition(":")[0]: n for place, n in case[phase]["waits"].items()}
         assert waits == (KNOWN_WAITS.get(name, {}) if phase == "prefill" else {})
-    # The check of what a method returned; the tokens of the prefill and of each pass, and the kept tokens at the end.
+    # The check of what a method returned; the tokens of the prefill and of each pass; at the end the kept tokens, and
+    # which of them are padding.
     reads = {phase: sum(case[phase]["reads"].values()) for phase in ("encode", "prefix", "prefill", "decode")}
-    assert reads == {"encode": 0, "prefix": 0, "prefill": name != "none", "decode": 1 + case["passes"] + 1}
+    assert reads == {
+        "encode": 0,
+        "prefix": 0,
+        "prefill": name != "none",
+        "decode": 1 + case["passes"] + 1 + (name == "adaptive"),
+    }
 
 
 @pytest.mark.parametrize("name", CASES)
