@@ -39,10 +39,11 @@ def merge(
     from deeplayer_cli.schema import GoldReader
     from deeplayer_cli.schema.values import counted
     from deeplayer_cli.sinks.merging import merge_parts
-    from deeplayer_cli.sinks.output_file import refuse_output
+    from deeplayer_cli.sinks.output_file import is_stream, refuse_output
     from deeplayer_cli.sinks.run_record import record_path
 
-    refuse_output(output, inputs=[*parts, *map(record_path, parts), *(like or [])], overwrite=overwrite)
+    for path in [output] if is_stream(output) else [output, record_path(output)]:
+        refuse_output(path, inputs=[*parts, *map(record_path, parts), *(like or [])], overwrite=overwrite)
     # Gold boxes are not looked at; a stated format keeps them from being judged.
     requests = sources.open_source(like, gold_reader=GoldReader("xyxy")) if like else None
     record = merge_parts(parts, output, requests)

@@ -63,6 +63,13 @@ def test_the_record_of_a_run_is_an_input(command, predictions, run):
     assert code == 2 and "is also an input" in said and record.read_text() == "{}"
 
 
+def test_merge_replaces_no_record(predictions, tmp_path, run):
+    record = tmp_path / "whole.jsonl.run.json"
+    record.write_text("mine")
+    code, _, said = run("data", "merge", predictions, "-o", tmp_path / "whole.jsonl")
+    assert code == 2 and f"{record} exists: --overwrite replaces it" in said and record.read_text() == "mine"
+
+
 def test_refcoco_in_labels_out(tmp_path):
     """With the real command, as its users run it."""
     source, requests, boxes = write_internvl(tmp_path), tmp_path / "requests.jsonl", tmp_path / "boxes.jsonl"
