@@ -20,6 +20,7 @@ def write_voc(labelled: Labelled, folder: Path) -> None:
     Raises:
         DeeplayerError: two images would share a file, because their names differ in the suffix only.
     """
+    (folder / "Annotations").mkdir()  # without any box too, so that no older annotations stay
     for image, name in zip(labelled.with_boxes, label_files(labelled.with_boxes, ".xml"), strict=True):
         path = folder / "Annotations" / name
         if not path.parent.is_dir():

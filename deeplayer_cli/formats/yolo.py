@@ -20,6 +20,7 @@ def write_yolo(labelled: Labelled, folder: Path) -> None:
     Raises:
         DeeplayerError: two images would share a label file, because their names differ in the suffix only.
     """
+    (folder / "labels").mkdir()  # without any box too, so that no older labels stay
     classes = {name: number for number, name in enumerate(labelled.labels)}
     for image, name in zip(labelled.with_boxes, label_files(labelled.with_boxes, ".txt"), strict=True):
         lines = [

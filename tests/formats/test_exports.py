@@ -127,6 +127,12 @@ def test_yolo_has_a_line_a_box(labelled, tmp_path):
     same_boxes(found, labelled, within=0.002)
 
 
+@pytest.mark.parametrize(("name", "folder"), [("yolo", "labels"), ("voc", "Annotations")])
+def test_without_boxes_the_folder_is_empty(name, folder, tmp_path):
+    """So that an export that replaces an earlier one leaves no old labels."""
+    assert list((written(label_images([], Labelling()), name, tmp_path) / folder).iterdir()) == []
+
+
 def test_yolo_label_files_are_not_shared(tmp_path):
     SIZES["b.jpg"] = (10, 10)
     try:

@@ -220,6 +220,12 @@ def test_names_of_splits(text, dataset, split):
     assert (name_dataset(text), name_split(text)) == (dataset, split)
 
 
+def test_a_file_comes_once(tmp_path):
+    path = write_internvl(tmp_path)
+    with pytest.raises(DeeplayerError, match="comes twice, and so would its rows"):
+        import_files([path, tmp_path / "." / path.name], tmp_path / "out.jsonl", None, None)
+
+
 def test_what_is_in_no_format_is_named(tmp_path):
     path = tmp_path / "a.bin"
     path.write_bytes(b"\x00\x01")

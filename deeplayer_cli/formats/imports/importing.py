@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from itertools import count, islice
 from pathlib import Path
@@ -204,9 +205,10 @@ def import_files(sources: Sequence[Path], output: Path, options: ImportOptions) 
         options: see there.
 
     Raises:
-        DeeplayerError: a file cannot be read, is in no known format, or does not say how its boxes are written, or the
-            output cannot be written.
+        DeeplayerError: a file comes twice, cannot be read, is in no known format, or does not say how its boxes are
+            written, or the output cannot be written.
     """
+    _refuse_twice(sources)
     files = [FileImporter.from_path(path, options) for path in sources]
     counts, summary = SplitCounts(), ImportSummary(formats=list(dict.fromkeys(file.form.title for file in files)))
     with replacing(output) as partial, partial.open("wb") as stream:
@@ -223,6 +225,14 @@ def import_files(sources: Sequence[Path], output: Path, options: ImportOptions) 
             raise DeeplayerError(f"{', '.join(map(str, sources))}: no row is a request, such as: {first}")
     summary.warnings = [*counts.warnings(), *missing_images(files)]
     return summary
+
+
+def _refuse_twice(paths: Sequence[Path]) -> None:
+    seen: set[str] = set()
+    for path in paths:
+        if (real := os.path.realpath(path)) in seen:
+            raise DeeplayerError(f"{path} comes twice, and so would its rows: leave one out")
+        seen.add(real)
 
 
 def _request(example: Example, row: Request) -> dict[str, object]:
