@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test uses the network; huggingface_hub reads this when it is first imported
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run in parallel, with one thread each
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background job: the tests' processes inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("deeplayer", deadline=None)  # no test depends on the speed of the machine
 settings.load_profile("deeplayer")
