@@ -76,6 +76,8 @@ def _refuse_huge(parameter: typer.CallbackParam, value: Any) -> Any:
     """Refuse an integer that does not fit into 64 bits: torch, orjson and the system take no larger ones."""
     if isinstance(value, int) and not -sys.maxsize <= value <= sys.maxsize:
         raise typer.BadParameter(f"{parameter.opts[0]} must be between {-sys.maxsize} and {sys.maxsize}")
+    if value is None and parameter.multiple:
+        return ()  # typer up to 0.15 takes the length of what a callback returns
     return value
 
 
