@@ -90,13 +90,8 @@ def compare(
     ] = "none",
     layer: options.Layer = None,
     prior: options.Prior = None,
-    limit: Annotated[
-        int | None, option("--limit", min=1, help="Use the first N rows only.", rich_help_panel=INPUT)
-    ] = None,
-    image_root: Annotated[
-        Path | None,
-        option("--image-root", help="Folder that relative image paths start from.", rich_help_panel=INPUT),
-    ] = None,
+    limit: options.Limit = None,
+    image_root: options.ImageRoot = None,
     from_format: options.FromFormat = None,
     box_format: options.BoxFormat = None,
     from_: Annotated[

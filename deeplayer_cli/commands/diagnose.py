@@ -48,10 +48,7 @@ def diagnose(
             help="Share of the visual tokens that a layer keeps, to measure what a prior does.",
         ),
     ] = 0.1,
-    image_root: Annotated[
-        Path | None,
-        option("--image-root", help="Folder that relative image paths start from.", rich_help_panel=INPUT),
-    ] = None,
+    image_root: options.ImageRoot = None,
     from_format: options.FromFormat = None,
     box_format: options.BoxFormat = None,
     csv: Csv = None,

@@ -47,10 +47,7 @@ def ground(
         ),
     ],
     expression: options.Expressions = None,
-    image_root: Annotated[
-        Path | None,
-        option("--image-root", help="Folder that relative image paths start from.", rich_help_panel=INPUT),
-    ] = None,
+    image_root: options.ImageRoot = None,
     from_format: options.FromFormat = None,
     box_format: options.BoxFormat = None,
     limit: Annotated[

@@ -302,6 +302,11 @@ FromFormat = Annotated[
         show_default=False,
     ),
 ]
+ImageRoot = Annotated[
+    Path | None,
+    option("--image-root", help="Folder that relative image paths start from.", rich_help_panel=INPUT),
+]
+Limit = Annotated[int | None, option("--limit", min=1, help="Use the first N rows only.", rich_help_panel=INPUT)]
 BoxFormat = Annotated[
     BoxFormatName | None,
     option(
