@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from torch.func import functional_call
 from torch.nn import functional
 from transformers.models.llama.modeling_llama import rotate_half
 
@@ -39,6 +40,29 @@ def project_keys(attention: LlamaAttention, normed: Tensor, rotation: Rotation) 
     """Keys after RoPE and values, (B, kv_heads, T, head_dim) each, from normalised hidden states (B, T, C)."""
     keys = rotate(_heads(attention.k_proj(normed), attention.head_dim), rotation)
     return keys, _heads(attention.v_proj(normed), attention.head_dim)
+
+
+def unweighted_norm(layer: LlamaDecoderLayer, hidden: Tensor) -> Tensor:
+    """A layer's ``input_layernorm`` of ``hidden`` (B, T, C) without its weight.
+
+    Only the weight differs between layers, so hidden states that no layer updates are normalised once for all of them.
+    """
+    norm = layer.input_layernorm
+    normed: Tensor = functional_call(norm, {"weight": torch.ones_like(norm.weight)}, (hidden,))
+    return normed
+
+
+def project_unweighted(layer: LlamaDecoderLayer, unweighted: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
+    """Keys after RoPE and values, as `project_keys`, from hidden states (B, T, C) after `unweighted_norm`.
+
+    The weight of the norm goes into the projections, which hold fewer numbers than many tokens' hidden states.
+    """
+    attention, weight = layer.self_attn, layer.input_layernorm.weight
+    keys, values = (
+        functional.linear(unweighted, projection.weight * weight, projection.bias)
+        for projection in (attention.k_proj, attention.v_proj)
+    )
+    return rotate(_heads(keys, attention.head_dim), rotation), _heads(values, attention.head_dim)
 
 
 def rotate(states: Tensor, rotation: Rotation) -> Tensor:

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from deeplayer_cli.device.transfer import to_device
-from deeplayer_cli.engine.decoder import attend, attention_output_and_mlp, causal_after, project, project_keys
+from deeplayer_cli.engine.decoder import (
+    attend,
+    attention_output_and_mlp,
+    causal_after,
+    project,
+    project_unweighted,
+    unweighted_norm,
+)
 from deeplayer_cli.engine.kv_cache import LayerCache
 from deeplayer_cli.errors import DeeplayerError
 
@@ -101,6 +108,13 @@ class LanguageModel:
         attended = attend(queries, keys, values, visible)[:, :, self.n_p0 :]  # (B, heads, T, head_dim)
         return attention_output_and_mlp(layer, hidden, attended), queries, keys, values
 
+    def normalise_frozen(self, hidden: Tensor) -> Tensor:
+        """Normalise hidden states (B, F, C) that no later layer updates, once for all of these layers.
+
+        A layer's own norm differs from it in its weight only: all layers of a model have the same epsilon.
+        """
+        return unweighted_norm(self.layers[0], hidden)
+
     def run_frozen_layer(
         self, index: int, frozen: Tensor, hidden: Tensor, rotation: Rotation, visible: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -108,7 +122,8 @@ class LanguageModel:
 
         Args:
             index: 0-based index of the layer.
-            frozen: (B, F, C), hidden states of the first tokens; the layer does not update them.
+            frozen: (B, F, C), hidden states of the first tokens, from `normalise_frozen`; the layer does not update
+                them.
             hidden: (B, T, C), input of the layer for the other tokens.
             rotation: RoPE of all F + T tokens.
             visible: attention mask (B, 1, n_p0 + F + T, n_p0 + F + T) bool; None for a causal mask.
@@ -120,7 +135,7 @@ class LanguageModel:
         layer, n_frozen = self.layers[index], frozen.shape[1]
         before, after = (tuple(part.split((n_frozen, hidden.shape[1]), dim=1)) for part in rotation)
         queries, *own = project(layer, hidden, (before[1], after[1]))
-        first = project_keys(layer.self_attn, layer.input_layernorm(frozen), (before[0], after[0]))
+        first = project_unweighted(layer, frozen, (before[0], after[0]))
         keys, values = (
             torch.cat([p0.expand(len(hidden), -1, -1, -1), *parts], dim=2)
             for p0, *parts in zip(self.p0[index][1:], first, own, strict=True)

@@ -46,8 +46,9 @@ def run_prefix(
         keys.append(layer_keys)
         values.append(layer_values)
     visual, text = hidden[:, :n_visual], hidden[:, n_visual:]
+    frozen = language.normalise_frozen(visual)
     for index in range(n_updated, n_layers):
-        text, queries, layer_keys, layer_values = language.run_frozen_layer(index, visual, text, rotation)
+        text, queries, layer_keys, layer_values = language.run_frozen_layer(index, frozen, text, rotation)
         keys.append(layer_keys)
         values.append(layer_values)
     return Prefix(

@@ -269,7 +269,8 @@ def _run_layer(
     if index < method.updated_layers(len(language.layers)):
         return language.run_layer(index, hidden, rotation, visible)
     frozen, text = hidden[:, :n_visual], hidden[:, n_visual:]
-    text, queries, keys, values = language.run_frozen_layer(index, frozen, text, rotation, visible)
+    normed = language.normalise_frozen(frozen)
+    text, queries, keys, values = language.run_frozen_layer(index, normed, text, rotation, visible)
     return torch.cat([frozen, text], dim=1), queries, keys, values
 
 
