@@ -40,6 +40,7 @@ def test_the_first_command_grounds_the_samples(tmp_path):
     rows = [orjson.loads(line) for line in (tmp_path / "boxes.jsonl").read_bytes().splitlines()]
     assert [row["id"] for row in rows] == [orjson.loads(line)["id"] for line in requests]
     assert "acc@0.5" in finished.stdout.decode()
+    assert len(finished.stderr.splitlines()) == 1, "a summary, and no remark"
 
 
 def test_the_second_command_is_the_tests():

@@ -35,9 +35,11 @@ class Suite(StrEnum):
 
 
 def bench(
+    context: typer.Context,
     suite: Annotated[Suite, typer.Argument(help="What to measure.")],
     model: options.Model = "random:mini",
     revision: options.Revision = None,
+    yes: options.Yes = False,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
     tiles: Annotated[str, option("--tiles", help="Numbers of tiles of the image, separated by commas.")] = "4,7",
@@ -86,9 +88,12 @@ def bench(
         _methods(methods),
         layer,
     )
+    options.agree_to_download(model, revision, yes=yes)
     if suite == Suite.ROOFLINE:
+        options.warn_if_ignored(context, "roofline runs no model", "dtype", "device", "rounds", "threads")
         _roofline(model, revision, plan, tflops, bandwidth, json=json)
         return
+    options.warn_if_ignored(context, f"{suite.value} measures this device", "layer", "tflops", "bandwidth")
     if threads is not None:
         torch.set_num_threads(threads)
     checkpoint = checkpoints.load(model, revision=revision, dtype=dtype, device=device)

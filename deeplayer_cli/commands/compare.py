@@ -155,6 +155,10 @@ def compare(
     from deeplayer_cli.evaluation.published_tables import beside, read_published
     from deeplayer_cli.evaluation.splits import by_split, namer
 
+    if json and format_ is not TextFormat.TABLE:
+        raise DeeplayerError(
+            f"--json and --format {format_.value} both say how the table is printed: give one of the two"
+        )
     refuse_bad_outputs(csv, plot, inputs=[*(source or []), *(from_ or [])], overwrite=overwrite)
     split_of = namer(by) if by else None
     figures = read_published(published) if published else None

@@ -11,6 +11,7 @@ import typer
 
 from deeplayer_cli.commands import merge, options
 from deeplayer_cli.commands.options import example, option
+from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.schema.values import counted
 
 if TYPE_CHECKING:
@@ -147,6 +148,8 @@ def check(
             box_format=box_format.value if box_format else None,
         )
         report = DataCheck(agreed).run(requests)
+    if not report.rows:
+        raise DeeplayerError(f"{', '.join(source)}: there are no rows to check")
     if json:
         typer.echo(orjson.dumps(report.to_dict(), option=orjson.OPT_INDENT_2))
     else:
@@ -180,6 +183,7 @@ def _show_report(report: DataReport) -> None:
 
 @app.command(epilog=example("data export boxes.jsonl --to coco -o boxes.json"))
 def export(
+    context: typer.Context,
     predictions: Annotated[
         Path, typer.Argument(help="A JSONL file that `deeplayer ground` wrote, or `-` for stdin.", show_default=False)
     ],
@@ -233,6 +237,8 @@ def export(
     from deeplayer_cli.sinks.output_file import refuse_folder, refuse_output, replacing, replacing_entries
     from deeplayer_cli.sinks.run_record import load_record, record_path
 
+    if to is not Target.LABEL_STUDIO:
+        options.warn_if_ignored(context, f"--to {to.value} writes no addresses", "url_prefix")
     target = exports(url_prefix)[to.value]
     if target.is_folder:
         refuse_folder(output)

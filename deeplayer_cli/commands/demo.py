@@ -62,6 +62,7 @@ def evaluate(
     seed: FirstScene = 0,
     split: SceneSplit = Split.STANDARD,
     model: options.Model = "demo",
+    yes: options.Yes = False,
     device: options.Device = "auto",
     method: options.Method = "none",
     keep: options.KeepOrAuto = None,
@@ -88,6 +89,7 @@ def evaluate(
     find_method(method)
     options.warn_of_idle_options(context)
     settings = Settings(method=method, layer=layer, query=query.value, fallback=fallback, **options.keep_settings(keep))
+    options.agree_to_download(model, None, yes=yes)
     grounder = Grounder.load(model, device=device, settings=settings)
     totals = Totals(grounder.mean_keep)
     begun = time.perf_counter()
@@ -128,6 +130,7 @@ def look(
     seed: FirstScene = 0,
     split: SceneSplit = Split.STANDARD,
     model: options.Model = "demo",
+    yes: options.Yes = False,
     device: options.Device = "auto",
     json: options.Json = False,
 ) -> None:
@@ -141,6 +144,7 @@ def look(
     from deeplayer_cli.report.tables import show_table
 
     scenes = (scene(number, SPLITS[split]) for number in pick(HELD_OUT_SEEDS, seed, count))
+    options.agree_to_download(model, None, yes=yes)
     area, layers = looks(checkpoints.load(model, device=device), scenes)
     if json:
         lines = {"area": area, "layers": [asdict(one) for one in layers]}

@@ -7,11 +7,14 @@ import re
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from deeplayer_cli.errors import DeeplayerError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 logger = logging.getLogger("deeplayer")
 
@@ -119,11 +122,20 @@ def agree_to_download(model: str, revision: str | None, *, yes: bool) -> None:
         raise DeeplayerError(f"{model} was not downloaded: use --model demo, which needs no download, or a folder")
 
 
-def given(context: typer.Context, *names: str) -> list[str]:
+def given(context: typer.Context, *names: str, by: Collection[str] = ("COMMANDLINE", "ENVIRONMENT")) -> list[str]:
     """Return the flags of those options ``names`` that the command line or the environment sets."""
     sources = {name: context.get_parameter_source(name) for name in names}
-    named = [name for name, source in sources.items() if source and source.name in ("COMMANDLINE", "ENVIRONMENT")]
+    named = [name for name, source in sources.items() if source and source.name in by]
     return [f"--{name.replace('_', '-')}" for name in named]
+
+
+def warn_if_ignored(context: typer.Context, reason: str, *names: str) -> None:
+    """Log a warning about those options ``names`` of the command line that have no effect, with the reason.
+
+    A variable or a file sets an option for all commands that have it, so these are not spoken of.
+    """
+    if ignored := given(context, *names, by=("COMMANDLINE",)):
+        logger.warning("%s, so %s %s no effect", reason, ", ".join(ignored), "has" if len(ignored) == 1 else "have")
 
 
 def warn_of_idle_options(context: typer.Context) -> None:

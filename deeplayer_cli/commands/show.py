@@ -36,6 +36,7 @@ class PictureFormat(StrEnum):
 
 
 def show(
+    context: typer.Context,
     predictions: Annotated[
         Path, typer.Argument(help="A JSONL file that `deeplayer ground` wrote.", show_default=False)
     ],
@@ -76,6 +77,7 @@ def show(
         option("--model", command="show", help="Model of --attention; by default that of the run.", show_default=False),
     ] = None,
     revision: options.Revision = None,
+    yes: options.Yes = False,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
 ) -> None:
@@ -97,9 +99,12 @@ def show(
     pictures.refuse_folder()
     _check(predictions, ids, limit, pictures)
     if attention:
-        pictures.heat = _attention_heat(predictions, layer, model, revision, dtype, device)
+        pictures.heat = _attention_heat(predictions, layer, model, revision, dtype, device, yes=yes)
     elif layer is not None:
         raise DeeplayerError("--layer is the layer of --attention: give both")
+    else:
+        reason = "without --attention, no model is loaded"
+        options.warn_if_ignored(context, reason, "model", "revision", "yes", "dtype", "device")
     for row in _chosen(predictions, ids, limit):
         pictures.add(row)
     _report(pictures, lettering)
@@ -162,7 +167,14 @@ def _report(pictures: Pictures, lettering: Lettering) -> None:
 
 
 def _attention_heat(
-    predictions: Path, layer: int | None, model: str | None, revision: str | None, dtype: str, device: str
+    predictions: Path,
+    layer: int | None,
+    model: str | None,
+    revision: str | None,
+    dtype: str,
+    device: str,
+    *,
+    yes: bool,
 ) -> AttentionHeat:
     """Load the model of a run, cut images as the run did, and return what reads its attention.
 
@@ -182,6 +194,7 @@ def _attention_heat(
         model, revision = of_run.get("model"), revision or of_run.get("revision")
     if not model:
         raise DeeplayerError(f"no record beside {predictions} names its model: give --model")
+    options.agree_to_download(model, revision, yes=yes)
     if settings and checkpoints.identify(model, revision) != settings.get("weights"):
         raise DeeplayerError(f"--model {model} is not the model that wrote {predictions}, or its files have changed")
     checkpoint = checkpoints.load(model, revision=revision, dtype=dtype, device=device)

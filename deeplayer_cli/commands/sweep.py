@@ -141,7 +141,7 @@ def sweep(
         logger.warning(warning)
     split = split_rows(dict(zip(unpruned.ids, unpruned.images, strict=True)), select, report, seed=seed)
     choice = choose_layer(dict(zip(by_layer, runs, strict=True)), unpruned, split, seed=seed)
-    measured = measure_selection(runner.checkpoint, pruned, requests, split, images)
+    measured = measure_selection(runner, pruned, requests, split, images)
     rows = sweep_table.rows_of(choice, measured)
     if csv:
         from deeplayer_cli.report.lines import write_rows

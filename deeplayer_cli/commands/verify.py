@@ -18,6 +18,7 @@ def verify(
         str, typer.Argument(help="Model, as for `ground --model`.", envvar="DEEPLAYER_MODEL", show_default=False)
     ],
     revision: options.Revision = None,
+    yes: options.Yes = False,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
     data: Annotated[
@@ -35,6 +36,7 @@ def verify(
     from deeplayer_cli.report.tables import show_table
 
     rows = sources.open_source([data]) if data else None
+    options.agree_to_download(model, revision, yes=yes)
     table = Table("check", "result", "detail")
     failed = False
     # An 8B model takes minutes: each result is shown at once, and stays if a later check fails.

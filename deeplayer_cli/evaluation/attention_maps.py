@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from deeplayer_cli.checkpoints import Checkpoint
     from deeplayer_cli.pruning import Grid, QueryRowKind
     from deeplayer_cli.runtime.scheduler import Task
+    from deeplayer_cli.runtime.scope_check import ScopeCheck
     from deeplayer_cli.runtime.settings import Settings
     from deeplayer_cli.schema import BadRequest, Id
 
@@ -76,13 +77,20 @@ class AttentionReader:
         settings: how images are decoded and cut.
         kinds: the kinds of query rows to read.
         generic: read the attention of `GENERIC_QUESTIONS` too.
+        scope: see `Grounder`.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, settings: Settings, kinds: Sequence[QueryRowKind], *, generic: bool
+        self,
+        checkpoint: Checkpoint,
+        settings: Settings,
+        kinds: Sequence[QueryRowKind],
+        *,
+        generic: bool,
+        scope: ScopeCheck | None = None,
     ) -> None:
         self._checkpoint, self._kinds = checkpoint, kinds
-        self._grounder = Grounder(checkpoint, replace(settings, method="none", prior=None))
+        self._grounder = Grounder(checkpoint, replace(settings, method="none", prior=None), scope=scope)
         tokenizer = checkpoint.tokenizer
         self._engine = Engine(checkpoint, Method("none"), draft=TemplateDraft.from_tokenizer(tokenizer))
         # The question takes the place of the expression, so that all questions share the prefix of the image.

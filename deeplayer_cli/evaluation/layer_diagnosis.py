@@ -149,5 +149,6 @@ class LayerDiagnosis:
         return (
             f"dividing by a prior {verb[self.prior_verdict or 'no difference']}: it keeps "
             f"{self.prior.kept_divided:.0%} of the target, attention alone {self.prior.kept:.0%} "
-            f"({100 * change.value:+.0f}, {100 * change.low:+.0f} to {100 * change.high:+.0f})"
+            f"({100 * change.value:+.1f}, {100 * change.low:+.1f} to {100 * change.high:+.1f} for this layer alone; "
+            f"p {self.prior_p:.2g} over all layers)"
         )

@@ -119,6 +119,7 @@ class ComparisonRunner:
 
     Attributes:
         checkpoint: the model.
+        scope: says once what the model does not know.
 
     Args:
         checkpoint: the model.
@@ -149,7 +150,7 @@ class ComparisonRunner:
         self._requests, self._folder = requests, folder
         self._circumstances, self._stopped, self._split_of = circumstances, stopped, split_of
         self._costs = CostModel(checkpoint)
-        self._scope = ScopeCheck(checkpoint, strict=False)
+        self.scope = ScopeCheck(checkpoint, strict=False)
         ids: set[Id] = set()
 
         def note(row: Request | BadRequest) -> bool:
@@ -237,7 +238,7 @@ class ComparisonRunner:
         record = self._record(settings)
         sink = files.enter_context(PredictionFile(result_path(self._folder, record), record, ResumeMode.RESUME))
         prior = self._prior if settings.prior else None
-        grounder = Grounder(self.checkpoint, settings, prior=prior, prefixes=prefixes, scope=self._scope)
+        grounder = Grounder(self.checkpoint, settings, prior=prior, prefixes=prefixes, scope=self.scope)
         return grounder, RunLine(grounder, sink)
 
     def _record(self, settings: Settings) -> RunRecord:

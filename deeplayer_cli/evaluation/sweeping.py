@@ -14,7 +14,6 @@ from deeplayer_cli.pruning import Budget
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from deeplayer_cli.checkpoints import Checkpoint
     from deeplayer_cli.evaluation.running import ComparisonRunner
     from deeplayer_cli.evaluation.sweep import RowSplit
     from deeplayer_cli.pruning import QueryRowKind
@@ -44,22 +43,25 @@ def layer_settings(runner: ComparisonRunner, settings: Settings, layers: Sequenc
         layers = [round(1 + step * (n_layers - 2) / max(1, steps - 1)) for step in range(steps)]
     found = {layer: replace(settings, layer=layer) for layer in layers}
     for one in found.values():
-        runner.method(one)
+        try:
+            runner.method(one)
+        except DeeplayerError as error:
+            raise DeeplayerError(f"--layers: {error}") from error
     return found
 
 
 def measure_selection(
-    checkpoint: Checkpoint, settings: Settings, requests: Requests, split: RowSplit, n_images: int
+    runner: ComparisonRunner, settings: Settings, requests: Requests, split: RowSplit, n_images: int
 ) -> TargetMeasures:
     """Measure the attention to the targets of selection rows, in all layers in one pass.
 
     Args:
-        checkpoint: the model.
+        runner: has the model, and has said what it does not know.
         settings: how images are cut, and how many tokens are kept.
         requests: all rows.
         split: says which rows choose.
         n_images: the most images.
     """
-    reader = AttentionReader(checkpoint, settings, KINDS, generic=False)
+    reader = AttentionReader(runner.checkpoint, settings, KINDS, generic=False, scope=runner.scope)
     rows = first_images((row for row in requests if row.id in split.select), n_images)
     return measure_targets(reader.read(rows), Budget(settings.keep, settings.keep_tokens))

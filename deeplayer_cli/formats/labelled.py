@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from deeplayer_cli.schema import Id, Prediction
 
 DEFAULT_LABEL = "label"
+
+_NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 @dataclass(frozen=True)
@@ -222,8 +225,8 @@ def _label_of(row: Prediction, label_field: str | None) -> str | None:
 
 
 def in_xml(text: str) -> str:
-    """The text with spaces for control characters, which XML 1.0 has no place for."""
-    return "".join(c if c.isprintable() else " " for c in text)
+    """The text with spaces for the characters that XML 1.0 forbids (https://www.w3.org/TR/xml/#charsets)."""
+    return _NOT_IN_XML.sub(" ", text)
 
 
 def label_files(images: Sequence[LabelledImage], suffix: str, beside: str = "images") -> list[PurePosixPath]:

@@ -211,7 +211,7 @@ class Entry:
         """
         free = [number for number, drop in enumerate(self.all_drops) if len(layers) == 1 or drop.layer is None]
         if len(free) > 1:
-            raise DeeplayerError(f"--layer {layer}: {name} drops after several layers, {layers} of {n_layers}")
+            raise DeeplayerError(f"layer {layer}: {name} drops after several layers, {layers} of {n_layers}")
         return [layer if number in free else own for number, own in enumerate(layers)]
 
     def _freeze_after_layer(self, options: Options, n_layers: int) -> int | None:
@@ -221,7 +221,7 @@ class Entry:
             return round(self.freeze_of_32 * n_layers / _LAYERS)
         if not 0 <= options.layer <= n_layers:
             raise DeeplayerError(
-                f"--layer {options.layer} is out of range: this model has {n_layers} decoder layers, and visual tokens "
+                f"layer {options.layer} is out of range: this model has {n_layers} decoder layers, and visual tokens "
                 f"can be frozen after layers 0 to {n_layers}"
             )
         return options.layer

@@ -131,7 +131,7 @@ def check_layer(stage: Stage, n_layers: int) -> None:
     if stage.scout is not None:
         if not 1 <= stage.scout.layer <= n_layers:
             raise DeeplayerError(
-                f"--layer {stage.scout.layer} is out of range: this model has {n_layers} decoder layers, and a scout "
+                f"layer {stage.scout.layer} is out of range: this model has {n_layers} decoder layers, and a scout "
                 f"can score in layers 1 to {n_layers}"
             )
         return
@@ -139,6 +139,6 @@ def check_layer(stage: Stage, n_layers: int) -> None:
     first = 1 if reads_attention and not stage.reads_next_layer else 0
     if not first <= stage.drop_after_layer < n_layers:
         raise DeeplayerError(
-            f"--layer {stage.drop_after_layer} is out of range: this model has {n_layers} decoder layers, "
+            f"layer {stage.drop_after_layer} is out of range: this model has {n_layers} decoder layers, "
             f"and tokens can be dropped after layers {first} to {n_layers - 1}"
         )

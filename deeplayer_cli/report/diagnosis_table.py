@@ -26,7 +26,8 @@ _EXPLANATION = (
     "first token. entropy: of visual attention; 1 is uniform. alike: mean cosine between two expressions about an "
     "image, and between generic questions. row ... centre: Spearman correlation within tiles, with its 95% band by "
     "chance (--json and --csv also have those over the image); * lies outside. sinks: visual tokens with 10 times the "
-    "mean whatever is asked, and their share of visual attention."
+    "mean whatever is asked, and their share of visual attention. p is corrected for the number of layers; bands and "
+    "intervals are those of each layer alone."
 )
 
 

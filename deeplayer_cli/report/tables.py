@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-_FOLDED = 16  # characters
+_FOLDED = range(16, 7, -1)  # characters
 
 
 def plain_table(*headings: str, title: str | None = None) -> Table:
@@ -22,17 +22,19 @@ def plain_table(*headings: str, title: str | None = None) -> Table:
 def show_table(table: Table) -> None:
     """Print a table to stdout.
 
-    On a small terminal, text folds to columns of 16 characters. Numbers and headings are never cut: if they do not fit,
-    the terminal wraps the lines.
+    On a small terminal, text folds to columns of 16 characters, or of fewer, down to 8. Numbers and headings are never
+    cut: if they do not fit, the terminal wraps the lines.
     """
     from rich.console import Console
 
     console = Console()
     for column in table.columns:
         column.overflow = "fold"
-    if _least_width(table, console) > console.width:
+    for width in _FOLDED:
+        if _least_width(table, console) <= console.width:
+            break
         for column in table.columns:
-            column.max_width = None if column.no_wrap else _FOLDED
+            column.max_width = None if column.no_wrap else width
     Console(width=max(console.width, _least_width(table, console))).print(table)
 
 

@@ -45,19 +45,23 @@ class ScopeCheck:
         """
         if self._tokenizer.unknown_id in ids:
             self._tell_words(request)
-        elif self._scope and resolution_wh not in self._scope.image_sizes and not self._warned_of_size:
-            self._warned_of_size = True
-            logger.warning(
-                "%s: %s knows %s only, and none of them has %d x %d pixels: on other pictures, such as photographs, "
-                "its boxes mean nothing (said once)",
-                *(request.where, self._name, self._scope.knows, *resolution_wh),
-            )
+        elif request.gold is None:  # with a gold box, the accuracy says whether the model knows such images
+            self._tell_size(request, resolution_wh)
 
     def summary(self) -> str | None:
         """Return how many boxes mean nothing, as a sentence; None if it is at most one, of which `check` has spoken."""
         if self._n_strange < 2:
             return None
         return f"the boxes of {counted(self._n_strange, 'row')} mean nothing: {self._name} does not know their words"
+
+    def _tell_size(self, request: Request, resolution_wh: Resolution) -> None:
+        if self._scope and resolution_wh not in self._scope.image_sizes and not self._warned_of_size:
+            self._warned_of_size = True
+            logger.warning(
+                "%s: %s knows %s only, and none of them has %d x %d pixels: on other pictures, such as photographs, "
+                "its boxes mean nothing (said once)",
+                *(request.where, self._name, self._scope.knows, *resolution_wh),
+            )
 
     def _tell_words(self, request: Request) -> None:
         words = dict.fromkeys(request.expression.split())

@@ -18,7 +18,7 @@ import orjson
 
 from deeplayer_cli.errors import RowError
 from deeplayer_cli.schema.gold import GoldReader, WrittenGold, read_numbers
-from deeplayer_cli.schema.values import Id, find_wide, is_id, show
+from deeplayer_cli.schema.values import Id, find_non_finite, find_wide, is_id, show
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +31,7 @@ MAX_ROW_BYTES = 2**20
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://|data:")
 _OWN_FIELDS = frozenset({"id", "image", "expression", "sent", "box", "bbox", "width", "height", "meta"})
 _PREDICTION_FIELDS = frozenset({"status", "answer", "gold"})
+_NON_FINITE = re.compile("NaN|Infinity")  # only such a row can hold a number that JSON does not have
 _LONG_NUMBER = re.compile(rb"\d{19}")  # only such a row can hold an integer that orjson would round
 
 _IN_PIXELS = GoldReader()
@@ -186,7 +187,9 @@ def refuse_prediction(row: Mapping[str, object]) -> None:
         RowError: ``bad_row``.
     """
     if row.keys() >= _PREDICTION_FIELDS:
-        raise RowError("bad_row", "the row is a prediction: its box is an answer, not gold; use the original request")
+        raise RowError(
+            "bad_row", "the row is a prediction: `score` and `data export` read it; here, use the original request"
+        )
 
 
 def _as_json(row: Mapping[str, object]) -> bytes:
@@ -194,9 +197,13 @@ def _as_json(row: Mapping[str, object]) -> bytes:
     if hasattr(image, "__array_interface__") and not isinstance(image, str):
         raise RowError("bad_image", f"image must be the path of a file, not pixels ({type(image).__name__}): save it")
     try:
-        return json.dumps(dict(row), allow_nan=False, default=_plain).encode()
+        text = json.dumps(dict(row), default=_plain)
+        place = find_non_finite(json.loads(text)) if _NON_FINITE.search(text) else None
     except (TypeError, ValueError, RecursionError) as error:
         raise RowError("bad_json", f"the row is not JSON: {error}") from error
+    if place is not None:
+        raise RowError("bad_json", f"{place} is infinite or not a number, and JSON has no such numbers")
+    return text.encode()
 
 
 def _plain(value: object) -> object:

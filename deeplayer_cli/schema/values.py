@@ -82,7 +82,7 @@ def counted(n: int, noun: str, plural: str | None = None) -> str:
     return f"{n:,} {noun if n == 1 else plural or f'{noun}s'}"
 
 
-def show(value: object) -> str:
-    """Format a value for a message: as JSON, cut to 80 characters."""
+def show(value: object, most: int | None = 80) -> str:
+    """Format a value for a message: as JSON, cut to ``most`` characters if that is a number."""
     text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return text if most is None or len(text) <= most else f"{text[: most - 3]}..."

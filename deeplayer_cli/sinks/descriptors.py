@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+_OWN = re.compile(r"/(?:dev|proc/self)/fd/(\d{1,9})")
+_OF_A_PROCESS = re.compile(r"/proc/[^/]+/fd/\d+")
 _NAMES = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 
 
@@ -22,8 +24,15 @@ def named_descriptor(path: Path, dash: int) -> int | None:
         path: as the user wrote it.
         dash: what ``-`` means: 0 for an input, 1 for an output.
     """
-    if str(path) == "-":
-        return dash
+    return dash if str(path) == "-" else _number(path)
+
+
+def is_descriptor(path: Path) -> bool:
+    """Whether a path stands for an open descriptor, such as the ``/dev/fd/63`` of ``<(...)``."""
+    return _number(path) is not None or _OF_A_PROCESS.fullmatch(os.path.normpath(path)) is not None
+
+
+def _number(path: Path) -> int | None:
     name = os.path.normpath(path)
-    found = re.fullmatch(r"/(?:dev|proc/self)/fd/(\d{1,9})", name)
+    found = _OWN.fullmatch(name)
     return int(found[1]) if found else _NAMES.get(name)

@@ -89,7 +89,7 @@ def _refuse_other_runs(records: Mapping[Path, RunRecord], *, same_source: bool) 
         if same_source:
             kinds.append((_inputs(record), _inputs(wanted)))
         differences = [
-            f"{name} is {show(here.get(name))}, and in {first} {show(there.get(name))}"
+            f"{name} is {show(here.get(name), None)}, and in {first} {show(there.get(name), None)}"
             for here, there in kinds
             for name in sorted(here.keys() | there.keys())
             if here.get(name) != there.get(name)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 from deeplayer_cli.schema.values import in_text
-
-_DESCRIPTORS = re.compile(r"/dev|/dev/fd|/proc/[^/]+/fd")
 
 
 def file_name(path: Path) -> str:
@@ -20,8 +17,3 @@ def name_in(folder: Path, relative: Path | str) -> str:
     """Return ``FOLDER/relative``: the name of ``folder``, with links followed, and a path in it; in ``/``, the path."""
     parts = (Path(os.path.realpath(folder)).name, os.fspath(relative))
     return "/".join(in_text(part) for part in parts if part not in ("", "."))
-
-
-def is_descriptor(path: Path) -> bool:
-    """Whether a path stands for an open descriptor, such as ``/dev/stdin`` or the ``/dev/fd/63`` of ``<(...)``."""
-    return _DESCRIPTORS.fullmatch(os.path.realpath(path.parent)) is not None

@@ -146,7 +146,7 @@ def test_a_signal_ends_it_in_good_order(tmp_path):
     [
         ([*COMPARE, "--keep", "x"], "'x'"),
         ([*COMPARE, "--methods", "fastv@tiles=2"], "positions=keep|renumber|published or fallback=T, not 'tiles=2'"),
-        ([*COMPARE, "--methods", "fastv@layer=9"], "--layer 9 is out of range"),
+        ([*COMPARE, "--methods", "fastv@layer=9"], "layer 9 is out of range"),
         ([*COMPARE, "--reference", "fastv"], "--reference fastv is not one of the lines: none, deep-layer, random"),
         ([*COMPARE, "--keep", "0.1,0.2", "--reference", "random"], "names several lines (random, random)"),
         ([*COMPARE, "--methods", "none@max-tiles=1", "--match", "mean-keep"], "none@max-tiles=1 prunes nothing"),

@@ -74,7 +74,7 @@ def test_error_rows_count_as_wrong_and_show_in_the_exit_code(tmp_path):
     ("arguments", "reason"),
     [
         (["--layers", "2,x"], r"--layers must be numbers"),
-        (["--layers", "8"], r"--layer 8 is out of range"),
+        (["--layers", "8"], r"--layers: layer 8 is out of range"),
         (["--method", "none"], "prunes nothing"),
         (["--method", "pyramiddrop", "--layers", "2"], "drops after several layers"),
         (["--select-on", "kind"], r"--select-on must be FIELD=VALUE"),
@@ -85,3 +85,10 @@ def test_error_rows_count_as_wrong_and_show_in_the_exit_code(tmp_path):
 def test_wrong_input_is_refused(arguments, reason):
     with pytest.raises(DeeplayerError, match=reason):
         run(*SWEEP, *arguments)
+
+
+def test_what_the_model_does_not_know_is_said_once(tmp_path, caplog):
+    rows = [orjson.loads(line) for line in (Path(SAMPLES) / "requests.jsonl").read_bytes().splitlines()[:8]]
+    (tmp_path / "rows.jsonl").write_bytes(b"\n".join(orjson.dumps(row | {"expression": "the dog"}) for row in rows))
+    run("sweep", tmp_path / "rows.jsonl", "--image-root", SAMPLES, "--model", "demo", "--layers", "6")
+    assert len([message for message in caplog.messages if "(said once)" in message]) == 1

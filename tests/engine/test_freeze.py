@@ -138,7 +138,7 @@ def test_the_draft_may_score_frozen_tokens(checkpoint, tiles):  # noqa: F811
 
 @pytest.mark.parametrize("layer", [-1, 9])
 def test_a_layer_that_is_not_there_is_refused(layer):
-    with pytest.raises(DeeplayerError, match=f"--layer {layer} is out of range.*frozen after layers 0 to 8"):
+    with pytest.raises(DeeplayerError, match=f"layer {layer} is out of range.*frozen after layers 0 to 8"):
         build("freeze", Options(Budget(0.1), layer=layer), N_LAYERS)
 
 

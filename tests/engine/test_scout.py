@@ -113,7 +113,7 @@ def test_the_foci_of_an_image_can_be_united(checkpoint, tiles):  # noqa: F811
 
 @pytest.mark.parametrize("layer", [0, 9])
 def test_a_scout_needs_a_layer_that_is_there(layer):
-    with pytest.raises(DeeplayerError, match=f"--layer {layer} is out of range.*a scout can score in layers 1 to 8"):
+    with pytest.raises(DeeplayerError, match=f"layer {layer} is out of range.*a scout can score in layers 1 to 8"):
         scouting(layer)
 
 

@@ -77,6 +77,7 @@ def test_a_prior_helps_where_bias_hides_the_target():
     for layer in run(planted(row=5.0, content=2.0, noise=0.5)):
         assert layer.prior_verdict == "helps" and layer.prior.difference.low > 0.1
         assert "dividing by a prior helps" in layer.sentence
+        assert f"for this layer alone; p {layer.prior_p:.2g} over all layers)" in layer.sentence
 
 
 def test_a_prior_hurts_where_there_is_only_content():

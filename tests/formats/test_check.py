@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from deeplayer_cli.app import app
 from deeplayer_cli.errors import RowError
 from deeplayer_cli.formats.check import DataCheck, odd_expression
-from deeplayer_cli.schema import BadRequest, parse_request
+from deeplayer_cli.schema import BadRequest, Prediction, parse_request
 from tests.formats.layouts import LAYOUTS, json_lines, write_internvl
 
 
@@ -145,3 +145,17 @@ def test_memory_does_not_grow_with_the_text_of_rows():
     tracemalloc.stop()
     assert report.rows == 8000 and {problem.count for problem in report.problems.values()} == {4000}
     assert peak < 2 * 2**20
+
+
+def test_a_file_without_rows_is_refused(tmp_path):
+    (tmp_path / "empty.jsonl").touch()
+    finished = CliRunner().invoke(app, ["data", "check", str(tmp_path / "empty.jsonl")])
+    assert str(finished.exception) == f"{tmp_path}/empty.jsonl: there are no rows to check"
+
+
+def test_predictions_name_what_reads_them(folder):
+    row = Prediction(1, "a.png", "thing", "ok", (1, 2, 3, 4), ((1, 2, 3, 4),))
+    (folder / "boxes.jsonl").write_bytes(row.to_json())
+    _, report = check(folder / "boxes.jsonl")
+    (problem,) = report["problems"]
+    assert "`score` and `data export` read it" in problem["message"]

@@ -17,7 +17,7 @@ from deeplayer_cli.boxes import inverse_orientation, turn_box
 from deeplayer_cli.errors import DeeplayerError, RowError
 from deeplayer_cli.formats.exports import exports
 from deeplayer_cli.formats.frames import BoxFrames
-from deeplayer_cli.formats.labelled import Labelling, label_images
+from deeplayer_cli.formats.labelled import Labelling, in_xml, label_images
 from deeplayer_cli.schema import Prediction
 
 SIZES = {"images/a.jpg": (640, 480), "b.png": (33, 77), "deep/er/c.webp": (1000, 10)}
@@ -172,6 +172,12 @@ def test_voc_counts_pixels_from_one(labelled, tmp_path):
     same_boxes(found, labelled, within=0.51)
 
 
+def test_xml_keeps_what_it_may_hold():
+    kept = "caf\u00e9\u00a0noir \u200b\u3000\U0001f408\t\n\ue000"
+    assert in_xml(f"{kept}\0\x1b\x0b\ufffe\ud800") == f"{kept}     "
+    assert ElementTree.fromstring(f"<a>{kept}</a>").text == kept
+
+
 @pytest.mark.parametrize("suffix", ["csv", "tsv"])
 def test_tables_are_flat(labelled, tmp_path, suffix):
     path = tmp_path / f"boxes.{suffix}"
@@ -265,7 +271,7 @@ def test_odd_labels_are_read_back(tmp_path):
     write(found, config)
     tasks = json.loads(written(found, "labelstudio", tmp_path).read_text())
     shown = [one.get("value") for one in ElementTree.parse(config).getroot().iter("Label")]
-    assert tasks[0]["predictions"][0]["result"][0]["value"]["rectanglelabels"] == shown == [" ]0;a b \U0001f600"]
+    assert tasks[0]["predictions"][0]["result"][0]["value"]["rectanglelabels"] == shown == [label.replace("\x1b", " ")]
 
 
 @pytest.mark.parametrize("name", ["-", "/dev/stdout", "/dev/null"])

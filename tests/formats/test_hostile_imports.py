@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pickle
 import struct
@@ -332,3 +333,35 @@ def test_a_pickle_runs_nothing_in_the_real_command(tmp_path):
     command = [sys.executable, "-m", "deeplayer_cli", "data", "import", str(path), "-o", str(tmp_path / "out.jsonl")]
     finished = subprocess.run(command, capture_output=True, cwd=tmp_path, timeout=100)
     assert finished.returncode == 2 and b"Traceback" not in finished.stderr and not (tmp_path / "pwned").exists()
+
+
+RECTANGLE = {"x": 1, "y": 2, "width": 3, "height": 4, "rectanglelabels": ["cat"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "said"),
+    [
+        ({"x": "a"}, "bad_box", 'task 7: a rectangle must be four finite numbers, not x "a", y 2, width 3, height 4'),
+        ({"height": math.inf}, "bad_box", "four finite numbers"),
+        ({"width": None}, "bad_box", "width null"),
+        ({"rectanglelabels": "cat"}, "bad_row", 'rectanglelabels must be a list of labels, not "cat"'),
+        ({"rotation": 9}, "bad_box", "rotated box"),
+    ],
+)
+def test_a_wrong_rectangle_of_label_studio_costs_its_row_only(changes, kind, said, tmp_path):
+    size = {"original_width": 9, "original_height": 9, "type": "rectanglelabels"}
+    results = [{"value": RECTANGLE | more, **size} for more in (changes, {})]
+    path = tmp_path / "tasks.json"
+    path.write_text(json.dumps([{"id": 7, "data": {"image": "a.png"}, "annotations": [{"result": results}]}]))
+    bad, good = read_label_studio(path)
+    assert bad.error.kind == kind and said in bad.error.message
+    assert good.expression == "cat" and good.box == pytest.approx([0.01, 0.02, 0.04, 0.06])
+
+
+def test_a_number_too_large_for_json_is_said_with_its_place(tmp_path):
+    coco = {"images": [{"id": 1, "file_name": "a.png"}], "categories": [{"id": 1, "name": "cat"}]}
+    coco["annotations"] = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, math.inf]}]
+    path = tmp_path / "coco.json"
+    path.write_text(json.dumps(coco).replace("Infinity", "1e999"))
+    with pytest.raises(DeeplayerError, match=r"coco\.json:1: box\.3 is infinite or not a number"):
+        import_files([path], tmp_path / "out.jsonl", None, None)

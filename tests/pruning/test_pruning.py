@@ -146,7 +146,7 @@ def test_a_models_grounding_layer_takes_the_place_of_12_of_32_alone(method, laye
 
 @pytest.mark.parametrize(("method", "layer"), [("deep-layer", 0), ("deep-layer", 8), ("random", -1), ("random", 8)])
 def test_layers_that_do_not_exist_are_refused(method, layer):
-    with pytest.raises(DeeplayerError, match=f"--layer {layer} is out of range"):
+    with pytest.raises(DeeplayerError, match=f"layer {layer} is out of range"):
         build(method, Options(Budget(0.1), layer=layer), 8)
 
 

@@ -95,7 +95,7 @@ def test_a_prior_of_another_model_layer_or_kind_is_refused(checkpoint, prior, tm
     save_prior(prior, path, checkpoint, 3, QUESTION)
     with pytest.raises(DeeplayerError, match="made with tiny-llama, whose weights are not those of tiny-qwen2"):
         load_prior(path, tiny_checkpoint("qwen2"))
-    with pytest.raises(DeeplayerError, match="--layer 3: the prior belongs to layer 2"):
+    with pytest.raises(DeeplayerError, match="layer 3: the prior belongs to layer 2"):
         build("d2pruner", Options(Budget(0.1), layer=3, prior=prior), 8)
     with pytest.raises(DeeplayerError, match="d2pruner needs --prior"):
         Settings("d2pruner")

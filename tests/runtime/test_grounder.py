@@ -281,6 +281,8 @@ def test_a_model_with_a_scope_says_what_it_knows(checkpoint, requests, caplog):
     small = replace(checkpoint, scope=Scope("circles", (known,)))
     outside = [request for request in requests if sizes[request.id] != known]
     list(Grounder(small, SETTINGS).ground([request for request in requests if sizes[request.id] == known]))
+    golden = [replace(request, gold=(0.0, 0.0, 4.0, 4.0)) for request in outside]  # their accuracy will say it
+    assert len(list(Grounder(small, SETTINGS).ground(golden))) == len(golden)
     assert not caplog.records
     assert len(list(Grounder(small, SETTINGS).ground(requests))) == len(requests)
     (told,) = [record.getMessage() for record in caplog.records if "knows circles only" in record.getMessage()]

@@ -129,6 +129,7 @@ REFUSALS: dict[str, Callable[[list[Path], Path], object]] = {
     r"part1 cannot be merged without part1\.run\.json": lambda parts, _: record_path(parts[1]).unlink(),
     r'part1 is a part of another run: method is "fastv", and in .*part0 "none"$': other_settings,
     r"part1 is a part of another run: source is .*; if the rows are the same, give --like": other_source,
+    r'source is \["a+"\], and in': lambda parts, _: change_record(parts[1], circumstances={"source": ["a" * 200]}),
     r"part1 was changed after its run: it has \d rows?": lambda parts, _: drop_first_row(parts[1]),
     r"id '.*requests\.jsonl:1' comes twice, in .*part0 and .*part1": repeat_an_id,
     r"part0 is one of 3 shards, but .*part1 is one of 4 shards": lambda parts, _: change_record(

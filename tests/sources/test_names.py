@@ -14,6 +14,7 @@ from deeplayer_cli.evaluation import read_gold
 from deeplayer_cli.images.decode import open_image
 from deeplayer_cli.images.loader import ImageLoader, WorkerTimes, read_ahead
 from deeplayer_cli.schema import Request
+from deeplayer_cli.sinks.descriptors import is_descriptor
 from deeplayer_cli.sources import Expression, open_source
 
 if TYPE_CHECKING:
@@ -116,3 +117,13 @@ def test_rows_from_a_descriptor_find_images_from_the_working_directory(
     (window,) = read_ahead([row], ImageLoader(open_image, pytest.fail, WorkerTimes()), workers=1, window=1)
     (error,) = [loaded.error.message for loaded in window if loaded.error]
     assert ("start from the working directory: --image-root" in error) is (root is None)
+
+
+@pytest.mark.parametrize("path", ["/dev/stdin", "/dev/fd/63", "/dev/./fd/0", "/proc/self/fd/0", "/proc/4711/fd/3"])
+def test_descriptors(path: str) -> None:
+    assert is_descriptor(Path(path))
+
+
+@pytest.mark.parametrize("path", ["-", "./-", "dev/fd/63", "/dev/shm/rows.jsonl", "/dev/fd/x", "/proc/self/fd"])
+def test_files_are_no_descriptors(path: str) -> None:
+    assert not is_descriptor(Path(path))

@@ -8,12 +8,15 @@ from urllib.parse import unquote, urlsplit
 from deeplayer_cli.errors import DeeplayerError, RowError
 from deeplayer_cli.formats.imports.example import BadExample, ImportedExample
 from deeplayer_cli.formats.imports.json_stream import array_items
+from deeplayer_cli.schema.values import four_numbers, show
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from deeplayer_cli.formats.imports.example import Example
+
+_RECTANGLE = ("x", "y", "width", "height")  # in percent of the image
 
 
 def is_label_studio(path: Path) -> bool:
@@ -31,29 +34,44 @@ def read_label_studio(path: Path) -> Iterator[Example]:
     Boxes become corners in fractions of the image.
     """
     for task in array_items(path):
+        number = task.get("id") if isinstance(task, dict) else None
         try:
-            yield from _examples(task)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            number = task.get("id") if isinstance(task, dict) else None
-            yield BadExample(RowError("bad_row", f"task {number} has no {error} where Label Studio writes it"))
+            image = _image_of(task["data"])
+            made = [one for one in task.get("annotations") or [] if not one.get("was_cancelled")]
+            results = [result for one in made or task.get("predictions") or [] for result in one.get("result") or []]
+        except (AttributeError, KeyError, TypeError) as error:
+            yield BadExample(_misplaced(number, error))
+            continue
+        for result in results:
+            try:
+                yield from _examples(result, image, number)
+            except RowError as error:
+                yield BadExample(error)
+            except (AttributeError, KeyError, TypeError) as error:
+                yield BadExample(_misplaced(number, error))
 
 
-def _examples(task: dict[str, Any]) -> Iterator[Example]:
-    image = _image_of(task["data"])
-    made = [one for one in task.get("annotations") or [] if not one.get("was_cancelled")]
-    for one in made or task.get("predictions") or []:
-        for result in one.get("result") or []:
-            if result.get("type") != "rectanglelabels":
-                continue
-            value, size = result["value"], (result["original_width"], result["original_height"])
-            if value.get("rotation"):
-                yield BadExample(RowError("bad_box", f"task {task.get('id')} has a rotated box, which is no box here"))
-                continue
-            x, y = value["x"] / 100, value["y"] / 100
-            corners = [x, y, x + value["width"] / 100, y + value["height"] / 100]
-            for label in value["rectanglelabels"]:
-                meta = {"label": label, "task_id": task.get("id")}
-                yield ImportedExample(image, label, corners, size, meta=meta)
+def _misplaced(task: object, error: Exception) -> RowError:
+    what = f"no {error}" if isinstance(error, KeyError) else "something else"
+    return RowError("bad_row", f"task {show(task)} has {what} where Label Studio writes its image and its results")
+
+
+def _examples(result: dict[str, Any], image: str, task: object) -> Iterator[Example]:
+    if result.get("type") != "rectanglelabels":
+        return
+    value, size = result["value"], (result["original_width"], result["original_height"])
+    labels, numbers = value["rectanglelabels"], [value[name] for name in _RECTANGLE]
+    if value.get("rotation"):
+        raise RowError("bad_box", f"task {show(task)} has a rotated box, which is no box here")
+    if not isinstance(labels, list):
+        raise RowError("bad_row", f"task {show(task)}: rectanglelabels must be a list of labels, not {show(labels)}")
+    try:
+        x, y, width, height = (number / 100 for number in four_numbers("box", numbers))
+    except ValueError as error:
+        told = ", ".join(f"{name} {show(number)}" for name, number in zip(_RECTANGLE, numbers, strict=True))
+        raise RowError("bad_box", f"task {show(task)}: a rectangle must be four finite numbers, not {told}") from error
+    for label in labels:
+        yield ImportedExample(image, label, [x, y, x + width, y + height], size, meta={"label": label, "task_id": task})
 
 
 def _image_of(data: dict[str, Any]) -> str:

@@ -12,8 +12,8 @@ from deeplayer_cli.formats.imports.named import EXPRESSION_NAMES, IMAGE_NAMES, f
 from deeplayer_cli.formats.imports.recognise import recognise
 from deeplayer_cli.formats.imports.splits import SplitCounts
 from deeplayer_cli.images.formats import OTHER_SUFFIXES, SUFFIXES
+from deeplayer_cli.sinks.descriptors import is_descriptor
 from deeplayer_cli.sources import Requests
-from deeplayer_cli.sources.files import is_descriptor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -51,7 +51,7 @@ def _relative(options: Options) -> Scorer:
         raise DeeplayerError("d2pruner needs --prior FILE, which `deeplayer calibrate` makes from images")
     if options.layer not in (None, options.prior.layer):
         raise DeeplayerError(
-            f"--layer {options.layer}: the prior belongs to layer {options.prior.layer}, and every layer needs its own"
+            f"layer {options.layer}: the prior belongs to layer {options.prior.layer}, and every layer needs its own"
         )
     return RelativeScorer(options.prior)
 

@@ -156,7 +156,7 @@ def _read(
         )
         rows = [replace(row, kept=None) if place in odd else row for place, row in enumerate(rows)]
     if not rows:
-        raise DeeplayerError(f"{paths[0]} has no rows: there is nothing to show")
+        raise DeeplayerError(f"{'stdin' if str(paths[0]) == '-' else paths[0]} has no rows: there is nothing to show")
     report = evaluation.score(
         rows, gold=None if gold is None else _joined(gold, rows)
     )  # refuses an id that comes twice
