@@ -72,6 +72,11 @@ class Noop:
             _die_at("row", self._answered)
             yield [self._one(loaded.request)]
 
+    def ground(self, rows: Iterable[Request | BadRequest], *, stopped: Callable[[], bool]) -> Iterator[Prediction]:
+        for window in self.windows(rows, stopped=stopped):
+            for predictions in self.answer_window(window, stopped):
+                yield from predictions
+
     def mean_keep(self, n_visual: int, n_kept: int) -> float:
         del n_visual, n_kept
         return 0.625

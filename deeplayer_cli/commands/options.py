@@ -172,7 +172,7 @@ def keep_settings(text: str | None) -> dict[str, Any]:
         ) from None
 
 
-MODEL, PRUNING, INPUT, OUTPUT, SPEED = "Model", "Pruning", "Input", "Output", "Speed"
+MODEL, PRUNING, INPUT, OUTPUT, SPEED, CLUSTER = "Model", "Pruning", "Input", "Output", "Speed", "Cluster"
 
 Model = Annotated[
     str,

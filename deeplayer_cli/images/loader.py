@@ -211,6 +211,12 @@ def read_ahead(
         pool.close()
 
 
+def at_its_place(row: Request, error: RowError) -> RowError:
+    """Return an error of a row's image with the place of the row in its message."""
+    hint = f"; {row.hint}" if row.hint and error.kind == "image_missing" else ""
+    return RowError(error.kind, f"{row.where}: {error.message}{hint}")
+
+
 def _loaded(row: AnyRequest, result: Callable[[], LoadedImage] | None, timeout: float) -> LoadedRequest:
     if isinstance(row, BadRequest):
         return LoadedRequest(row, None, row.error)
@@ -226,8 +232,7 @@ def _loaded(row: AnyRequest, result: Callable[[], LoadedImage] | None, timeout: 
         message = f"{row.where}: {error.message}; --image-timeout sets the limit"
         return LoadedRequest(row, None, RowError(error.kind, message))
     except RowError as error:
-        hint = f"; {row.hint}" if row.hint and error.kind == "image_missing" else ""
-        return LoadedRequest(row, image, RowError(error.kind, f"{row.where}: {error.message}{hint}"))
+        return LoadedRequest(row, image, at_its_place(row, error))
     return LoadedRequest(row, image, None)
 
 

@@ -28,6 +28,7 @@ from deeplayer_cli.runtime.profile import Profile
 from deeplayer_cli.runtime.scheduler import Scheduler, Task
 from deeplayer_cli.runtime.scope_check import ScopeCheck
 from deeplayer_cli.runtime.settings import Settings
+from deeplayer_cli.runtime.totals import MeanKeep
 from deeplayer_cli.runtime.windows import loaded_windows
 from deeplayer_cli.schema import Request
 from deeplayer_cli.schema.values import show
@@ -170,10 +171,11 @@ class Grounder:
         """Return everything that an answer depends on, besides its row and image."""
         return deciding(self._identity or ModelIdentity.from_checkpoint(self.checkpoint), self.settings)
 
-    def mean_keep(self, n_visual: int, n_kept: int) -> float:
-        """Return the share of ``n_visual`` visual tokens that a layer sees on average, if ``n_kept`` of them stay."""
+    @property
+    def mean_keep(self) -> MeanKeep:
+        """Returns the share of visual tokens that a layer sees on average, for the numbers of all and of kept ones."""
         is_known = not (self.method.is_adaptive or self.answers_whole_images)
-        return self.method.mean_keep(n_visual, self.n_layers, None if is_known else n_kept)
+        return MeanKeep(self.method, self.n_layers, is_known)
 
     def advice(self) -> str | None:
         """Return what to know about the rows so far: boxes that mean nothing, a cheaper method; None otherwise."""

@@ -42,6 +42,28 @@ class Answerer(Protocol):
         """Whether all rows of an image must be answered together."""
 
     @property
+    def mean_keep(self) -> Callable[[int, int], float]:
+        """Returns the share of visual tokens that a layer sees on average, for the numbers of all and of kept ones."""
+
+    def ground(self, rows: Rows, *, stopped: Callable[[], bool]) -> Iterator[Prediction]:
+        """Yield one prediction for every row, in order, as soon as its batch is answered.
+
+        Args:
+            rows: requests. Rows of an `ArrivingRows` are answered when they come.
+            stopped: once it is true, finished answers are yielded and no more rows are read.
+        """
+
+    def advice(self) -> str | None:
+        """Return a sentence if another method would have been cheaper for these rows; None otherwise."""
+
+    def profile(self, rows: int, seconds: float) -> Profile:
+        """Return where the time of a run went that answered ``rows`` rows in ``seconds``."""
+
+
+class WindowAnswerer(Protocol):
+    """The interface that answerers need to take turns on the same rows; a `Grounder` has it."""
+
+    @property
     def seconds_saved(self) -> float:
         """Seconds of shared work that other answerers have done for this one, so far."""
 
@@ -52,15 +74,6 @@ class Answerer(Protocol):
         self, window: Sequence[LoadedRequest], stopped: Callable[[], bool]
     ) -> Iterator[Sequence[Prediction]]:
         """Answer a window; after every batch, yield the predictions that are next in the order of rows, if any."""
-
-    def mean_keep(self, n_visual: int, n_kept: int) -> float:
-        """Return the share of ``n_visual`` visual tokens that a layer sees on average, if ``n_kept`` of them stay."""
-
-    def advice(self) -> str | None:
-        """Return a sentence if another method would have been cheaper for these rows; None otherwise."""
-
-    def profile(self, rows: int, seconds: float) -> Profile:
-        """Return where the time of a run went that answered ``rows`` rows in ``seconds``."""
 
 
 class RecordedAnswerer(Answerer, Protocol):
@@ -125,7 +138,7 @@ class RunLine:
         seconds: the time that this would have taken without the other lines.
     """
 
-    answerer: Answerer
+    answerer: WindowAnswerer
     sink: Sink
     rows: int = 0
     seconds: float = 0.0
@@ -153,14 +166,13 @@ def take_turns(
         stopped: called after every batch; once it is true, finished answers are yielded and no more rows are read.
     """
     for window in lines[0].answerer.windows(rows, stopped=stopped):
-        turns = [line.batches(_own_rows(line, window, alone=len(lines) == 1), stopped) for line in lines]
+        turns = [line.batches(_own_rows(line, window), stopped) for line in lines]
         for batches in zip_longest(*turns, fillvalue=()):
             for line, batch in zip(lines, batches, strict=True):
                 for prediction in batch:
-                    if line.sink.lacks(prediction.id):  # a union answers all rows of an image again
-                        line.sink.write(prediction)
-                        line.rows += 1
-                        yield line, prediction
+                    line.sink.write(prediction)
+                    line.rows += 1
+                    yield line, prediction
 
 
 def run_rows(
@@ -196,24 +208,27 @@ def run_rows(
             totals = Totals.from_predictions(written, lambda *_: 1.0)
             sink.finish(totals.counts, part=requests.part)
             return Outcome(totals, n_rows, n_answered=0, seconds=0.0)
-        line = RunLine(load(), sink)
-        totals = Totals(line.answerer.mean_keep)
+        answerer = load()
+        totals = Totals(answerer.mean_keep)
         progress(RunProgress(totals, n_left, None))
         begun = time.perf_counter()
-        with _rows_to_answer(requests, line) as rows:
-            for _, prediction in take_turns([line], rows, stopped):
+        with _rows_to_answer(requests, sink, whole_images=answerer.answers_whole_images) as rows:
+            for prediction in answerer.ground(rows, stopped=stopped):
+                if not sink.lacks(prediction.id):  # a union answers all rows of an image again
+                    continue
+                sink.write(prediction)
                 totals.add(prediction)
                 progress(RunProgress(totals, n_left, prediction))
                 if failures is not None and prediction.error is not None:
                     failures.refuse(totals.rows, totals.errors, n_left, prediction.error["message"])
-        seconds = time.perf_counter() - begun
-    spent = line.answerer.profile(line.rows, seconds) if profile else None
+        seconds, n_answered = time.perf_counter() - begun, totals.rows
+    spent = answerer.profile(n_answered, seconds) if profile else None
     written = sink.predictions()  # retried rows are in their places only after the sink is closed
     if written is not None:
-        totals = Totals.from_predictions(written, line.answerer.mean_keep)
+        totals = Totals.from_predictions(written, answerer.mean_keep)
     if not stopped():
         sink.finish(totals.counts, asdict(spent) if spent else None, requests.part)
-    return Outcome(totals, n_rows, line.rows, seconds, stopped(), line.answerer.advice(), spent)
+    return Outcome(totals, n_rows, n_answered, seconds, stopped(), answerer.advice(), spent)
 
 
 def run(
@@ -276,17 +291,17 @@ def _survey(requests: Requests, sink: Sink) -> tuple[int, int]:
     return counts
 
 
-def _own_rows(line: RunLine, window: Sequence[LoadedRequest], *, alone: bool) -> Sequence[LoadedRequest]:
+def _own_rows(line: RunLine, window: Sequence[LoadedRequest]) -> Sequence[LoadedRequest]:
     """Return the rows of a window that a line must answer; another line may lack answers that this one has."""
-    return window if alone else [loaded for loaded in window if line.sink.unanswered(loaded.request)]
+    return [loaded for loaded in window if line.sink.unanswered(loaded.request)]
 
 
 @contextmanager
-def _rows_to_answer(requests: Requests, line: RunLine) -> Iterator[Rows]:
+def _rows_to_answer(requests: Requests, sink: Sink, *, whole_images: bool) -> Iterator[Rows]:
     """Yield the rows without an answer, or all rows of their images; the rows of a pipe as they come."""
     rows: Rows = requests if requests.repeatable else fail_repeated(requests)
-    unanswered = line.sink.unanswered
-    if line.answerer.answers_whole_images:
+    unanswered = sink.unanswered
+    if whole_images:
         images = by_image(rows, lambda row: row)
         # A list, so that `unanswered` checks every row of the image, not only the rows up to the first unanswered one.
         rows = chain.from_iterable(image for image in images if any([unanswered(row) for row in image]))  # noqa: C419

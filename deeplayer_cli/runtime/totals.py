@@ -12,7 +12,27 @@ from deeplayer_cli.schema.values import counted
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from deeplayer_cli.pruning import Method
     from deeplayer_cli.schema import Prediction
+
+
+@dataclass(frozen=True)
+class MeanKeep:
+    """Returns the share of an image's visual tokens that a layer sees on average; it can travel, unlike a model.
+
+    Attributes:
+        method: the pruning method.
+        n_layers: number of decoder layers of the model.
+        is_known: whether the number of kept tokens follows from the number of visual tokens.
+    """
+
+    method: Method
+    n_layers: int
+    is_known: bool
+
+    def __call__(self, n_visual: int, n_kept: int) -> float:
+        """Return the share of ``n_visual`` visual tokens, if ``n_kept`` of them stay."""
+        return self.method.mean_keep(n_visual, self.n_layers, None if self.is_known else n_kept)
 
 
 @dataclass

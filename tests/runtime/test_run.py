@@ -44,6 +44,11 @@ class Fake:
                 return
             yield [self._one(loaded.request) for loaded in window[start : start + 3]]
 
+    def ground(self, rows, *, stopped):
+        for window in self.windows(rows, stopped=stopped):
+            for predictions in self.answer_window(window, stopped):
+                yield from predictions
+
     def _one(self, row):
         self.answered.append(row.id)
         if self.failing(row):

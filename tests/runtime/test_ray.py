@@ -1,0 +1,149 @@
+"""Runs on a Ray cluster: the rows are those of a local run, whoever is killed on the way."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import orjson
+import pytest
+
+from tests.commands.test_crash import finished, noop, wait_for, write_requests
+
+ray = pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
+
+ROOT = Path(__file__).parents[2]
+DEMO = ("ground", "sample_data", "--model", "demo", "--batch-size", "1", "--limit", "60")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """The address of a Ray cluster of four CPUs on this machine."""
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "NOOP_FAIL": "thing 7"}
+    folder = tmp_path_factory.mktemp("r", numbered=False)  # short: the paths of sockets are limited
+    options = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+    ray.init("local", num_cpus=4, _temp_dir=str(folder), **options)
+    yield ray.get_runtime_context().gcs_address
+    ray.shutdown()
+    del os.environ["NOOP_FAIL"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """What a local run writes."""
+    output = tmp_path_factory.mktemp("whole") / "out.jsonl"
+    assert finished(deeplayer("-o", output))[0] == 0
+    return output.read_bytes()
+
+
+def deeplayer(*arguments):
+    command = [sys.executable, "-m", "deeplayer_cli", *DEMO, *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # as in the workers, of one CPU each
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=-1, stderr=-1, cwd=ROOT, env=environment)
+
+
+def workers():
+    """The processes of the workers on the cluster of this test."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            parent = int(status.read_text().partition("PPid:")[2].split()[0])
+            grandparent = Path(f"/proc/{parent}/status").read_text().partition("PPid:")[2].split()[0]
+            if int(grandparent) == os.getpid() and b"RayWorker" in status.with_name("cmdline").read_bytes():
+                found.append(int(status.parent.name))
+        except (OSError, IndexError):  # it has just ended
+            continue
+    return found
+
+
+def n_rows(path):
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def test_a_worker_is_killed(cluster, whole, tmp_path):
+    output = tmp_path / "out.jsonl"
+    process = deeplayer("-o", output, "--ray", cluster, "--num-workers", 2)
+    wait_for(lambda: n_rows(output) > 3)
+    os.kill(workers()[0], signal.SIGKILL)
+    code, errors = finished(process)
+    assert code == 0 and "2 Ray workers of 1 CPU" in errors and "a Ray worker died" in errors
+    assert output.read_bytes() == whole
+    assert orjson.loads(output.with_name("out.jsonl.run.json").read_bytes())["counts"]["rows"] == 60
+
+
+def test_the_driver_is_killed(cluster, whole, tmp_path):
+    output = tmp_path / "out.jsonl"
+    arguments = ("-o", output, "--ray", cluster, "--num-workers", 2)
+    process = deeplayer(*arguments)
+    wait_for(lambda: n_rows(output) > 3)
+    process.kill()
+    process.communicate()
+    assert 3 < n_rows(output) < 60 and whole.startswith(output.read_bytes())
+    assert finished(deeplayer(*arguments, "--resume"))[0] == 0
+    assert output.read_bytes() == whole
+
+
+def test_images_travel_with_their_rows(cluster, tmp_path):
+    """Error rows too are those of a local run: they name the row's own path."""
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    (tmp_path / "folder.png").mkdir()
+    images = sorted((ROOT / "sample_data" / "images").iterdir())[:2]
+    names = [str(images[0]), "broken.png", "folder.png", "missing.png", str(images[1]), str(images[0])]
+    rows = [{"image": name, "expression": f"the red circle {number}"} for number, name in enumerate(names)]
+    source = tmp_path / "rows.jsonl"
+    source.write_bytes(b"\n".join(map(orjson.dumps, rows)))
+    arguments = [sys.executable, "-m", "deeplayer_cli", "ground", "rows.jsonl", "--model", "demo", "--batch-size", "1"]
+    local = subprocess.run(arguments, cwd=tmp_path, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    there = subprocess.run([*arguments, "--ray", cluster, "--ship-images"], cwd=tmp_path, capture_output=True)
+    assert (local.returncode, there.returncode) == (1, 1), there.stderr.decode()
+    assert there.stdout == local.stdout and there.stdout.count(b"\n") == len(names)
+
+
+def test_too_few_resources(cluster, tmp_path):
+    for options, said in {
+        ("--num-workers", 3, "--cpus-per-worker", 2): "3 workers of 2 CPU and 0 GPU need 6 CPU",
+        ("--gpus-per-worker", 1): "1 worker of 1 CPU and 1 GPU need 1 GPU, but the Ray cluster has 0",
+    }.items():
+        code, errors = finished(noop("ground", "sample_data", "-o", tmp_path / "o.jsonl", "--ray", cluster, *options))
+        assert code == 2 and said in errors
+    assert not (tmp_path / "o.jsonl").exists()
+
+
+def test_rows_that_come_through_a_pipe_and_fail(cluster, tmp_path):
+    requests = write_requests(tmp_path / "requests.jsonl", 30)
+    command = [sys.executable, "-m", "tests.noop", "ground", "-", "--ray", cluster, "--batch-size", "2"]
+    with requests.open("rb") as stream:
+        there = subprocess.run(command, stdin=stream, capture_output=True, cwd=ROOT)
+    with requests.open("rb") as stream:
+        local = subprocess.run(command[:5], stdin=stream, capture_output=True, cwd=ROOT)
+    assert there.returncode == local.returncode == 1, there.stderr.decode()
+    assert there.stdout == local.stdout and b"as told" in there.stdout
+
+
+def test_ctrl_c_finishes_the_blocks_in_flight(tmp_path):
+    """The signal goes to the whole process group, as a terminal sends it."""
+    requests, output = write_requests(tmp_path / "requests.jsonl", 400), tmp_path / "out.jsonl"
+    command = [sys.executable, "-m", "tests.noop", "ground", requests, "-o", output, "--batch-size", "2"]
+    process = subprocess.Popen(
+        [*command, "--ray", "local", "--num-workers", "2"],
+        env={**os.environ, "NOOP_DELAY": "0.1"},
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    wait_for(lambda: n_rows(output) > 3)
+    os.killpg(process.pid, signal.SIGINT)
+    code, errors = finished(process)
+    assert code == 130 and "finishing the batch" in errors and "--resume continues" in errors
+    assert "died" not in errors
+    assert 3 < n_rows(output) < 400 and n_rows(output) % 9 == 0, "whole images"
+    assert [orjson.loads(line)["id"] for line in output.read_bytes().splitlines()] == list(range(n_rows(output)))
+    with pytest.raises(ProcessLookupError):  # nothing of Ray is left
+        for _ in range(100):
+            os.killpg(process.pid, 0)
+            time.sleep(0.1)
