@@ -10,7 +10,7 @@ pruned_layers.py   layers K+1..L over the kept tokens
 decode.py          greedy decoding; drafting.py: drafts that save passes
 attention_rows.py  what some tokens attend to, in every layer
 language_model.py  the decoder's layers one at a time; decoder.py: one layer as pure functions
-kv_cache.py        keys and values
+kv_cache.py        keys and values; row_groups.py: which rows share them
 stopwatch.py       time by phase
 """
 

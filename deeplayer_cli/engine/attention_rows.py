@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from deeplayer_cli.engine.kv_cache import CacheSlots, LayerCache
+from deeplayer_cli.engine.row_groups import RowGroups
 from deeplayer_cli.engine.suffixes import copy_suffixes
 from deeplayer_cli.pruning import AttentionScorer, ScorerInputs
 
@@ -60,15 +62,17 @@ def attention_rows(
     if len(prefix.keys) != len(language.layers):
         raise ValueError("attention rows need a prefix through all layers: that of a method that drops nothing")
     device = language.device
-    ids, images, query_rows = copy_suffixes(rows, closing, drafts, device)
+    ids, _, query_rows = copy_suffixes(rows, closing, drafts, device)
     n_suffix = ids.shape[1]
     hidden = language.embed(ids)
-    rotation = language.rotation(prefix.n_shared + torch.arange(n_suffix, device=device)[None])
+    numbers = torch.arange(n_suffix, device=device).expand(len(rows), -1)
+    rotation = language.rotation(prefix.n_shared + numbers[:1])
+    slots = CacheSlots(RowGroups.alone(len(rows), device), prefix.n_shared, n_suffix, prefix.n_shared)
+    step = slots.step(numbers, numbers, n_suffix, language.group)
     found: dict[QueryRowKind, list[Tensor]] = {kind: [] for kind in kinds}
     for index, (keys, values) in enumerate(zip(prefix.keys, prefix.values, strict=True)):
-        hidden, queries, cache = language.run_suffix(
-            index, hidden, rotation, (keys[images], values[images]), prefix.n_shared, n_suffix
-        )
+        cache = LayerCache.from_shared(slots, keys, values, [row.image for row in rows])
+        hidden, queries = language.run_cached(index, hidden, rotation, cache, step)
         for kind, layers in found.items():
             layers.append(_mean_attention(query_rows, kind, queries, cache.keys))
     visual = slice(language.n_p0, language.n_p0 + prefix.n_visual)

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
-from deeplayer_cli.engine.decoder import attend, attention_output_and_mlp, project
+from deeplayer_cli.engine.kv_cache import narrow_caches
+from deeplayer_cli.engine.row_groups import close_gaps
 from deeplayer_cli.engine.suffixes import pad_rows
 from deeplayer_cli.engine.types import Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from torch import Tensor
 
     from deeplayer_cli.engine.drafting import Draft
+    from deeplayer_cli.engine.kv_cache import LayerCache
     from deeplayer_cli.engine.language_model import LanguageModel
     from deeplayer_cli.engine.types import Prefilled, Row
 
@@ -28,6 +29,8 @@ class DecodeState:
     """One row's answer while it is decoded; all numbers cover the answer so far.
 
     Attributes:
+        row: the row.
+        n_cached: number of prompt and answer tokens that the row's caches hold.
         limit: the largest number of tokens.
         eos_id: the token that ends the answer; it is not part of it.
         token_ids: the tokens.
@@ -37,8 +40,11 @@ class DecodeState:
         n_accepted: number of drafted tokens that the model accepted.
         n_passes: number of passes after the prefill.
         finished: whether the answer is complete.
+        broken_layer: see `Answer`.
     """
 
+    row: Row
+    n_cached: int
     limit: int
     eos_id: int
     token_ids: list[int] = field(default_factory=list)
@@ -48,8 +54,16 @@ class DecodeState:
     n_accepted: int = 0
     n_passes: int = -1  # the first call of `take` uses the logits of the prefill, which is no pass of its own
     finished: bool = False
+    broken_layer: int | None = None
 
-    def take(self, draft: Sequence[int], greedy: Sequence[int], probabilities: Sequence[float], watched: Tensor) -> int:
+    @property
+    def n_left(self) -> int:
+        """The largest number of tokens that may still follow."""
+        return self.limit - len(self.token_ids)
+
+    def take(
+        self, draft: Sequence[int], greedy: Sequence[int], probabilities: Sequence[float], watched: Tensor
+    ) -> None:
         """Append the tokens that greedy decoding writes: the accepted part of the draft, and one token more.
 
         Args:
@@ -58,14 +72,13 @@ class DecodeState:
                 entry is valid only if the draft is right up to there.
             probabilities: the probability of each entry of ``greedy``.
             watched: (T, W) the probabilities of the watched tokens in the place of each entry of ``greedy``.
-
-        Returns:
-            The number of accepted tokens of the draft.
         """
         right = next((index for index, token in enumerate(draft) if token != greedy[index]), len(draft))
         self.n_passes += 1
         self.n_drafted += len(draft)
         self.n_accepted += right
+        # The cache holds keys of accepted tokens already. Those of rejected tokens are overwritten later.
+        self.n_cached += right + (self.n_passes > 0)
         for token, probability, others in zip(greedy[: right + 1], probabilities, watched, strict=False):
             self.finished = self.finished or token == self.eos_id
             if not self.finished:
@@ -73,10 +86,9 @@ class DecodeState:
                 self.probabilities.append(probability)
                 self.watched.append(others)
                 self.finished = len(self.token_ids) == self.limit
-        return right
 
-    def answer(self, kept: list[int], broken_layer: Callable[[], int]) -> Answer:
-        """Make the answer; ``broken_layer`` is called only if a probability is not finite."""
+    def answer(self, kept: list[int]) -> Answer:
+        """Make the answer of a row that keeps these visual tokens."""
         return Answer(
             self.token_ids,
             self.probabilities,
@@ -84,7 +96,7 @@ class DecodeState:
             self.n_accepted,
             self.n_passes,
             kept,
-            None if all(map(math.isfinite, self.probabilities)) else broken_layer(),
+            self.broken_layer,
             torch.stack(self.watched),
         )
 
@@ -105,28 +117,31 @@ def decode(
         max_new_tokens: the largest number of tokens of an answer.
         watched: (W,) int64, ids of tokens whose probabilities the answers report.
     """
-    states = [DecodeState(max_new_tokens, eos_id) for _ in prompts.rows]
-    lengths, drafts = list(prompts.suffix_lengths), prompts.drafts
+    states = [
+        DecodeState(row, length, max_new_tokens, eos_id)
+        for row, length in zip(prompts.rows, prompts.suffix_lengths, strict=True)
+    ]
+    batch, caches, drafts = states, prompts.caches, prompts.drafts
     logits = prompts.logits.float()  # (B, D + 1, vocabulary)
     # The official evaluation generates with min_new_tokens=1: an answer has at least one token.
     logits[:, 0, eos_id] = -torch.inf
     while True:
-        taken = zip(states, drafts, *_read(logits, watched), strict=True)
-        for row, (state, guessed, *found) in enumerate(taken):
-            if not state.finished:
-                # The cache holds keys of accepted tokens already. Those of rejected tokens are overwritten later.
-                lengths[row] += state.take(guessed, *found)
-        if all(state.finished for state in states):
-            kept = prompts.kept.tolist()
-            return [one.answer(kept[row], partial(prompts.broken_layer, row)) for row, one in enumerate(states)]
-        drafts = [_next_draft(draft, row, state) for row, state in zip(prompts.rows, states, strict=True)]
-        # Input of the next pass: the last token, which no cache holds yet, and its draft. A finished row gets no input.
-        fed = [
-            [] if state.finished else [state.token_ids[-1], *guessed]
-            for state, guessed in zip(states, drafts, strict=True)
-        ]
-        logits = decode_pass(language, prompts, fed, lengths).float()
-        lengths = [length + bool(tokens) for length, tokens in zip(lengths, fed, strict=True)]
+        for index, (state, guessed, *found) in enumerate(zip(batch, drafts, *_read(logits, watched), strict=True)):
+            state.take(guessed, *found)
+            if state.finished and not all(map(math.isfinite, state.probabilities)):
+                state.broken_layer = _broken_layer(caches, index)
+        left = [index for index, state in enumerate(batch) if not state.finished]
+        if not left:
+            return [state.answer(kept) for state, kept in zip(states, prompts.kept.tolist(), strict=True)]
+        if len(left) < len(batch):
+            order = list(range(len(left)))
+            for origin, target in close_gaps(left).items():
+                order[target] = origin
+            batch, caches = [batch[index] for index in order], narrow_caches(caches, order)
+        drafts = [draft(state.row.expression_ids, state.token_ids)[: state.n_left - 1] for state in batch]
+        # Input of the next pass: the last token, which no cache holds yet, and its draft.
+        fed = [[state.token_ids[-1], *guessed] for state, guessed in zip(batch, drafts, strict=True)]
+        logits = decode_pass(language, caches, fed, [state.n_cached for state in batch]).float()
 
 
 def _read(logits: Tensor, watched: Tensor) -> tuple[list[list[int]], list[list[float]], Tensor]:
@@ -149,14 +164,14 @@ def _read(logits: Tensor, watched: Tensor) -> tuple[list[list[int]], list[list[f
 
 
 def decode_pass(
-    language: LanguageModel, prompts: Prefilled, fed: Sequence[Sequence[int]], lengths: Sequence[int]
+    language: LanguageModel, caches: Sequence[LayerCache], fed: Sequence[Sequence[int]], lengths: Sequence[int]
 ) -> Tensor:
     """Run tokens through all layers and append them to the caches.
 
     Args:
         language: the model.
-        prompts: the prompts and their caches.
-        fed: token ids to run, up to T for each row; rows may have different numbers of tokens, or none.
+        caches: of B rows, one for each layer.
+        fed: token ids to run, up to T for each row; rows may have different numbers of tokens.
         lengths: number of suffix tokens that each row's caches hold already; ``fed`` follows them.
 
     Returns:
@@ -164,27 +179,28 @@ def decode_pass(
     """
     ids, counts, starts = pad_rows(fed, language.device, lengths)
     steps = torch.arange(ids.shape[1], device=language.device)
-    slots = starts[:, None] + steps  # (B, T), suffix slot of each token
+    numbers = starts[:, None] + steps  # (B, T), place of each token in its row's suffix
     n_suffix = max(length + len(tokens) for length, tokens in zip(lengths, fed, strict=True))
     hidden = language.embed(ids)  # (B, T, C)
-    rows = torch.arange(len(ids), device=language.device)[:, None]
     is_token = steps < counts[:, None]  # (B, T); the rest is padding, which may lie behind the last position
-    numbers = slots.where(is_token, 0)  # (B, T), position ids, counted from the first suffix token
     # Rows have different numbers of tokens. Their padding goes to the last slot, which no token ever attends to.
-    written = slots.where(is_token, prompts.caches[0].capacity - 1)
-    previous = None
-    for layer, cache in zip(language.layers, prompts.caches, strict=True):
-        if previous is None or not cache.has_slots_of(previous):  # nothing was dropped between the two layers
-            rotation = language.rotation(cache.suffix_start + numbers)
-            visible, into = cache.visible(slots, n_suffix), cache.n_shared + written
-        queries, keys, values = project(layer, hidden, rotation)
-        cache.write_rows(rows, into, keys, values)
-        attended = attend(queries, *cache.upto(n_suffix), visible)
-        hidden = attention_output_and_mlp(layer, hidden, attended)
-        previous = cache
+    written = numbers.where(is_token, caches[0].slots.capacity - 1)
+    positions = numbers.where(is_token, 0)
+    slots = None
+    for index, cache in enumerate(caches):
+        if cache.slots is not slots:  # something was dropped before this layer
+            slots = cache.slots
+            rotation = language.rotation(slots.suffix_start + positions)
+            step = slots.step(numbers, written, n_suffix, language.group)
+        hidden, _ = language.run_cached(index, hidden, rotation, cache, step)
     return language.logits(hidden)
 
 
-def _next_draft(draft: Draft, row: Row, state: DecodeState) -> Sequence[int]:
-    left = state.limit - len(state.token_ids)
-    return () if state.finished else draft(row.expression_ids, state.token_ids)[: left - 1]
+def _broken_layer(caches: Sequence[LayerCache], row: int) -> int:
+    """Find the layer whose output is the first that is not finite, for a row whose answer is not finite.
+
+    Returns:
+        The layer, counted from 1; 0 if the input of layer 1 is not finite.
+    """
+    # A cache holds keys and values of the layer's input. So the first bad cache points to the layer before it.
+    return next((layer for layer, cache in enumerate(caches) if not cache.is_finite(row)), len(caches))

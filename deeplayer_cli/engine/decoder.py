@@ -27,8 +27,13 @@ def project(layer: LlamaDecoderLayer, hidden: Tensor, rotation: Rotation) -> tup
     Returns:
         Queries (B, heads, T, head_dim), keys and values (B, kv_heads, T, head_dim).
     """
-    normed = layer.input_layernorm(hidden)
-    return project_queries(layer.self_attn, normed, rotation), *project_keys(layer.self_attn, normed, rotation)
+    normed, attention = layer.input_layernorm(hidden), layer.self_attn
+    # Queries and keys are rotated together: half as many kernels.
+    turned = torch.cat([attention.q_proj(normed), attention.k_proj(normed)], dim=-1)
+    turned = rotate(_heads(turned, attention.head_dim), rotation)  # (B, heads + kv_heads, T, head_dim)
+    values = _heads(attention.v_proj(normed), attention.head_dim)
+    n_keys = values.shape[1]
+    return turned[:, :-n_keys], turned[:, -n_keys:], values
 
 
 def project_queries(attention: LlamaAttention, normed: Tensor, rotation: Rotation) -> Tensor:
@@ -88,7 +93,8 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None
         queries: (B, heads, T, head_dim).
         keys: (B, kv_heads, S, head_dim).
         values: (B, kv_heads, S, head_dim).
-        visible: (B or 1, 1, T, S) bool, the keys that each query attends to. None for causal attention with T = S.
+        visible: (B or 1, 1, T, S) bool, the keys that each query attends to; or already `repeated`. None for causal
+            attention with T = S.
 
     Returns:
         (B, heads, T, head_dim).
@@ -96,9 +102,14 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None
     if visible is None:
         return functional.scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=True)
     grouped = queries.unflatten(1, (keys.shape[1], -1))  # (B, kv_heads, group, T, head_dim)
-    mask = visible.repeat(1, 1, grouped.shape[2], 1)  # (B or 1, 1, group * T, S)
+    mask = visible if visible.shape[2] > queries.shape[2] else repeated(visible, grouped.shape[2])
     attended = functional.scaled_dot_product_attention(grouped.flatten(2, 3), keys, values, attn_mask=mask)
     return attended.view_as(grouped).flatten(1, 2)
+
+
+def repeated(visible: Tensor, group: int) -> Tensor:
+    """Repeat a mask (B or 1, 1, T, S) for the queries of ``group`` heads: (B or 1, 1, group * T, S)."""
+    return visible.repeat(1, 1, group, 1)
 
 
 def attention_output_and_mlp(layer: LlamaDecoderLayer, hidden: Tensor, attended: Tensor) -> Tensor:

@@ -141,7 +141,15 @@ class Engine:
             rows: at least one.
             max_new_tokens: the largest number of tokens of an answer.
         """
-        return self.decode(self.prefill(prefix, rows, max_new_tokens), max_new_tokens)
+        answers = self.decode(self.prefill(prefix, rows, max_new_tokens), max_new_tokens)
+        if len(rows) == 1 or self._pruned_layers is not each_row:
+            return answers
+        # Rows of an image share a cache, and attention multiplies what a row does not see by 0. So a row whose numbers
+        # overflow spoils its neighbours: each runs again alone.
+        return [
+            answer if answer.broken_layer is None else self.answer(prefix, [row], max_new_tokens)[0]
+            for row, answer in zip(rows, answers, strict=True)
+        ]
 
     @phase("suffix")
     @torch.inference_mode()

@@ -15,7 +15,6 @@ from deeplayer_cli.engine.decoder import (
     project_unweighted,
     unweighted_norm,
 )
-from deeplayer_cli.engine.kv_cache import LayerCache
 from deeplayer_cli.errors import DeeplayerError
 
 if TYPE_CHECKING:
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from deeplayer_cli.engine.decoder import Rotation
+    from deeplayer_cli.engine.kv_cache import LayerCache, Step
     from deeplayer_cli.models.internvl.model import Model
 
 
@@ -53,6 +53,11 @@ class LanguageModel:
         """The device of the weights."""
         device: torch.device = self._decoder.embed_tokens.weight.device
         return device
+
+    @property
+    def group(self) -> int:
+        """Number of query heads that share keys and values."""
+        return int(self.layers[0].self_attn.num_key_value_groups)
 
     def embed(self, ids: Tensor) -> Tensor:
         """Embeddings (B, T, C) of token ids (B, T)."""
@@ -145,37 +150,26 @@ class LanguageModel:
         attended = attend(queries, keys, values, visible[:, :, -hidden.shape[1] :])
         return attention_output_and_mlp(layer, hidden, attended), queries, keys, values
 
-    def run_suffix(
-        self,
-        index: int,
-        hidden: Tensor,
-        rotation: Rotation,
-        shared: tuple[Tensor, Tensor],
-        suffix_start: int,
-        capacity: int,
-    ) -> tuple[Tensor, Tensor, LayerCache]:
-        """Run one layer over suffixes, which attend to shared keys and values and to themselves.
+    def run_cached(
+        self, index: int, hidden: Tensor, rotation: Rotation, cache: LayerCache, step: Step
+    ) -> tuple[Tensor, Tensor]:
+        """Run one layer over new tokens, which attend to a cache and to themselves.
 
         Args:
             index: 0-based index of the layer.
-            hidden: (B, T, C), input of the layer for the suffixes.
-            rotation: RoPE of the suffix tokens.
-            shared: keys and values of P0, visual tokens and P1, (B or 1, kv_heads, S, head_dim) each.
-            suffix_start: position id of the first suffix token.
-            capacity: number of suffix slots of the new cache.
+            hidden: (B, T, C), input of the layer for the new tokens.
+            rotation: RoPE of the new tokens.
+            cache: gets the keys and values of the new tokens.
+            step: where these go.
 
         Returns:
-            Output of the layer (B, T, C), the suffixes' queries (B, heads, T, head_dim), and a cache with the keys and
-            values of the shared tokens and the suffixes.
+            Output of the layer (B, T, C), and the queries of the new tokens (B, heads, T, head_dim).
         """
-        layer, n_shared, n_suffix = self.layers[index], shared[0].shape[2], hidden.shape[1]
-        cache = LayerCache.empty(len(hidden), n_shared, capacity, like=shared[0], suffix_start=suffix_start)
-        cache.write(0, *shared)
-        queries, *projected = project(layer, hidden, rotation)
-        cache.write(n_shared, *projected)
-        visible = causal_after(n_shared, n_suffix, self.device)  # (1, 1, T, S + T)
-        attended = attend(queries, *cache.upto(n_suffix), visible)
-        return attention_output_and_mlp(layer, hidden, attended), queries, cache
+        layer, groups = self.layers[index], cache.slots.groups
+        queries, keys, values = project(layer, hidden, rotation)
+        cache.write(step.written, keys, values)
+        attended = attend(groups.pack(queries), *cache.upto(step.end), step.visible)
+        return attention_output_and_mlp(layer, hidden, groups.unpack(attended, hidden.shape[1])), queries
 
     @torch.inference_mode()
     def _compute_rotations(self) -> Rotation:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from deeplayer_cli.engine.kv_cache import CacheSlots, LayerCache
+from deeplayer_cli.engine.row_groups import RowGroups
 from deeplayer_cli.engine.suffixes import copy_suffixes
 from deeplayer_cli.engine.types import KeptTokens, Prefilled, Suffix
 
@@ -15,7 +17,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from deeplayer_cli.engine.kv_cache import LayerCache
     from deeplayer_cli.engine.language_model import LanguageModel
     from deeplayer_cli.engine.types import Prefix, Pruned, Row
     from deeplayer_cli.pruning import Method
@@ -48,12 +49,12 @@ def prefill(
     # One slot more than needed: decoding writes padding to the last.
     n_suffix, capacity = ids.shape[1], max(query_rows.lengths.prompts) + max_new_tokens + 1
     embeddings = language.embed(ids)
-    hidden, queries, caches = _read_suffixes(language, method, prefix, images, embeddings, capacity)
+    hidden, queries, caches = _read_suffixes(language, method, prefix, rows, embeddings, capacity)
     if not method.prunes(prefix.n_visual):
         kept = KeptTokens.from_all(len(rows), prefix.n_visual, device)
     else:
         # Without layers before the drop (K = 0) there are no keys. No scorer may read them there.
-        keys, values = caches[-1].upto(n_suffix) if caches else (queries, queries)
+        keys, values = caches[-1].of_rows(n_suffix) if caches else (queries, queries)
         suffix = Suffix(embeddings, hidden, queries, keys, values, images, query_rows, capacity)
         pruned = run_pruned_layers(prefix, suffix)
         hidden, kept = pruned.hidden, pruned.kept
@@ -65,7 +66,7 @@ def prefill(
 
 
 def _read_suffixes(
-    language: LanguageModel, method: Method, prefix: Prefix, images: Tensor, embeddings: Tensor, capacity: int
+    language: LanguageModel, method: Method, prefix: Prefix, rows: Sequence[Row], embeddings: Tensor, capacity: int
 ) -> tuple[Tensor, Tensor, list[LayerCache]]:
     """Run the suffixes ``embeddings`` (B, T, C) through layers 1..K.
 
@@ -76,11 +77,16 @@ def _read_suffixes(
     """
     hidden, n_suffix = embeddings, embeddings.shape[1]
     queries = hidden.new_empty(len(hidden), 1, n_suffix, 1)
-    rotation = language.rotation(prefix.n_shared + torch.arange(n_suffix, device=language.device)[None])
     caches: deque[LayerCache] = deque(maxlen=1 if method.scouts(prefix.n_visual) else None)
+    images = [row.image for row in rows]
+    slots = CacheSlots(RowGroups.by_image(images, language.device), prefix.n_shared, capacity, prefix.n_shared)
+    numbers = torch.arange(n_suffix, device=language.device).expand(len(rows), -1)
+    rotation, step = (
+        language.rotation(slots.suffix_start + numbers[:1]),
+        slots.step(numbers, numbers, n_suffix, language.group),
+    )
     for index, (keys, values) in enumerate(zip(prefix.keys, prefix.values, strict=True)):
-        hidden, queries, cache = language.run_suffix(
-            index, hidden, rotation, (keys[images], values[images]), prefix.n_shared, capacity
-        )
+        cache = LayerCache.from_shared(slots, keys, values, images)
+        hidden, queries = language.run_cached(index, hidden, rotation, cache, step)
         caches.append(cache)
     return hidden, queries, list(caches)

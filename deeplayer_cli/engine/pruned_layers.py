@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 
 from deeplayer_cli.engine.decoder import attend, attention_output_and_mlp, causal_after, project, project_queries
-from deeplayer_cli.engine.kv_cache import LayerCache
+from deeplayer_cli.engine.kv_cache import CacheSlots, LayerCache
+from deeplayer_cli.engine.row_groups import RowGroups
 from deeplayer_cli.engine.selection import Chooser, LayerView
 from deeplayer_cli.engine.types import KeptTokens, Pruned
 
@@ -88,37 +89,32 @@ class _Slots:
 
     Attributes:
         rotation: RoPE of all slots after P0.
-        filled: (B, S - T) bool, which slots before the suffix hold a token; None if all do.
         visible: (B, 1, S, S) bool, the attention mask; None for a causal mask.
-        suffix_start: position id of the first suffix token.
+        cached: the slots of the caches of these layers.
     """
 
     rotation: Rotation
-    filled: Tensor | None
     visible: Tensor | None
-    suffix_start: int
+    cached: CacheSlots
 
     @classmethod
     def from_kept(cls, language: LanguageModel, choose: Chooser, kept: KeptTokens) -> _Slots:
         """The slots of prompts that keep these visual tokens."""
         rotation = language.rotation(choose.positions(kept.indices)[:, language.n_p0 :])
         n_text, n_suffix = choose.positions.n_text, choose.suffix.n_tokens
+        n_before = language.n_p0 + kept.indices.shape[1] + n_text - n_suffix
         suffix_start = choose.positions.text_start(kept.indices.shape[1]) + n_text - n_suffix
+        groups = RowGroups.alone(len(kept.indices), language.device)
+        cached = CacheSlots(groups, n_before, choose.suffix.capacity, suffix_start)
         if kept.filled is None:
-            return cls(rotation, None, None, suffix_start)
+            return cls(rotation, None, cached)
         before, behind = (kept.filled.new_ones(len(kept.filled), n) for n in (language.n_p0, n_text))
         filled = torch.cat([before, kept.filled, behind], dim=1)
         causal = causal_after(0, filled.shape[1], language.device)
         # A softmax over no key is not finite, so every slot, empty ones too, attends to itself.
         own = torch.eye(filled.shape[1], dtype=torch.bool, device=language.device)
-        return cls(rotation, filled[:, :-n_suffix], causal & filled[:, None, None] | own, suffix_start)
-
-    def cache(self, keys: Tensor, values: Tensor, n_suffix: int, capacity: int) -> LayerCache:
-        """The cache of a layer, from its keys and values over all slots; the last ``n_suffix`` are the suffix."""
-        n_shared = keys.shape[2] - n_suffix
-        cache = LayerCache.empty(len(keys), n_shared, capacity, keys, self.suffix_start, self.filled)
-        cache.write(0, keys, values)
-        return cache
+        cached = replace(cached, filled=filled[:, :-n_suffix])
+        return cls(rotation, causal & filled[:, None, None] | own, cached)
 
 
 def narrow(kept: KeptTokens, selection: Selection) -> KeptTokens:
@@ -149,7 +145,7 @@ def each_row(
         n_visual = batch.kept.indices.shape[1]
         hidden, *projected = _run_layer(language, method, index, batch.hidden, n_visual, slots.rotation, slots.visible)
         batch = replace(batch, hidden=hidden)
-        caches.append(slots.cache(projected[1], projected[2], suffix.n_tokens, suffix.capacity))
+        caches.append(LayerCache.from_rows(slots.cached, projected[1], projected[2]))
         if _is_due(waiting, index + 1, reads_next_layer=False):
             batch = batch.narrowed(choose(waiting.pop(0), _view(projected, batch), batch.kept))
             slots = _Slots.from_kept(language, choose, batch.kept)
@@ -174,12 +170,16 @@ def union_of_rows(
     shared, hidden = _first_hidden(language, method, prefix, suffix, image, kept)  # shared: one copy for all rows
     shared_rotation = language.rotation(positions[:, language.n_p0 : -suffix.n_tokens])
     suffix_rotation = language.rotation(positions[:, -suffix.n_tokens :])
+    images = [0] * len(hidden)
+    n_shared = positions.shape[1] - suffix.n_tokens
+    slots = CacheSlots(RowGroups.by_image(images, language.device), n_shared, suffix.capacity, suffix_start)
+    numbers = torch.arange(suffix.n_tokens, device=language.device).expand(len(hidden), -1)
+    step = slots.step(numbers, numbers, suffix.n_tokens, language.group)
     caches = []
     for index in range(method.stages[0].drop_after_layer, len(language.layers)):
         shared, _, *shared_kv = _run_layer(language, method, index, shared, kept.shape[1], shared_rotation, None)
-        hidden, _, cache = language.run_suffix(
-            index, hidden, suffix_rotation, (shared_kv[0], shared_kv[1]), suffix_start, suffix.capacity
-        )
+        cache = LayerCache.from_shared(slots, shared_kv[0], shared_kv[1], images)
+        hidden, _ = language.run_cached(index, hidden, suffix_rotation, cache, step)
         caches.append(cache)
     choose.refuse_faults(caches)
     rows = kept.expand(len(suffix.images), -1)

@@ -257,18 +257,6 @@ class Prefilled:
     suffix_lengths: list[int]
     kept: KeptTokens
 
-    def broken_layer(self, row: int) -> int:
-        """Find the layer whose output is the first that is not finite, for a row whose answer is not finite.
-
-        Returns:
-            The layer, counted from 1; 0 if the input of layer 1 is not finite.
-        """
-        # A cache holds keys and values of the layer's input. So the first bad cache points to the layer before it.
-        finite = [
-            bool(cache.keys[row].isfinite().all() and cache.values[row].isfinite().all()) for cache in self.caches
-        ]
-        return finite.index(False) if False in finite else len(finite)
-
 
 @dataclass(frozen=True)
 class Answer:

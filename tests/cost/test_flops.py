@@ -15,6 +15,7 @@ from deeplayer_cli.cost.flops import decode_flops, kv_bytes, prefill_flops, unio
 from deeplayer_cli.cost.shape import ModelShape, PromptLengths
 from deeplayer_cli.device.attention_kernels import attention_kernel
 from deeplayer_cli.engine import Engine, Row, union_of_rows
+from deeplayer_cli.engine.row_groups import RowGroups
 from deeplayer_cli.engine.selection import StageSelector
 from deeplayer_cli.models.internvl.vision import Encoded
 from deeplayer_cli.pruning import Budget, Options, Prior, build, known_methods, token_places
@@ -50,6 +51,14 @@ def deep_layer(checkpoint, keep):
     return build("none" if keep is None else "deep-layer", Options(Budget(keep or 1.0)), layers)
 
 
+def unseen_flops(shape, prompt, n_rows, n_layers, n_visual=N_VISUAL):
+    """What the cost model leaves out: attention to the slots of other rows of an image, and of empty places."""
+    groups, n_shared = RowGroups.by_image([0] * n_rows, torch.device("cpu")), prompt.shared - N_VISUAL + n_visual
+    places, n_suffix = len(groups) * groups.size, prompt.suffix
+    scores = places * (n_shared + groups.size * n_suffix) - n_rows * (n_shared + n_suffix)
+    return 4 * n_layers * shape.text.queries * n_suffix * scores
+
+
 @pytest.mark.parametrize("name", ["none", "visionzip-nomerge"])
 def test_vision_costs_what_is_counted(checkpoint, name):
     method = build(name, Options(Budget(0.1)), checkpoint.model.config.text_config.num_hidden_layers)
@@ -66,8 +75,9 @@ def test_prefill_costs_what_is_counted(checkpoint, keep):
     prefix, shared = counted(engine.prefix, image)
     for n in (1, 3, 7, 15):
         prefilled, own = counted(engine.prefill, prefix, [row] * n, 1)
-        assert shared + own == pytest.approx(prefill_flops(shape, prompt, method, n), rel=0.01)
-        held = sum(cache.upto(prompt.suffix)[0][0].nbytes for cache in prefilled.caches)
+        unseen = unseen_flops(shape, prompt, n, method.prefix_layers(N_VISUAL, len(prefilled.caches))[0])
+        assert shared + own == pytest.approx(prefill_flops(shape, prompt, method, n) + unseen, rel=0.01)
+        held = sum(cache.of_rows(prompt.suffix)[0][0].nbytes for cache in prefilled.caches)
         assert 2 * held == kv_bytes(shape, prompt, 4, method)
 
 
@@ -85,7 +95,9 @@ def test_a_union_costs_what_is_counted(checkpoint, layer):
         prefilled, own = counted(engine.prefill, prefix, rows, 1)
         n_union = prefilled.kept.indices.shape[1]
         assert n_union > 40 or n == 1
-        assert shared + own == pytest.approx(union_flops(shape, prompt, method, n_union, n), rel=0.01)
+        unseen = unseen_flops(shape, prompt, n, layer)
+        unseen += unseen_flops(shape, prompt, n, len(prefilled.caches) - layer, n_union)
+        assert shared + own == pytest.approx(union_flops(shape, prompt, method, n_union, n) + unseen, rel=0.01)
 
 
 @pytest.mark.parametrize("name", [*known_methods(), "random@0"])
@@ -111,7 +123,7 @@ def test_every_method_costs_what_is_counted(name, monkeypatch):
     shape = ModelShape.from_config(checkpoint.model.config)
     found = counter.get_total_flops() - sum(chosen)
     assert found == pytest.approx(prefill_flops(shape, prompt, method, 2), rel=0.01)
-    held = sum(cache.upto(prompt.suffix)[0][0].nbytes for cache in prefilled.caches)
+    held = sum(cache.of_rows(prompt.suffix)[0][0].nbytes for cache in prefilled.caches)
     assert 2 * held == kv_bytes(shape, prompt, 4, method)
 
 

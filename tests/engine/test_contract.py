@@ -189,7 +189,7 @@ def test_what_stays_is_what_is_counted(checkpoint, tiles):  # noqa: F811
     n_kept = len(prompts.kept.tolist()[0])
     shape = ModelShape.from_config(checkpoint.model.config)
     lengths = PromptLengths.from_checkpoint(checkpoint, N_VISUAL, len(row.expression_ids))
-    held = sum(cache.upto(lengths.suffix)[0][0].nbytes for cache in prompts.caches)
+    held = sum(cache.of_rows(lengths.suffix)[0][0].nbytes for cache in prompts.caches)
     assert 1 <= n_kept < N_KEEP
     assert 2 * held == kv_bytes(shape, lengths, 8, method, n_kept)
     assert method.mean_keep(N_VISUAL, 8, n_kept) == pytest.approx((3 * N_VISUAL + 5 * n_kept) / (8 * N_VISUAL))

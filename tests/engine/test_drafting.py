@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deeplayer_cli.engine import Row
 from deeplayer_cli.engine.decode import DecodeState
 from deeplayer_cli.engine.drafting import no_draft
 from deeplayer_cli.models.internvl.answer_format import TemplateDraft
@@ -40,8 +41,10 @@ def test_the_template_guesses_all_but_the_numbers(written, guess):
 
 @given(st.lists(st.integers(0, 3), max_size=6), st.lists(st.integers(0, 3), min_size=7, max_size=7), st.integers(1, 8))
 def test_as_much_is_taken_as_was_right(draft, greedy, limit):
-    state = DecodeState(limit, eos_id=3)
-    right = state.take(draft, greedy, [0.5] * 7, torch.arange(7.0)[:, None])
+    state = DecodeState(Row(0, ()), 9, limit, eos_id=3)
+    state.take(draft, greedy, [0.5] * 7, torch.arange(7.0)[:, None])
+    right = state.n_accepted
+    assert state.n_cached == 9 + right and state.n_left == limit - len(state.token_ids)
     assert draft[:right] == greedy[:right] and (right == len(draft) or draft[right] != greedy[right])
     taken = greedy[: right + 1]
     until = [*taken, 3].index(3)

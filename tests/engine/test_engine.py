@@ -163,7 +163,7 @@ def test_as_many_tokens_stay_as_promised(checkpoint, tiles, method, keep):
     n_text, visual = prefix.n_shared - N_VISUAL, N_VISUAL
     for layer, cache in enumerate(prompts.caches):
         visual = left.get(layer, visual)
-        assert cache.n_shared == n_text + visual
+        assert cache.slots.n_shared == n_text + visual
 
 
 @pytest.mark.parametrize("method", [name for name, entry in known_methods().items() if entry.prunes])

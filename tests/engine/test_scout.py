@@ -63,7 +63,7 @@ def test_a_scout_keeps_no_cache_and_reads_each_image_once(checkpoint, tiles):  #
     prompts = engine.prefill(prefix, make_rows(checkpoint), N_NEW)
     assert len(prefix.keys) == 5 and prefix.n_updated == 0 and len(prefix.visual) == 2
     assert len(prompts.caches) == N_LAYERS
-    assert {cache.n_shared for cache in prompts.caches} == {prefix.n_shared - N_VISUAL + N_FOCUS}
+    assert {cache.slots.n_shared for cache in prompts.caches} == {prefix.n_shared - N_VISUAL + N_FOCUS}
 
 
 @pytest.mark.parametrize("selector", [None, FewestWithMass(0.75)])
