@@ -11,6 +11,7 @@ from deeplayer_cli.checkpoints.fitting import require_memory
 from deeplayer_cli.checkpoints.layout import Layout, Scope, empty_model, refuse_bad_config
 from deeplayer_cli.checkpoints.locate import locate
 from deeplayer_cli.checkpoints.weights import plan, stream, targets
+from deeplayer_cli.device.packed_linear import pack_linears
 from deeplayer_cli.device.placement import Placement
 from deeplayer_cli.errors import DeeplayerError
 
@@ -108,6 +109,8 @@ def load(
         stream(plan(folder, stored, layout.rules, model), model, placement.device)
     model.tie_weights()
     model.to(placement.device)  # moves the buffers, which are the rotary frequencies
+    if placement.device.type == "cpu":
+        pack_linears(model, placement.dtype)
     _require_cuttable(name, layout)
     return Checkpoint(
         name,

@@ -61,7 +61,8 @@ def fingerprint(model: nn.Module) -> str:
     """
     digest = hashlib.blake2b(digest_size=8)
     for name, weight in model.named_parameters():
-        beginning = weight.detach().flatten()[:_SAMPLE_WEIGHTS].bfloat16().view(torch.int16).cpu()
+        plain = weight.to_dense() if weight.is_mkldnn else weight.detach()  # a packed weight has an order of its own
+        beginning = plain.flatten()[:_SAMPLE_WEIGHTS].bfloat16().view(torch.int16).cpu()
         digest.update(name.encode() + beginning.numpy().tobytes())
     return digest.hexdigest()
 
