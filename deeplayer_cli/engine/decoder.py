@@ -58,16 +58,8 @@ def unweighted_norm(layer: LlamaDecoderLayer, hidden: Tensor) -> Tensor:
 
 
 def project_unweighted(layer: LlamaDecoderLayer, unweighted: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
-    """Keys after RoPE and values, as `project_keys`, from hidden states (B, T, C) after `unweighted_norm`.
-
-    The weight of the norm goes into the projections, which hold fewer numbers than many tokens' hidden states.
-    """
-    attention, weight = layer.self_attn, layer.input_layernorm.weight
-    keys, values = (
-        functional.linear(unweighted, projection.weight * weight, projection.bias)
-        for projection in (attention.k_proj, attention.v_proj)
-    )
-    return rotate(_heads(keys, attention.head_dim), rotation), _heads(values, attention.head_dim)
+    """Keys after RoPE and values, as `project_keys`, from hidden states (B, T, C) after `unweighted_norm`."""
+    return project_keys(layer.self_attn, unweighted * layer.input_layernorm.weight, rotation)
 
 
 def rotate(states: Tensor, rotation: Rotation) -> Tensor:
