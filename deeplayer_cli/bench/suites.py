@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from deeplayer_cli.bench.photographs import Photographs
 from deeplayer_cli.bench.subject import KnownDraft, SelectionProbe, Subject
 from deeplayer_cli.bench.timing import Case
+from deeplayer_cli.engine.compiler import Compiler
 from deeplayer_cli.engine.drafting import no_draft
 from deeplayer_cli.engine.selection import StageSelector
 from deeplayer_cli.models.internvl.answer_format import TemplateDraft
@@ -208,7 +209,7 @@ def _decode(
 
 def _select(subject: Subject, group: str, name: str, method: str, keep: float, *, compiled: bool) -> Case:
     probe = SelectionProbe.read(subject, method, keep)
-    choose = StageSelector(probe.stage, method, compiled=compiled)
+    choose = StageSelector(probe.stage, method, compiler=Compiler() if compiled else None)
     return Case(group, name, lambda _: choose(probe.inputs, probe.n_keep)[0].indices.tolist(), lambda: probe.kept)
 
 

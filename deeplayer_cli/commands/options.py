@@ -286,7 +286,7 @@ Compile = Annotated[
     bool | None,
     option(
         "--compile/--no-compile",
-        help="Compile the selection path with torch.compile; by default on CUDA only.",
+        help="Compile the selection and the decode pass with torch.compile; by default on CUDA only.",
         rich_help_panel=SPEED,
         show_default=False,
     ),

@@ -101,7 +101,7 @@ def check_attention(placement: Placement) -> MachineCheck:
 
 def check_compiler(device: torch.device) -> MachineCheck:
     """Look for what torch.compile needs: a C++ compiler with Python's headers, and Triton on a GPU."""
-    effect = "torch.compile does not work, so the selection of tokens runs uncompiled: slower on a GPU, same answers"
+    effect = "torch.compile does not work, so selection and decoding run uncompiled: slower on a GPU, same answers"
     named = os.environ.get("CXX")
     found = named or next(filter(None, map(shutil.which, _COMPILERS)), None)
     if found is None:

@@ -49,6 +49,11 @@ def pack_linears(model: nn.Module, dtype: torch.dtype) -> None:
             model.set_submodule(name, PackedLinear(linear))
 
 
+def has_packed_linears(model: nn.Module) -> bool:
+    """Whether any linear layer of a model is packed."""
+    return any(isinstance(module, PackedLinear) for module in model.modules())
+
+
 def _can_pack() -> bool:
     """Whether this torch and this processor multiply by packed weights."""
     try:

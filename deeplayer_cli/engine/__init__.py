@@ -11,6 +11,7 @@ decode.py          greedy decoding; drafting.py: drafts that save passes
 attention_rows.py  what some tokens attend to, in every layer
 language_model.py  the decoder's layers one at a time; decoder.py: one layer as pure functions
 kv_cache.py        keys and values; row_groups.py: which rows share them
+compiler.py        torch.compile, where it works
 stopwatch.py       time by phase
 """
 

@@ -66,7 +66,7 @@ def attention_rows(
     n_suffix = ids.shape[1]
     hidden = language.embed(ids)
     numbers = torch.arange(n_suffix, device=device).expand(len(rows), -1)
-    rotation = language.rotation(prefix.n_shared + numbers[:1])
+    rotation = language.rotation(prefix.n_shared + numbers)
     slots = CacheSlots(RowGroups.alone(len(rows), device), prefix.n_shared, n_suffix, prefix.n_shared)
     step = slots.step(numbers, numbers, n_suffix, language.group)
     found: dict[QueryRowKind, list[Tensor]] = {kind: [] for kind in kinds}

@@ -177,7 +177,7 @@ def decode_pass(
     Returns:
         Logits (B, T, vocabulary) after each of the tokens ``fed``.
     """
-    ids, counts, starts = pad_rows(fed, language.device, lengths)
+    ids, counts, starts = pad_rows(fed, language.device, lengths, least=language.least_width)
     steps = torch.arange(ids.shape[1], device=language.device)
     numbers = starts[:, None] + steps  # (B, T), place of each token in its row's suffix
     n_suffix = max(length + len(tokens) for length, tokens in zip(lengths, fed, strict=True))

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from deeplayer_cli.device.packed_linear import has_packed_linears
 from deeplayer_cli.device.transfer import to_device
 from deeplayer_cli.engine.attention_rows import attention_rows
+from deeplayer_cli.engine.compiler import Compiler
 from deeplayer_cli.engine.decode import decode
 from deeplayer_cli.engine.drafting import no_draft
 from deeplayer_cli.engine.language_model import LanguageModel
@@ -51,7 +53,7 @@ class Engine:
         checkpoint: the model, its tokenizer and its prompt.
         method: the pruning method.
         draft: proposes drafts of answers; drafts save passes and change no answer.
-        compiled: run scorers and selectors through ``torch.compile``.
+        compiled: run scorers, selectors, and the layers over suffixes and answers through ``torch.compile``.
         pruned_layers: how the rows of an image share layers K+1..L. With ``union_of_rows``, one call of ``prefill``
             must hold all rows of one image and no others.
         watch: measures the time of every phase.
@@ -75,10 +77,13 @@ class Engine:
         self._draft = draft
         self._pruned_layers = pruned_layers
         self.watch = watch or Stopwatch()
+        compiler = Compiler() if compiled else None
         self._selects = [
-            StageSelector(stage, method.name, compiled=compiled, watch=self.watch) for stage in method.stages
+            StageSelector(stage, method.name, compiler=compiler, watch=self.watch) for stage in method.stages
         ]
-        self._language = LanguageModel(checkpoint.model, tokenizer.encode(prompt.before_image))
+        # No compiler reads packed weights; on a CPU, it would save nothing there either.
+        of_layers = None if has_packed_linears(checkpoint.model) else compiler
+        self._language = LanguageModel(checkpoint.model, tokenizer.encode(prompt.before_image), of_layers)
         self._after_image = to_device([tokenizer.encode_piece(prompt.after_image)], self._language.device)
         self._watched = to_device(torch.tensor(watched, dtype=torch.int64), self._language.device)
         self._closing = tokenizer.encode_piece(prompt.after_expression)

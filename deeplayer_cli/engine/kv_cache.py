@@ -23,13 +23,11 @@ class Step(NamedTuple):
     Attributes:
         written: (B, T), the slot that each token is written to.
         visible: (G, 1, group * M * T, end) bool, the attention mask of the packed rows, for ``group`` heads that share
-            keys.
-        end: number of slots that they may attend to.
+            keys; ``end`` is the number of slots that they may attend to.
     """
 
     written: Tensor
     visible: Tensor
-    end: int
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class CacheSlots:
         else:
             shared = self.filled[:, None].expand(-1, suffix.shape[1], -1)
         visible = repeated(torch.cat([shared, suffix], dim=2)[:, None], group)
-        return Step(self.n_shared + self.groups.slots(written), visible, visible.shape[-1])
+        return Step(self.n_shared + self.groups.slots(written), visible)
 
     def narrowed(self, rows: Sequence[int]) -> tuple[CacheSlots, dict[int, int]]:
         """The slots of only these rows, and which group moves to the place of which other, as {from: to}."""

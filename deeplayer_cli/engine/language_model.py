@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
+    from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
+    from deeplayer_cli.engine.compiler import Compiler
     from deeplayer_cli.engine.decoder import Rotation
     from deeplayer_cli.engine.kv_cache import LayerCache, Step
     from deeplayer_cli.models.internvl.model import Model
@@ -33,17 +35,22 @@ class LanguageModel:
     Args:
         model: the whole model, in transformers' own classes.
         before_image: token ids of P0.
+        compiler: compiles the layers over suffixes and answers; None to run them uncompiled.
 
     Attributes:
         layers: the decoder layers.
+        least_width: the least number of tokens of a decode pass.
         n_p0: number of tokens of P0.
         p0: for every layer, P0's queries (1, heads, n_p0, head_dim), keys and values (1, kv_heads, n_p0, head_dim).
     """
 
-    def __init__(self, model: Model, before_image: Sequence[int]) -> None:
+    def __init__(self, model: Model, before_image: Sequence[int], compiler: Compiler | None = None) -> None:
         self._model = model
         self._decoder = model.model.language_model
         self.layers = list(self._decoder.layers)
+        self._run_cached = compiler(run_cached_layer) if compiler else run_cached_layer
+        # A dimension of 1 is compiled on its own; tokens of padding are there in most passes anyway.
+        self.least_width = 2 if compiler else 1
         self._rotations = self._compute_rotations()
         self.n_p0 = len(before_image)
         self.p0 = self._read_p0(before_image)
@@ -165,11 +172,7 @@ class LanguageModel:
         Returns:
             Output of the layer (B, T, C), and the queries of the new tokens (B, heads, T, head_dim).
         """
-        layer, groups = self.layers[index], cache.slots.groups
-        queries, keys, values = project(layer, hidden, rotation)
-        cache.write(step.written, keys, values)
-        attended = attend(groups.pack(queries), *cache.upto(step.end), step.visible)
-        return attention_output_and_mlp(layer, hidden, groups.unpack(attended, hidden.shape[1])), queries
+        return self._run_cached(self.layers[index], hidden, rotation, cache, step)
 
     @torch.inference_mode()
     def _compute_rotations(self) -> Rotation:
@@ -197,3 +200,14 @@ class LanguageModel:
             hidden = attention_output_and_mlp(layer, hidden, attend(queries, keys, values, None))  # (1, n_p0, C)
             read.append((queries, keys, values))
         return read
+
+
+def run_cached_layer(
+    layer: LlamaDecoderLayer, hidden: Tensor, rotation: Rotation, cache: LayerCache, step: Step
+) -> tuple[Tensor, Tensor]:
+    """Run a layer over new tokens; see `LanguageModel.run_cached`. Its graph has no break and waits for no value."""
+    groups = cache.slots.groups
+    queries, keys, values = project(layer, hidden, rotation)
+    cache.write(step.written, keys, values)
+    attended = attend(groups.pack(queries), *cache.upto(step.visible.shape[-1]), step.visible)
+    return attention_output_and_mlp(layer, hidden, groups.unpack(attended, hidden.shape[1])), queries

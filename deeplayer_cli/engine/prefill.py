@@ -82,7 +82,7 @@ def _read_suffixes(
     slots = CacheSlots(RowGroups.by_image(images, language.device), prefix.n_shared, capacity, prefix.n_shared)
     numbers = torch.arange(n_suffix, device=language.device).expand(len(rows), -1)
     rotation, step = (
-        language.rotation(slots.suffix_start + numbers[:1]),
+        language.rotation(slots.suffix_start + numbers),
         slots.step(numbers, numbers, n_suffix, language.group),
     )
     for index, (keys, values) in enumerate(zip(prefix.keys, prefix.values, strict=True)):

@@ -169,11 +169,11 @@ def union_of_rows(
     suffix_start = choose.positions.text_start(kept.shape[1]) + prefix.text.shape[1]
     shared, hidden = _first_hidden(language, method, prefix, suffix, image, kept)  # shared: one copy for all rows
     shared_rotation = language.rotation(positions[:, language.n_p0 : -suffix.n_tokens])
-    suffix_rotation = language.rotation(positions[:, -suffix.n_tokens :])
     images = [0] * len(hidden)
     n_shared = positions.shape[1] - suffix.n_tokens
     slots = CacheSlots(RowGroups.by_image(images, language.device), n_shared, suffix.capacity, suffix_start)
     numbers = torch.arange(suffix.n_tokens, device=language.device).expand(len(hidden), -1)
+    suffix_rotation = language.rotation(suffix_start + numbers)
     step = slots.step(numbers, numbers, suffix.n_tokens, language.group)
     caches = []
     for index in range(method.stages[0].drop_after_layer, len(language.layers)):

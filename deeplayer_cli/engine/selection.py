@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
-from torch._dynamo.exc import TorchDynamoException
 
 from deeplayer_cli.device.failures import is_device_lost, is_out_of_memory
 from deeplayer_cli.device.transfer import to_device
@@ -22,6 +20,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from deeplayer_cli.engine.compiler import Compiler
     from deeplayer_cli.engine.kv_cache import LayerCache
     from deeplayer_cli.engine.language_model import LanguageModel
     from deeplayer_cli.engine.result_check import ResultCheck
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     from deeplayer_cli.pruning import Stage
 
     Select = Callable[[ScorerInputs, int], tuple[Tensor, Selection]]
-
-logger = logging.getLogger("deeplayer")
 
 
 class StageSelector:
@@ -41,13 +38,13 @@ class StageSelector:
     Args:
         stage: one stage of a method.
         method: the method's name, for messages.
-        compiled: run scorer and selector through ``torch.compile``, if the selector is compilable. Shapes are dynamic:
-            one compilation serves every tile count, batch and expression length. Without a working compiler, it warns
-            once and runs uncompiled, with the same indices.
+        compiler: compiles scorer and selector, if the selector is compilable; None to run them uncompiled.
         watch: measures the time of every selection.
     """
 
-    def __init__(self, stage: Stage, method: str, *, compiled: bool = False, watch: Stopwatch | None = None) -> None:
+    def __init__(
+        self, stage: Stage, method: str, *, compiler: Compiler | None = None, watch: Stopwatch | None = None
+    ) -> None:
         self.stage = stage
         self.watch = watch or Stopwatch()
         self._method = method
@@ -57,7 +54,7 @@ class StageSelector:
             selected = stage.selector(scores, inputs, n_keep)
             return scores, selected if isinstance(selected, Selection) else Selection(selected)
 
-        self._select: Select = _CompiledOrEager(select) if compiled and stage.selector.compilable else select
+        self._select: Select = compiler(select) if compiler and stage.selector.compilable else select
 
     @phase("select")
     def __call__(self, inputs: ScorerInputs, n_keep: int) -> tuple[Selection, ResultCheck]:
@@ -85,23 +82,6 @@ class StageSelector:
                 f"method {self._method} is broken: its scorer or selector raised {type(error).__name__}: {reason}"
             ) from error
         return selection._replace(indices=selection.indices.clamp(0, inputs.n_visual - 1)), check
-
-
-class _CompiledOrEager:
-    def __init__(self, eager: Select) -> None:
-        self._eager = eager
-        self._active: Select = torch.compile(eager, dynamic=True, fullgraph=True)
-
-    def __call__(self, inputs: ScorerInputs, n_keep: int) -> tuple[Tensor, Selection]:
-        try:
-            return self._active(inputs, n_keep)
-        except TorchDynamoException as error:
-            if self._active is self._eager:
-                raise
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            logger.warning("torch.compile does not work here (%s); the selection runs uncompiled", reason)
-            self._active = self._eager
-            return self._eager(inputs, n_keep)
 
 
 def _is_finite(state: Prefix | Suffix | LayerCache) -> bool:

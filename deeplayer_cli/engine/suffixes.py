@@ -39,13 +39,21 @@ def copy_suffixes(
     return ids, images, QueryRows(lengths, expressions, ends, drafted, seeds)
 
 
-def pad_rows(rows: Sequence[Sequence[int]], device: torch.device, *numbers: Sequence[int]) -> tuple[Tensor, ...]:
+def pad_rows(
+    rows: Sequence[Sequence[int]], device: torch.device, *numbers: Sequence[int], least: int = 0
+) -> tuple[Tensor, ...]:
     """Pad rows of token ids on the right, and copy them to a device, with more numbers for each row, in one copy.
+
+    Args:
+        rows: of token ids.
+        device: the device.
+        numbers: more numbers for each row.
+        least: the least number of tokens.
 
     Returns:
         Ids (B, T) int64, padded with 0; lengths (B,) int64; and each of ``numbers`` as (B,) int64.
     """
-    longest = max(map(len, rows))
+    longest = max(least, *map(len, rows))
     packed = [[*row, *[0] * (longest - len(row)), len(row), *more] for row, *more in zip(rows, *numbers, strict=True)]
     moved = to_device(packed, device)
     return moved[:, :longest], *moved[:, longest:].unbind(1)

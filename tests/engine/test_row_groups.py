@@ -55,7 +55,7 @@ def attended(images, rows, order=None):
     cache.write(slots.step(numbers, numbers, T, 2).written, *own)
     (cache,) = narrow_caches([cache], rows)
     step, groups = cache.slots.step(numbers[rows], numbers[rows], T, 2), cache.slots.groups
-    found = groups.unpack(attend(groups.pack(queries[rows]), *cache.upto(step.end), step.visible), T)
+    found = groups.unpack(attend(groups.pack(queries[rows]), *cache.upto(step.visible.shape[-1]), step.visible), T)
     causal = torch.ones(T, N_SHARED + T, dtype=torch.bool).tril(N_SHARED)
     alone = [
         scaled_dot_product_attention(

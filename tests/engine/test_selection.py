@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
+from deeplayer_cli.engine.compiler import Compiler
 from deeplayer_cli.engine.result_check import refuse_faults
 from deeplayer_cli.engine.selection import StageSelector
 from deeplayer_cli.errors import DeeplayerError
@@ -34,7 +35,7 @@ def random_inputs(rng: random.Random, generator: torch.Generator) -> ScorerInput
 def test_fifty_shapes_recompile_at_most_once() -> None:
     """For torch compiles a batch of one on its own."""
     (stage,) = build("deep-layer", Options(Budget(0.1)), 8).stages
-    eager, compiled = (StageSelector(stage, "deep-layer", compiled=wanted) for wanted in (False, True))
+    eager, compiled = (StageSelector(stage, "deep-layer", compiler=wanted) for wanted in (None, Compiler()))
     torch._dynamo.reset()
     counters.clear()
     rng, generator = random.Random(0), torch.Generator().manual_seed(0)
