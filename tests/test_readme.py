@@ -12,7 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-READMES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "deeplayer_cli").rglob("README.md"))]
+READMES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "deeplayer_cli" / "commands" / "recipes.md"]
+READMES += sorted((ROOT / "deeplayer_cli").rglob("README.md"))
 SET_UP = re.compile(r"python3 -m venv \.venv|\.venv/bin/pip install .*")
 
 
