@@ -1,8 +1,10 @@
-"""Makes the tables of a study from the JSON that `compare`, `sweep` and `diagnose` printed.
+"""Makes the tables of a study from JSON.
 
     python -m deeplayer_cli.report.study deeplayer_cli/evaluation/study
 
-reads ``compare-NAME.json``, ``sweep-NAME.json`` and ``diagnose-NAME.json`` in the folder, and writes tables.md there.
+writes tables.md there, from the files that it finds: ``outcomes-NAME.json`` and ``costs.json`` from
+``deeplayer_cli.evaluation.outcomes`` and ``.pricing``, and ``compare-NAME.json``, ``sweep-NAME.json`` and
+``diagnose-NAME.json`` from the commands with ``--json``.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ import orjson
 
 from deeplayer_cli.errors import DeeplayerError, reading
 from deeplayer_cli.evaluation.positional_bias import SIGNALS
+from deeplayer_cli.report.cost_tables import cost_sections
+from deeplayer_cli.report.study_cells import p_value, points, rate
 from deeplayer_cli.report.text_tables import text_table
 from deeplayer_cli.sinks.output_file import replacing
 
@@ -38,7 +42,7 @@ def study_tables(folder: Path) -> str:
     Raises:
         DeeplayerError: the folder has no file of a known kind, or a file cannot be read.
     """
-    sections = []
+    sections = cost_sections(folder)
     for kind, section in (("compare", _comparison), ("sweep", _sweep), ("diagnose", _diagnosis)):
         for path in sorted(folder.glob(f"{kind}-*.json")):
             with reading(str(path)):
@@ -48,7 +52,9 @@ def study_tables(folder: Path) -> str:
             except (orjson.JSONDecodeError, KeyError, TypeError) as error:
                 raise DeeplayerError(f"{path} is not what `deeplayer {kind} --json` prints: {error}") from error
     if not sections:
-        raise DeeplayerError(f"{folder} has no compare-NAME.json, sweep-NAME.json or diagnose-NAME.json")
+        raise DeeplayerError(
+            f"{folder} has no outcomes-NAME.json, compare-NAME.json, sweep-NAME.json or diagnose-NAME.json"
+        )
     return "\n".join([_HEAD, *sections])
 
 
@@ -79,9 +85,9 @@ def _comparison(lines: Sequence[Json]) -> str:
                 f"{line['keep']:.3g}",
                 f"{line['mean_keep']:.1%}",
                 f"{line['gflops']:.3g}",
-                _rate(line),
-                "-" if change is None else _points(change),
-                "-" if change is None else _p(change),
+                rate(line),
+                "-" if change is None else points(change),
+                "-" if change is None else p_value(change),
                 str(line["n_no_box"] + line["n_error"]),
             ]
         )
@@ -99,7 +105,7 @@ def _sweep(found: Json) -> str:
             [
                 f"{line['layer']}{' (chosen)' if line['layer'] == found['chosen'] else ''}",
                 f"{line['mean_keep']:.1%}",
-                _rate(line),
+                rate(line),
                 f"{line['best_in']:.0%}",
                 *(f"{one['mass']['value']:.1%}" for one in attention),
                 *(f"{one['rank']['value']:.2f}" for one in attention),
@@ -107,12 +113,12 @@ def _sweep(found: Json) -> str:
         )
     select, report = found["select"], found["report"]
     return (
-        f"On {select['chosen']['n']} selection rows; unpruned {_rate(select['unpruned'])}. Targets are "
+        f"On {select['chosen']['n']} selection rows; unpruned {rate(select['unpruned'])}. Targets are "
         f"{found['attention']['area']:.1%} of the tokens.\n\n{text_table(headings, rows, 'markdown')}\n\n"
         f"Layer {found['chosen']} is the best in {found['chosen_in']:.0%} of the bootstrap samples. On the "
         f"{report['chosen']['n']} report rows about {report['chosen']['n_images']} other images: "
-        f"{_rate(report['chosen'])}, unpruned {_rate(report['unpruned'])}; difference {_points(report['difference'])}, "
-        f"p = {_p(report['difference'])}."
+        f"{rate(report['chosen'])}, unpruned {rate(report['unpruned'])}; difference {points(report['difference'])}, "
+        f"p = {p_value(report['difference'])}."
     )
 
 
@@ -147,20 +153,7 @@ def _correlation(one: Json) -> str:
 
 
 def _divided(prior: Json) -> str:
-    return f"{prior['kept_divided']:.1%}, {_points(prior['difference'])}"
-
-
-def _rate(line: Json) -> str:
-    low, high = line["acc@0.5_ci95"]
-    return f"{line['acc@0.5']:.1%} ({100 * low:.1f} to {100 * high:.1f})"
-
-
-def _p(change: Json) -> str:
-    return "<1e-9" if change["p"] < 1e-9 else f"{change['p']:.2g}"
-
-
-def _points(change: Json) -> str:
-    return f"{100 * change['value']:+.1f} ({100 * change['low']:+.1f} to {100 * change['high']:+.1f})"
+    return f"{prior['kept_divided']:.1%}, {points(prior['difference'])}"
 
 
 if __name__ == "__main__":

@@ -150,7 +150,7 @@ def _draw_panels(figure: Any, panels: Sequence[Panel], curves: Sequence[Curve], 
             axes.axhline(baseline.accuracy.value, color=BLACK, linewidth=1.2, label=_baseline_name(baseline))
         for curve in curves:
             if panel is not _BY_LAYER or curve.by_layer:
-                _draw_curve(axes, panel, curve)
+                draw_curve(axes, panel, curve)
         axes.set_xlabel(panel.title)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
@@ -164,7 +164,8 @@ def _draw_panels(figure: Any, panels: Sequence[Panel], curves: Sequence[Curve], 
     figure.legend(*every[0].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=9)
 
 
-def _draw_curve(axes: Any, panel: Panel, curve: Curve) -> None:
+def draw_curve(axes: Any, panel: Panel, curve: Curve) -> None:
+    """Draw the accuracy of a curve, with intervals, against the cost of a panel."""
     values = [(value, line.accuracy) for line in curve.lines if (value := panel.value(line)) is not None]
     axes.errorbar(
         [value for value, _ in values],

@@ -33,7 +33,7 @@ def test_every_kind_of_table_is_there():
 
 
 def test_what_is_no_study_is_refused(tmp_path):
-    with pytest.raises(DeeplayerError, match="has no compare-NAME"):
+    with pytest.raises(DeeplayerError, match="has no outcomes-NAME"):
         study_tables(tmp_path)
     for content in ("{", "{}", "[1]"):
         (tmp_path / "sweep-x.json").write_text(content)

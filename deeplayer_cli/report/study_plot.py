@@ -1,0 +1,68 @@
+"""Draws a study: accuracy against FLOPs and against measured time, for every split.
+
+python -m deeplayer_cli.report.study_plot FOLDER study.png
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.evaluation.compare import compare
+from deeplayer_cli.evaluation.line_costs import key_of
+from deeplayer_cli.report.colours import BLACK
+from deeplayer_cli.report.cost_tables import BASELINE, FLOPS, TIME, priced_splits
+from deeplayer_cli.report.tradeoff import Panel, curves_of, draw_curve, require_plot
+from deeplayer_cli.sinks.output_file import replacing
+
+DRAWN = (
+    *("scout-focus", "cascade", "primed@layer=5", "deep-layer", "fastv", "dart@layer=1", "pyramiddrop", "divprune"),
+    *("vispruner", "uniform@layer=0", "random@layer=0"),
+)
+"""The lines that are drawn; with all of them, the picture would be full."""
+
+
+def draw(folder: Path, path: Path) -> None:
+    """Draw the lines of ``outcomes-NAME.json`` in a folder, at the costs of ``costs.json``.
+
+    Raises:
+        DeeplayerError: matplotlib or a file is missing, or a file cannot be read or written.
+    """
+    require_plot(path)
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    splits = priced_splits(folder)
+    figure = Figure(figsize=(11, 0.6 + 3.8 * len(splits)), layout="constrained")
+    every = figure.subplots(len(splits), 2, sharey="row", squeeze=False)
+    for axes_of_split, (name, lines) in zip(every, splits.items(), strict=True):
+        by_key = {key_of(line.run): line for line in lines}
+        ordered = sorted((line.run for line in lines if line.run.label in DRAWN), key=lambda run: run.keep or 1.0)
+        (unpruned,) = compare([lines[0].run], lines[0].run)
+        curves = curves_of(compare(ordered, lines[0].run))
+        for axes, measure in zip(axes_of_split, (FLOPS, TIME), strict=True):
+            axes.axhspan(unpruned.accuracy.low, unpruned.accuracy.high, color=BLACK, alpha=0.08, linewidth=0)
+            axes.axhline(unpruned.accuracy.value, color=BLACK, linewidth=1.2, label=BASELINE)
+            panel = Panel(measure.name, lambda line, of=measure.of, known=by_key: of(known[key_of(line.run)]))
+            for curve in curves:
+                draw_curve(axes, panel, curve)
+            axes.set_xlabel(f"{measure.name}, as a share of the unpruned model's")
+            axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+            axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+            axes.set_xlim(left=0)
+            axes.grid(alpha=0.25)
+            axes.spines[["top", "right"]].set_visible(False)
+        axes_of_split[0].set_ylabel(f"Acc@0.5, {name}")
+    figure.legend(*every[0][0].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=9)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=110)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("usage: python -m deeplayer_cli.report.study_plot FOLDER PICTURE")
+    try:
+        draw(Path(sys.argv[1]), Path(sys.argv[2]))
+    except DeeplayerError as error:
+        sys.exit(str(error))
