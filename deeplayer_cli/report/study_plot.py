@@ -6,7 +6,9 @@ python -m deeplayer_cli.report.study_plot FOLDER study.png
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.evaluation.compare import compare
@@ -15,6 +17,12 @@ from deeplayer_cli.report.colours import BLACK
 from deeplayer_cli.report.cost_tables import BASELINE, FLOPS, TIME, priced_splits
 from deeplayer_cli.report.tradeoff import Panel, curves_of, draw_curve, require_plot
 from deeplayer_cli.sinks.output_file import replacing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from deeplayer_cli.evaluation.compare import ComparedRun
+    from deeplayer_cli.evaluation.line_costs import LineKey
 
 DRAWN = (
     *("scout-focus", "cascade", "primed@layer=5", "deep-layer", "fastv", "dart@layer=1", "pyramiddrop", "divprune"),
@@ -44,9 +52,9 @@ def draw(folder: Path, path: Path) -> None:
         for axes, measure in zip(axes_of_split, (FLOPS, TIME), strict=True):
             axes.axhspan(unpruned.accuracy.low, unpruned.accuracy.high, color=BLACK, alpha=0.08, linewidth=0)
             axes.axhline(unpruned.accuracy.value, color=BLACK, linewidth=1.2, label=BASELINE)
-            panel = Panel(measure.name, lambda line, of=measure.of, known=by_key: of(known[key_of(line.run)]))
+            costs = {key: measure.of(line) for key, line in by_key.items()}
             for curve in curves:
-                draw_curve(axes, panel, curve)
+                draw_curve(axes, Panel(measure.name, partial(_cost, costs)), curve)
             axes.set_xlabel(f"{measure.name}, as a share of the unpruned model's")
             axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
             axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -55,8 +63,12 @@ def draw(folder: Path, path: Path) -> None:
             axes.spines[["top", "right"]].set_visible(False)
         axes_of_split[0].set_ylabel(f"Acc@0.5, {name}")
     figure.legend(*every[0][0].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=9)
-    with replacing(path) as partial:
-        figure.savefig(partial, dpi=110)
+    with replacing(path) as written:
+        figure.savefig(written, dpi=110)
+
+
+def _cost(costs: Mapping[LineKey, float], line: ComparedRun) -> float:
+    return costs[key_of(line.run)]
 
 
 if __name__ == "__main__":

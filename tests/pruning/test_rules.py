@@ -76,6 +76,16 @@ def test_vispruner_removes_duplicates(seed: int, n_keep: int, important: str) ->
         assert kept[row].tolist() == rule
 
 
+@pytest.mark.parametrize("n_nearest", [1, 3])
+def test_vispruner_finds_likeness_beyond_the_nearest_tokens(monkeypatch, n_nearest: int) -> None:
+    scores, inputs = random_inputs(7)
+    selector = stage_of("vispruner").selector
+    usual = selector(scores, inputs, 20)
+    monkeypatch.setattr("deeplayer_cli.pruning.methods.vispruner._NEAREST", n_nearest)
+    assert torch.equal(selector(scores, inputs, 20), usual)
+    assert usual[0].tolist() == rules.vispruner(scores[0].tolist(), inputs.features[0], 20)
+
+
 @given(st.integers(0, 10_000), st.integers(1, 8))
 @settings(max_examples=25)
 def test_cdpruner_takes_the_largest_determinant(seed: int, n_keep: int) -> None:

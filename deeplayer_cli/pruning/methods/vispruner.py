@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from deeplayer_cli.pruning.inputs import ScorerInputs
 
 _A_ROUND = 8
+_NEAREST = 64
 
 
 @dataclass(frozen=True)
@@ -42,15 +43,49 @@ class ImportantAndDiverse(Selector):
         n_important = int(self.important * n_keep)
         n_diverse = n_keep - n_important
         order = scores.sort(dim=-1, descending=True, stable=True).indices
-        unit = functional.normalize(inputs.features.float(), dim=-1)
-        cosine = unit @ unit.mT  # once: there are many rounds
+        likeness_to = _Neighbours.from_features(inputs.features)  # once: there are many rounds
         others = order[:, n_important:] if n_diverse else order[:, :0]
         while (too_many := others.shape[1] - n_diverse) > 0:
             even, odd = others[:, ::2], others[:, 1::2]
-            likeness = cosine.take_along_dim(even[..., None], dim=1).take_along_dim(odd[:, None], dim=2).amax(-1)
+            likeness = likeness_to(even, odd)
             left = likeness.sort(dim=-1, descending=True, stable=True).indices[:, min(_A_ROUND, too_many) :]
             others = torch.cat([even.gather(1, left), odd], dim=1)
         return torch.cat([order[:, :n_important], others], dim=1).sort(dim=1).values
+
+
+@dataclass(frozen=True)
+class _Neighbours:
+    """Cosines between tokens, and the tokens that are most similar to each.
+
+    Attributes:
+        cosine: (B, n_visual, n_visual).
+        nearest: (B, n_visual, M), the largest of these for each token, by falling value.
+        index: (B, n_visual, M) int64, whose they are.
+    """
+
+    cosine: Tensor
+    nearest: Tensor
+    index: Tensor
+
+    @classmethod
+    def from_features(cls, features: Tensor) -> _Neighbours:
+        """The neighbours of tokens with features (B, n_visual, C)."""
+        unit = functional.normalize(features.float(), dim=-1)
+        cosine = unit @ unit.mT
+        return cls(cosine, *cosine.topk(min(_NEAREST, cosine.shape[-1]), dim=-1))
+
+    def __call__(self, tokens: Tensor, others: Tensor) -> Tensor:
+        """The cosine of each of ``tokens`` (B, T) with the most similar of ``others`` (B, U): (B, T).
+
+        Nearly always one of a token's neighbours is among the others, so that most of the cosines are not read.
+        """
+        is_other = torch.zeros_like(self.cosine[..., 0], dtype=torch.bool).scatter_(1, others, value=True)
+        index, nearest = (part.take_along_dim(tokens[..., None], dim=1) for part in (self.index, self.nearest))
+        is_there = is_other.take_along_dim(index.flatten(1), dim=1).view_as(index)  # (B, T, M)
+        found = nearest.where(is_there, -torch.inf).amax(-1)
+        row, place = found.isinf().nonzero(as_tuple=True)
+        found[row, place] = self.cosine[row, tokens[row, place]].where(is_other[row], -torch.inf).amax(-1)
+        return found
 
 
 ENTRY = Entry(
