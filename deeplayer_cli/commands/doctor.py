@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated
 
 import orjson
 import typer
@@ -12,7 +13,12 @@ from deeplayer_cli.commands import options
 from deeplayer_cli.commands.options import option
 from deeplayer_cli.errors import printable
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 FAILED = 1
+
+_NEEDED = ("torch", "transformers")  # each one also imports what it needs itself
 
 
 def doctor(
@@ -24,14 +30,31 @@ def doctor(
     It tries the device, dtypes, attention kernels and the compiler, and looks at versions, memory, disk and the hub.
     Each line is `ok`, `warn` or `fail`. The exit code is 1 if something fails.
     """
-    from deeplayer_cli.checkpoints.doctor import examine
-
-    checks = []
-    for check in examine(offline=offline):
+    checks: list[dict[str, str]] = []
+    for check in _checks(offline=offline):
         checks.append(check)
         if not json:
-            typer.echo(printable(f"{check.status:4}  {check.name:9}  {check.message}"))
+            typer.echo(printable("{status:4}  {name:9}  {message}".format(**check)))
     if json:
-        typer.echo(orjson.dumps([asdict(check) for check in checks], option=orjson.OPT_INDENT_2))
-    if any(check.status == "fail" for check in checks):
+        typer.echo(orjson.dumps(checks, option=orjson.OPT_INDENT_2))
+    if any(check["status"] == "fail" for check in checks):
         raise typer.Exit(FAILED)
+
+
+def _checks(*, offline: bool) -> Iterator[dict[str, str]]:
+    """Yield the checks; those of packages that cannot be imported are all that can be said then."""
+    broken = False
+    for package in _NEEDED:
+        try:
+            import_module(package)
+        except Exception as error:  # a broken library raises ImportError, OSError, RuntimeError, ...
+            broken = True
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            way_out = f"install it again: pip install --force-reinstall {package}"
+            yield {"name": package, "status": "fail", "message": f"it cannot be imported ({reason}): {way_out}"}
+    if broken:
+        return
+    from deeplayer_cli.checkpoints.doctor import examine
+
+    for check in examine(offline=offline):
+        yield asdict(check)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import orjson
 import pytest
 from typer.testing import CliRunner
@@ -9,6 +11,10 @@ from typer.testing import CliRunner
 from deeplayer_cli.app import app
 from deeplayer_cli.checkpoints import doctor
 from deeplayer_cli.device.checks import MachineCheck
+from tests.commands import test_cli
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 RUNNER = CliRunner()
 
@@ -22,6 +28,18 @@ def test_only_a_failure_is_an_exit_code(monkeypatch: pytest.MonkeyPatch, status:
     assert shown.stdout.splitlines() == ["ok    device     cpu\\x1b[31m", f"{status:4}  hub        away"]
     shown = RUNNER.invoke(app, ["doctor", "--json"])
     assert shown.exit_code == code and [one["status"] for one in orjson.loads(shown.stdout)] == ["ok", status]
+
+
+@pytest.mark.parametrize("error", ["OSError('libtorch_cpu.so: cannot open it\\nmore')", "ImportError('no symbol')"])
+def test_a_torch_that_cannot_be_imported_is_a_sentence(error: str, tmp_path: Path) -> None:
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text(f"raise {error}")
+    for more in ([], ["--json"]):
+        finished = test_cli.run("doctor", "--offline", *more, PYTHONPATH=str(tmp_path))
+        assert finished.returncode == 1 and b"Traceback" not in finished.stderr, finished.stderr.decode()
+        said = finished.stdout.decode()
+        assert "cannot be imported" in said and "pip install --force-reinstall torch" in said
+        assert error.split("'")[1].split("\\n")[0] in said
 
 
 def test_offline_leaves_the_network_alone(monkeypatch: pytest.MonkeyPatch) -> None:
