@@ -184,8 +184,8 @@ def compare(
         wanted = [one for text in _items(methods) if (one := _wanted(text, base, layer, prior)) != base]
         if (idle := options.given(context, "keep", "layer")) and not any(map(prunes, wanted)):
             logger.warning("no method of --methods %s prunes, so they ignore %s", methods, ", ".join(idle))
-        shares, masses = _keeps(keep)
-        plan = ComparisonPlan(base, wanted, shares, match.value, reference, masses)
+        shares, adaptive = _keeps(keep)
+        plan = ComparisonPlan(base, wanted, shares, match.value, reference, adaptive)
         plan.refuse_impossible()
         source = source or []
         requests = open_repeatable(source, image_root, limit, from_format, box_format, results)
@@ -284,12 +284,12 @@ def _refuse_options_of_a_run(context: typer.Context) -> None:
             raise DeeplayerError(f"{parameter.opts[0]} applies to a run, and --from runs nothing: leave one out")
 
 
-def _keeps(text: str | None) -> tuple[list[float], list[float]]:
-    """Read ``--keep``: the shares of tokens, and the shares of attention, which are written ``auto:P``."""
+def _keeps(text: str | None) -> tuple[list[float], list[dict[str, Any]]]:
+    """Read ``--keep``: the shares of tokens; and fields of `Settings` for each ``auto:P`` and ``auto:P:LEAST:MOST``."""
     parts = [] if text is None else text.split(",")
-    masses = [options.keep_settings(part)["keep_mass"] for part in parts if part.startswith("auto:")]
+    adaptive = [options.keep_settings(part) for part in parts if part.startswith("auto:")]
     shares = [part for part in parts if not part.startswith("auto:")]
-    return _shares(",".join(shares)) if shares else [], masses
+    return _shares(",".join(shares)) if shares else [], adaptive
 
 
 def _shares(text: str) -> list[float]:

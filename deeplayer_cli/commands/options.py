@@ -156,19 +156,23 @@ def warn_of_idle_options(context: typer.Context) -> None:
 
 
 def keep_settings(text: str | None) -> dict[str, Any]:
-    """Read ``--keep``, a share or ``auto:P``, as fields of ``Settings``; none if it was not given.
+    """Read ``--keep``, a share, ``auto:P`` or ``auto:P:LEAST:MOST``, as fields of ``Settings``; none if not given.
 
     Raises:
-        DeeplayerError: the text is neither.
+        DeeplayerError: the text is none of them.
     """
     if text is None:
         return {}
-    name, number = ("keep_mass", text.removeprefix("auto:")) if text.startswith("auto:") else ("keep", text)
+    numbers = text.removeprefix("auto:").split(":")
+    names = ("keep_mass", "keep_least", "keep_most")[: len(numbers)] if text.startswith("auto:") else ("keep",)
     try:
-        return {name: float(number)}
+        if len(numbers) == 2:
+            raise ValueError(text)
+        return dict(zip(names, map(float, numbers), strict=True))
     except ValueError:
         raise DeeplayerError(
-            f"--keep must be a share, such as 0.1, or auto:P, such as auto:0.9, not {text!r}"
+            "--keep must be a share, such as 0.1, or auto:P or auto:P:LEAST:MOST, such as auto:0.9 or "
+            f"auto:0.9:0.02:0.3, not {text!r}"
         ) from None
 
 
@@ -205,7 +209,8 @@ KeepOrAuto = Annotated[
     option(
         "--keep",
         help="Share of the visual tokens to keep, over all tiles; or `auto:P`: the fewest tokens that hold the share P "
-        "of the attention to the image. By default 0.1, or the method's own share.",
+        "of the attention to the image; or `auto:P:LEAST:MOST`: the same between two shares of the tokens. By default "
+        "0.1, or the method's own share.",
         rich_help_panel=PRUNING,
     ),
 ]

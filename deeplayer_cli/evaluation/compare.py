@@ -132,11 +132,15 @@ def label_for(
     query: object = "last",
     positions: object = "keep",
     keep_mass: object = None,
+    keep_least: object = None,
+    keep_most: object = None,
     fallback: object = None,
 ) -> str:
     """The name of a line: the method, then ``@name=value`` for each option that is not the default."""
     values = {"layer": layer, "max-tiles": max_tiles, "query": query, "positions": positions}
-    values |= {"keep": None if keep_mass is None else f"auto:{keep_mass}", "fallback": fallback}
+    bounded = keep_least is not None or keep_most is not None
+    bounds = f":{keep_least or 0.0}:{1.0 if keep_most is None else keep_most}" if bounded else ""
+    values |= {"keep": None if keep_mass is None else f"auto:{keep_mass}{bounds}", "fallback": fallback}
     defaults = {"query": "last", "positions": "keep"}
     return "".join(
         [str(method), *(f"@{name}={value}" for name, value in values.items() if value != defaults.get(name))]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from deeplayer_cli import pruning
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.evaluation.compare import label_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from deeplayer_cli.cost.model import Cost
     from deeplayer_cli.runtime.settings import Settings
@@ -63,6 +63,8 @@ def label_of(settings: Settings) -> str:
         query=settings.query,
         positions=settings.positions,
         keep_mass=settings.keep_mass,
+        keep_least=settings.keep_least,
+        keep_most=settings.keep_most,
         fallback=settings.fallback,
     )
 
@@ -80,18 +82,20 @@ def require_measure(wanted: Sequence[Settings], match: Match) -> None:
         )
 
 
-def at_equal_keep(wanted: Sequence[Settings], shares: Sequence[float], masses: Sequence[float] = ()) -> list[Settings]:
+def at_equal_keep(
+    wanted: Sequence[Settings], shares: Sequence[float], adaptive: Sequence[Mapping[str, Any]] = ()
+) -> list[Settings]:
     """All ``wanted`` settings at all keeps, without duplicates; without keeps, each at its own.
 
     Args:
         wanted: the settings.
         shares: values of ``keep``.
-        masses: values of ``keep_mass``.
+        adaptive: fields of the settings for each budget that is a share of the attention, ``keep_mass`` among them.
     """
-    if not shares and not masses:
+    if not shares and not adaptive:
         return list(dict.fromkeys(wanted))
     found = [_at(one, share) for one, share in product(wanted, shares)]
-    found += [replace(one, keep_mass=mass) if prunes(one) else one for one, mass in product(wanted, masses)]
+    found += [replace(one, **budget) if prunes(one) else one for one, budget in product(wanted, adaptive)]
     return list(dict.fromkeys(found))
 
 

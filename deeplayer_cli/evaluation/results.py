@@ -29,7 +29,7 @@ logger = logging.getLogger("deeplayer")
 
 _HASH = 8  # hexadecimal digits
 
-_KEEP = ("keep", "keep_tokens", "keep_mass", "fallback")
+_KEEP = ("keep", "keep_tokens", "keep_mass", "keep_least", "keep_most", "fallback")
 _COMPARED = ("method", *_KEEP, "layer", "query", "positions", "prior", "max_tiles")
 """The settings that may differ between the lines of a comparison."""
 
@@ -122,7 +122,7 @@ def _refuse_strangers(records: Mapping[Path, RunRecord]) -> None:
 def label_of_record(record: RunRecord) -> str:
     """The name of the line of a run with this record, see `label_for`."""
     settings = record.settings
-    names = ("layer", "max_tiles", "query", "positions", "keep_mass", "fallback")
+    names = ("layer", "max_tiles", "query", "positions", "keep_mass", "keep_least", "keep_most", "fallback")
     changed = {name: settings[name] for name in names if name in settings}
     return label_for(settings["method"], **changed)
 

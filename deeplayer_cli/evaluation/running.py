@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deeplayer_cli import pruning
 from deeplayer_cli.cost.model import CostModel
@@ -52,7 +52,8 @@ class ComparisonPlan:
         base: the settings that prune nothing; they always run.
         wanted: the other settings, without ``keep``.
         shares: the keeps.
-        masses: the keeps that are shares of the attention. Without ``shares`` and these, every method has its own keep.
+        adaptive: fields of the settings for each budget that is a share of the attention. Without ``shares`` and these,
+            every method has its own keep.
         match: what is equal for all methods: keep, mean keep or FLOPs.
         reference: name of the line that the others are compared with.
     """
@@ -62,7 +63,7 @@ class ComparisonPlan:
     shares: Sequence[float]
     match: Match
     reference: str
-    masses: Sequence[float] = ()
+    adaptive: Sequence[Mapping[str, Any]] = ()
 
     def refuse_impossible(self) -> None:
         """Refuse an impossible comparison before a model is loaded.
@@ -70,8 +71,8 @@ class ComparisonPlan:
         Raises:
             DeeplayerError: the reference is not one of the lines, or the first method cannot set the cost.
         """
-        self._require_reference(at_equal_keep(self.wanted, self.shares, self.masses))
-        if self.masses and self.match != "keep":
+        self._require_reference(at_equal_keep(self.wanted, self.shares, self.adaptive))
+        if self.adaptive and self.match != "keep":
             raise DeeplayerError(f"--keep auto:P depends on each row, so there is no --match {self.match} with it")
         require_measure(self.wanted, self.match)
 
@@ -100,7 +101,7 @@ class ComparisonPlan:
 
     def _lines(self, runner: ComparisonRunner) -> Sequence[Settings | Unreachable]:
         if self.match == "keep":
-            return at_equal_keep(self.wanted, self.shares, self.masses)
+            return at_equal_keep(self.wanted, self.shares, self.adaptive)
         workload = runner.workload()
         return at_equal_cost(
             self.wanted,

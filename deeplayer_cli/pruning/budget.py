@@ -20,33 +20,44 @@ class Budget:
         tokens: an absolute number; an image with fewer tokens keeps all.
         mass: the kept tokens hold at least this share of the scores of all visual tokens, so their number depends on
             the content; it replaces ``share``.
+        least: with ``mass``, the smallest share of the visual tokens to keep.
+        most: with ``mass``, the largest.
 
     Raises:
-        DeeplayerError: ``share``, ``tokens`` or ``mass`` is out of range.
+        DeeplayerError: ``share``, ``tokens``, ``mass`` or its bounds are out of range.
     """
 
     share: float = 1.0
     tokens: int | None = None
     mass: float | None = None
+    least: float = 0.0
+    most: float = 1.0
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.share) and 0.0 < self.share <= 1.0):
             raise DeeplayerError(f"--keep must be a share above 0 and at most 1; it was {self.share}")
         if self.mass is not None and not 0.0 < self.mass <= 1.0:
             raise DeeplayerError(f"--keep auto:P needs a share P above 0 and at most 1; it was {self.mass}")
+        if not (0.0 <= self.least <= self.most <= 1.0 and self.most > 0.0):
+            raise DeeplayerError(
+                "--keep auto:P:LEAST:MOST needs shares of the visual tokens, 0 <= LEAST <= MOST <= 1 and MOST above 0; "
+                f"they were {self.least} and {self.most}"
+            )
+        if self.mass is None and (self.least, self.most) != (0.0, 1.0):
+            raise DeeplayerError(f"bounds from {self.least} to {self.most} need a share of the attention: auto:P")
         if self.tokens is not None and self.tokens < 1:
             raise DeeplayerError(f"--keep-tokens must be at least 1; it was {self.tokens}")
 
     def count(self, n_visual: int) -> int:
         """The largest number of tokens to keep of ``n_visual``: ``max(1, floor(share * n_visual))``, or ``tokens``.
 
-        It is ``n_visual`` if their number depends on the content.
+        If their number depends on the content, it is ``max(1, floor(most * n_visual))``.
         """
         if self.mass is not None:
-            return n_visual
+            return share_of(self.most, n_visual)
         if self.tokens is not None:
             return min(self.tokens, n_visual)
-        return max(1, _floor(self.share * n_visual))
+        return share_of(self.share, n_visual)
 
 
 @dataclass(frozen=True)
@@ -96,6 +107,11 @@ def interpolate(schedule: Schedule, keep: float) -> float:
             return share_low * (share_high / share_low) ** part
         low, share_low = high, share_high
     return 1.0
+
+
+def share_of(share: float, n_visual: int) -> int:
+    """The number of tokens that are a share of ``n_visual``, at least 1."""
+    return max(1, _floor(share * n_visual))
 
 
 def _floor(product: float) -> int:

@@ -196,7 +196,7 @@ class Entry:
             layers = [options.prior.layer for _ in drops]
         stages = tuple(drop.stage(name, options, layer) for layer, drop in zip(layers, drops, strict=True))
         if options.budget.mass is not None:
-            stages = _with_mass(name, stages, options.budget.mass)
+            stages = _with_mass(name, stages, options.budget.mass, options.budget.least)
         for stage in stages:
             _check_stage(name, stage, may_adapt=stage is stages[-1] and not renumbers)
             if stage.scout is not None and stage is not stages[0]:
@@ -227,7 +227,7 @@ class Entry:
         return options.layer
 
 
-def _with_mass(name: str, stages: tuple[Stage, ...], mass: float) -> tuple[Stage, ...]:
+def _with_mass(name: str, stages: tuple[Stage, ...], mass: float, least: float) -> tuple[Stage, ...]:
     """The stages with the selector of a budget that is a share of the attention.
 
     Raises:
@@ -240,7 +240,7 @@ def _with_mass(name: str, stages: tuple[Stage, ...], mass: float) -> tuple[Stage
             f"method {name} has no --keep auto:P: that is for methods that keep the highest attention, in one drop"
         )
     # With all of the attention, every token stays: not even those without any are dropped.
-    return stages if mass == 1.0 else tuple(replace(stage, selector=FewestWithMass(mass)) for stage in stages)
+    return stages if mass == 1.0 else tuple(replace(stage, selector=FewestWithMass(mass, least)) for stage in stages)
 
 
 def _check_stage(name: str, stage: Stage, *, may_adapt: bool) -> None:

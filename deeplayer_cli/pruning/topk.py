@@ -33,19 +33,24 @@ class FewestWithMass(Selector):
 
     Attributes:
         mass: the share, 0 < mass < 1. More tokens stay if it is larger, and none of them goes.
+        least_share: at least this share of the visual tokens stays.
     """
 
     compilable = True
     takes_padding = True
     adaptive = True
     mass: float
+    least_share: float = 0.0
 
     def __call__(self, scores: Tensor, inputs: ScorerInputs, n_keep: int) -> Selection:
         """Return sorted indices (B, n_keep), of which the first ``counts`` are kept."""
         falling = scores.sort(dim=-1, descending=True, stable=True)
         held = falling.values.double().cumsum(-1)
-        counts = ((held < self.mass * held[:, -1:]).sum(-1) + 1).clamp(max=n_keep)
         n_visual = scores.shape[1]
+        for_mass = (held < self.mass * held[:, -1:]).sum(-1) + 1
+        # As a sum over tokens, because a compiled selector must not depend on their number.
+        for_least = (torch.arange(1, n_visual + 1, device=scores.device) <= self.least_share * n_visual + 1e-9).sum()
+        counts = for_mass.maximum(for_least).clamp(max=n_keep)
         is_kept = torch.arange(n_keep, device=scores.device) < counts[:, None]
         indices = falling.indices[:, :n_keep].where(is_kept, n_visual).sort(-1).values  # those not kept come last
         return Selection(indices.clamp(max=n_visual - 1), counts)

@@ -28,7 +28,7 @@ _CHOICES: dict[str, tuple[object, ...]] = {
 }
 _TYPES: dict[str, tuple[type, ...]] = {  # the others are whole numbers
     "method": (str,),
-    **dict.fromkeys(("keep", "keep_mass", "fallback"), (float, int)),
+    **dict.fromkeys(("keep", "keep_mass", "keep_least", "keep_most", "fallback"), (float, int)),
     "image_timeout": (float, int),
     "prior": (Path,),
 }
@@ -53,6 +53,8 @@ class Settings:
         keep: share of the visual tokens to keep, over all tiles and the thumbnail; by default the method's own.
         keep_tokens: number of visual tokens to keep, instead of ``keep``.
         keep_mass: keep the fewest visual tokens that hold this share of the visual attention, instead of ``keep``.
+        keep_least: with ``keep_mass``, the smallest share of the visual tokens to keep; None for one token.
+        keep_most: with ``keep_mass``, the largest; None for all.
         fallback: ask a row again without pruning if its score is below this, or if it has no box; None for never.
         layer: decoder layer, counted from 1, after which tokens are dropped; None for the method's own.
         query: query rows whose attention scores the visual tokens, for methods that read attention.
@@ -86,6 +88,8 @@ class Settings:
     keep: float = None  # type: ignore[assignment]  # the method's own share
     keep_tokens: int | None = None
     keep_mass: float | None = None
+    keep_least: float | None = None
+    keep_most: float | None = None
     fallback: float | None = None
     layer: int | None = None
     query: QueryRowKind = "last"
@@ -145,6 +149,9 @@ class Settings:
     def deciding(self) -> dict[str, object]:
         """Return the settings that an answer depends on; the others change the speed, or what is refused."""
         settings = {name: value for name, value in asdict(self).items() if name not in _CHANGES_NO_ANSWER}
+        for bound in ("keep_least", "keep_most"):
+            if settings[bound] is None:
+                del settings[bound]
         return settings | {"union": self.share == "union"}
 
     def pruning_options(self, grounding_layer: int | None, prior: pruning.Prior | None) -> pruning.Options:
@@ -154,7 +161,9 @@ class Settings:
             grounding_layer: the layer that the checkpoint names as its grounding layer, if it names one.
             prior: the content of the file ``prior``, for calibrated methods.
         """
-        budget = pruning.Budget(self.keep, self.keep_tokens, self.keep_mass if self.keep_tokens is None else None)
+        adaptive = {"mass": self.keep_mass, "least": self.keep_least, "most": self.keep_most}
+        given = {name: value for name, value in adaptive.items() if value is not None and self.keep_tokens is None}
+        budget = pruning.Budget(self.keep, self.keep_tokens, **given)
         return pruning.Options(budget, self.layer, grounding_layer, self.query, prior, self.positions)
 
     def tiling(self, model: Tiling) -> Tiling:

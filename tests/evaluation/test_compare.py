@@ -142,4 +142,6 @@ def test_a_line_that_is_not_one_line(name: str, reason: str) -> None:
 
 def test_a_label_says_what_is_unusual() -> None:
     assert label_for("fastv") == "fastv"
+    assert label_for("fastv", keep_mass=0.9) == "fastv@keep=auto:0.9"
+    assert label_for("fastv", keep_mass=0.9, keep_least=0.0, keep_most=0.3) == "fastv@keep=auto:0.9:0.0:0.3"
     assert label_for("fastv", layer=4, max_tiles=1, query="text") == "fastv@layer=4@max-tiles=1@query=text"

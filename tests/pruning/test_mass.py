@@ -44,6 +44,34 @@ def test_all_of_the_mass_is_no_pruning():
     assert build("deep-layer", Options(Budget(mass=0.999)), 8).prunes(N_VISUAL)
 
 
+@given(ATTENTION, st.floats(0.01, 0.999), st.floats(0, 1), st.floats(0.01, 1))
+def test_bounds_cut_what_the_mass_asks_for(attention, mass, one, other):
+    least, most = sorted((one, other))
+    (stage,) = build("deep-layer", Options(Budget(mass=mass, least=least, most=most)), 8).stages
+    n_keep, scores = stage.count(N_VISUAL), torch.tensor(attention)
+    assert n_keep == Budget(most).count(N_VISUAL)
+    selection = stage.selector(scores, None, n_keep)
+    fewest = Budget(least).count(N_VISUAL) if least else 1
+    for row, found, count, free in zip(
+        scores, selection.indices, selection.counts.tolist(), kept(scores, mass), strict=True
+    ):
+        assert count == min(max(len(free), fewest), n_keep)
+        assert found[:count].tolist() == topk(row[None], count)[0].tolist()
+
+
+def test_all_of_the_mass_within_bounds_is_the_most():
+    method = build("deep-layer", Options(Budget(mass=1.0, least=0.1, most=0.5)), 8)
+    assert method.count(N_VISUAL) == N_VISUAL // 2 and not method.is_adaptive
+
+
+@pytest.mark.parametrize(("least", "most"), [(0.5, 0.1), (-0.1, 0.5), (0.0, 0.0), (0.1, 1.5), (float("nan"), 1.0)])
+def test_impossible_bounds_are_refused(least, most):
+    with pytest.raises(DeeplayerError, match="auto:P:LEAST:MOST needs shares of the visual tokens"):
+        Budget(mass=0.9, least=least, most=most)
+    with pytest.raises(DeeplayerError, match="need a share of the attention"):
+        Budget(0.5, least=0.1)
+
+
 @pytest.mark.parametrize("name", ["random", "uniform", "deep-layer-mis", "pyramiddrop", "divprune", "cascade"])
 def test_methods_without_a_mass_say_so(name):
     with pytest.raises(DeeplayerError, match=f"method {name} has no --keep auto:P"):

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from deeplayer_cli import checkpoints
+from deeplayer_cli.commands import options
 from deeplayer_cli.cost.model import CostModel
 from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.evaluation.matching import label_of
 from deeplayer_cli.runtime.grounder import Grounder
 from deeplayer_cli.runtime.settings import Settings
 from deeplayer_cli.runtime.totals import Totals
@@ -77,6 +79,28 @@ def test_an_adaptive_run_pays_for_what_it_keeps(demo):
     paid = costs.cost(grounder.method, Counter(costs.answered(row, grounder.method) for row in rows), demo.tiling)
     assert paid.seen_tokens == sum(row.kept_tokens for row in rows)
     assert Grounder(demo, Settings(method="scout-focus")).settings.keep == 0.15
+
+
+def test_an_adaptive_run_keeps_within_its_bounds(demo):
+    bounds = options.keep_settings("auto:0.8:0.03:0.05")
+    _, free = rows_of(demo, method="scout-focus", keep_mass=0.8)
+    _, rows = rows_of(demo, method="scout-focus", **bounds)
+    for row, unbounded in zip(rows, free, strict=True):
+        fewest, most = int(0.03 * row.visual_tokens), int(0.05 * row.visual_tokens)
+        assert row.kept_tokens == min(max(unbounded.kept_tokens, fewest), most)
+    assert {row.kept_tokens for row in rows} != {row.kept_tokens for row in free}
+    settings = Settings(method="scout-focus", **bounds)
+    assert label_of(settings) == "scout-focus@keep=auto:0.8:0.03:0.05"
+    assert {"keep_least", "keep_most"} <= settings.deciding().keys()
+    assert not {"keep_least", "keep_most"} & Settings(keep_mass=0.8).deciding().keys()
+
+
+@pytest.mark.parametrize(
+    "text", ["auto:0.9:0.1", "auto:", "auto:0.9:0.1:0.2:0.3", "0.1:0.5", "auto:x", "auto:0.9::0.5"]
+)
+def test_a_keep_that_is_neither_is_refused(text):
+    with pytest.raises(DeeplayerError, match=r"--keep must be a share, such as 0\.1, or auto:P or auto:P:LEAST:MOST"):
+        options.keep_settings(text)
 
 
 @pytest.mark.parametrize("settings", [{"fallback": 0.0}, {"fallback": 1.5}, {"keep_mass": 2.0}, {"fallback": "often"}])
