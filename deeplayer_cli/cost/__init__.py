@@ -1,1 +1,1 @@
-"""What a prompt costs: FLOPs, and bytes of keys and values."""
+"""What a prompt costs: FLOPs, bytes of keys and values, and the memory that it needs at once."""

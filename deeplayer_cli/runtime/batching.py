@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from deeplayer_cli.cost.memory import peak_bytes
 from deeplayer_cli.device.memory import free_bytes
 
 if TYPE_CHECKING:
@@ -12,9 +13,11 @@ if TYPE_CHECKING:
 
     import torch
 
-    from deeplayer_cli.models.internvl.model import ModelConfig
+    from deeplayer_cli.cost.shape import ModelShape, PromptLengths
+    from deeplayer_cli.pruning import Method
 
-_SHARE = 0.5  # of the free memory: allocators and kernels need the rest
+# Of the free memory. On CUDA, the allocator and the kernels need the rest; elsewhere, other programs need memory too.
+_SHARE = {"cpu": 0.5, "cuda": 0.8, "mps": 0.5}
 _ENOUGH = {"cpu": 8192, "cuda": 131_072, "mps": 16_384}  # tokens; larger batches would not be faster
 
 
@@ -49,15 +52,28 @@ class Batching:
         return replace(self, tokens=prompt_tokens * (self.count(prompt_tokens) // 2))
 
 
-def affordable_tokens(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> int:
+def affordable_tokens(
+    shape: ModelShape,
+    prompts: Iterable[PromptLengths],
+    method: Method,
+    n_answer: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> int:
     """Return the most prompt tokens of a batch that fit into free memory beside a loaded model, up to a useful limit.
 
-    Each token needs keys and values of all layers, twice (the image's prefix, and a copy for each of its prompts), and
-    the activations that exist at once within a layer: four hidden states and three of its MLP.
+    Args:
+        shape: dimensions of the model.
+        prompts: a batch may be of any of these; each prompt is about an image of its own.
+        method: the method.
+        n_answer: the most tokens of an answer.
+        dtype: of the model.
+        device: of the model.
     """
-    text, enough = config.text_config, _ENOUGH[device.type]
-    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    held = 2 * text.num_hidden_layers * 2 * text.num_key_value_heads * head
-    alive = 4 * text.hidden_size + 3 * text.intermediate_size
-    free = free_bytes(device)
-    return enough if free is None else min(enough, int(_SHARE * free / (dtype.itemsize * (held + alive))))
+    enough, free = _ENOUGH[device.type], free_bytes(device)
+    if free is None:
+        return enough
+    of_token = max(
+        peak_bytes(shape, prompt, method, n_answer, dtype.itemsize) / prompt.length(prompt.visual) for prompt in prompts
+    )
+    return min(enough, int(_SHARE[device.type] * free / of_token))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from deeplayer_cli import checkpoints, pruning
 from deeplayer_cli.cost.savings import PruningSavings
+from deeplayer_cli.cost.shape import ModelShape, PromptLengths
 from deeplayer_cli.engine import Engine, each_row, union_of_rows
 from deeplayer_cli.engine.stopwatch import Stopwatch
 from deeplayer_cli.errors import DeeplayerError, RowError
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("deeplayer")
 
+_EXPRESSION = 16  # tokens of an expression, to estimate memory; a long one
 _WINDOW = 4  # batches of the largest images in a window, from whose rows the scheduler makes batches
 
 
@@ -107,14 +109,13 @@ class Grounder:
         self._engine = engine(self.method, pruned_layers=union_of_rows if self.answers_whole_images else each_row)
         self.savings = PruningSavings(checkpoint, self.method)
         self._max_positions: int = decoder.max_position_embeddings
-        tokens = settings.batch_tokens or affordable_tokens(model.config, model.dtype, model.device)
-        batching, decode = Batching(settings.batch_size, tokens), checkpoint.tokenizer.decode
-        scheduler = Scheduler(batching, whole_images=self.answers_whole_images)
+        decode = checkpoint.tokenizer.decode
+        scheduler = Scheduler(self._batching(self.method), whole_images=self.answers_whole_images)
         self._runner = ModelRunner(self._engine, scheduler, self._prefixes, decode, numbers, settings)
         self._unpruned = None
         if settings.fallback is not None:
-            scheduler = Scheduler(batching, whole_images=False)
             none = engine(pruning.Method("none"))
+            scheduler = Scheduler(self._batching(none.method), whole_images=False)
             self._unpruned = ModelRunner(none, scheduler, self._prefixes, decode, numbers, settings)
         self._tasks_made = count()
         self._scope = scope or ScopeCheck(checkpoint, strict=settings.strict)
@@ -267,6 +268,17 @@ class Grounder:
     def _n_tokens(self) -> int:
         """Number of tokens of all answers so far."""
         return self._runner.n_tokens + (0 if self._unpruned is None else self._unpruned.n_tokens)
+
+    def _batching(self, method: pruning.Method) -> Batching:
+        """Return the limits of a batch: those that are set, or what fits into memory for small and for large images."""
+        settings, model, per_tile = self.settings, self.checkpoint.model, self.checkpoint.tokens_per_tile
+        tokens = settings.batch_tokens
+        if tokens is None:
+            sizes = (per_tile, (self.tiling.max_tiles + self.tiling.thumbnail) * per_tile)
+            prompts = [PromptLengths.from_checkpoint(self.checkpoint, n_visual, _EXPRESSION) for n_visual in sizes]
+            shape = ModelShape.from_config(model.config)
+            tokens = affordable_tokens(shape, prompts, method, settings.max_new_tokens, model.dtype, model.device)
+        return Batching(settings.batch_size, tokens)
 
     def _window(self) -> int:
         """Return the rows of a window; few if batches are small, because the images wait in the host's memory."""

@@ -30,6 +30,7 @@ EXPRESSIONS = (
     "the large green triangle at the top",
 )
 METHODS = ("none", "deep-layer", "deep-layer-mis", "fastv", "pyramiddrop", "primed", "scout-focus", "sparsevlm-nomerge")
+MEASURED = ("none", "deep-layer", "deep-layer-mis", "divprune")
 _NO_KERNEL = {
     "empty",
     "empty_like",
@@ -205,8 +206,7 @@ def run(probe, checkpoint, method, *, n_images=2, n_rows=4, union=False, mass=No
         answers = engine.decode(prompts, MAX_NEW_TOKENS)
     for counts in found.values():
         counts["peak"] -= weights  # what comes before a phase and stays in memory counts for it
-    text = max(map(len, ids)) + engine.n_prompt_text + MAX_NEW_TOKENS
-    return found | {"passes": max(answer.n_passes for answer in answers), "tokens": n_rows * (n_visual + text)}
+    return found | {"passes": max(answer.n_passes for answer in answers), "expression": max(map(len, ids))}
 
 
 def main():
@@ -220,7 +220,7 @@ def main():
         cases["union"] = run(probe, small, "deep-layer", n_images=1, union=True)
         cases["adaptive"] = run(probe, small, "deep-layer", mass=0.5)
         cases["one layer more"] = run(probe, fake_checkpoint(5), "none")
-        cases["all layers"] = run(probe, whole, "none", n_images=12, n_rows=12)
+        cases |= {f"{method}, all layers": run(probe, whole, method, n_images=4) for method in MEASURED}
     json.dump(cases, sys.stdout)
 
 

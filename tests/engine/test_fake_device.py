@@ -8,14 +8,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
-import torch
 from torch.utils import backend_registration
 
 from deeplayer_cli.checkpoints import random_weights
-from deeplayer_cli.runtime import batching
-from tests.engine.fake_device import METHODS, MODEL
+from deeplayer_cli.cost.memory import peak_bytes
+from deeplayer_cli.cost.shape import ModelShape, PromptLengths
+from deeplayer_cli.pruning import Budget, Options, build
+from tests.engine.fake_device import MAX_NEW_TOKENS, MEASURED, METHODS, MODEL, TILES
 
 CASES = (*METHODS, "union", "adaptive")
 KERNELS_A_LAYER = 40  # at most
@@ -72,10 +74,24 @@ def test_a_decode_pass_runs_few_kernels_in_each_layer(cases):
     assert 0 < more <= KERNELS_A_LAYER * n_passes
 
 
-def test_a_batch_needs_no_more_memory_than_its_estimate(cases, monkeypatch):
-    case = cases["all layers"]
+@pytest.mark.parametrize("method", MEASURED)
+def test_the_estimate_of_memory_is_at_most_a_fifth_above_the_peak(cases, method):
+    case, n_rows = cases[f"{method}, all layers"], 4
     peak = max(case[phase]["peak"] for phase in ("encode", "prefix", "prefill", "decode"))
-    config = random_weights.read(MODEL).config
-    monkeypatch.setattr(batching, "free_bytes", lambda device: 2 * peak)  # half of the free memory is for a batch
-    allowed = batching.affordable_tokens(config, torch.bfloat16, torch.device("cuda"))
-    assert case["tokens"] / 2 < allowed <= case["tokens"]
+    layout = random_weights.read(MODEL)
+    shape = ModelShape.from_config(layout.config)
+    prompt = PromptLengths.from_checkpoint(layout, TILES * shape.tokens_per_tile, case["expression"])
+    prompt = replace(prompt, draft=MAX_NEW_TOKENS - 1)
+    built = build(method, Options(Budget(0.1)), shape.text.layers)
+    assert peak <= n_rows * peak_bytes(shape, prompt, built, MAX_NEW_TOKENS, 2) <= 1.2 * peak
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_no_method_needs_more_memory_than_its_estimate(cases, name):
+    case, n_rows, layout = cases[name], 4, random_weights.read(MODEL)
+    peak = max(case[phase]["peak"] for phase in ("encode", "prefix", "prefill", "decode"))
+    layout.config.text_config.num_hidden_layers = 4
+    shape = ModelShape.from_config(layout.config)
+    prompt = PromptLengths.from_checkpoint(layout, TILES * shape.tokens_per_tile, case["expression"])
+    estimate = peak_bytes(shape, prompt, build(name, Options(Budget(0.1)), 4), MAX_NEW_TOKENS, 2)
+    assert peak <= n_rows * estimate

@@ -7,6 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deeplayer_cli.cost.memory import peak_bytes
+from deeplayer_cli.cost.shape import ModelShape, PromptLengths
+from deeplayer_cli.pruning import Budget, Options, build
 from deeplayer_cli.runtime import batching
 from deeplayer_cli.runtime.batching import Batching, affordable_tokens
 from tests.tiny import tiny_checkpoint
@@ -37,11 +40,19 @@ def test_halving_ends_at_one(rows, tokens, prompt_tokens):
 
 
 def test_memory_limits_what_goes_at_once(monkeypatch):
-    config = tiny_checkpoint().model.config
-    limits = []
-    for free in (10_000, 1_000_000, 10**12, None):
-        monkeypatch.setattr(batching, "free_bytes", lambda _, free=free: free)
-        limits.append(affordable_tokens(config, torch.float32, torch.device("cpu")))
-    # 8 layers of 2 keys of 16 numbers and as many values, twice; 4 states of 64 numbers, 3 of 96.
-    assert limits[:2] == [int(free / 2 / 4 / (8 * 2 * 32 * 2 + 4 * 64 + 3 * 96)) for free in (10_000, 1_000_000)]
-    assert limits[2] == limits[3] == pytest.approx(8192)
+    checkpoint = tiny_checkpoint()
+    shape = ModelShape.from_config(checkpoint.model.config)
+    prompts = [PromptLengths.from_checkpoint(checkpoint, n_visual, 8) for n_visual in (4, 28)]
+    limits = {}
+    for name in ("none", "divprune"):
+        method = build(name, Options(Budget(0.1)), shape.text.layers)
+        limits[name] = []
+        for free in (10_000_000, 20_000_000, 10**12, None):
+            monkeypatch.setattr(batching, "free_bytes", lambda _, free=free: free)
+            limits[name].append(affordable_tokens(shape, prompts, method, 10, torch.float32, torch.device("cpu")))
+        few, twice, *enough = limits[name]
+        assert twice == pytest.approx(2 * few, abs=1) and enough == [8192, 8192]
+        for prompt in prompts:
+            length = prompt.length(prompt.visual)
+            assert few / length * peak_bytes(shape, prompt, method, 10, 4) <= 5_000_000
+    assert limits["divprune"][0] > limits["none"][0] > 0
