@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from deeplayer_cli.checkpoints.files import read_json, stored_tensors
 from deeplayer_cli.checkpoints.locate import DEMO, locate
-from deeplayer_cli.checkpoints.sizes import SIZES
+from deeplayer_cli.checkpoints.sizes import INTERNVL3, SIZES
 from deeplayer_cli.device.placement import DTYPES
 
 _GIB = 2**30
@@ -23,7 +23,7 @@ class KnownModel:
         layers: number of decoder layers.
         grounding_layer: the layer that the checkpoint names as its grounding layer, see ``Layout``.
         layout: of the checkpoint: ``original`` or ``native``.
-        licence: that its card states.
+        licence: tag of its card on the hub, or "see the card".
     """
 
     name: str
@@ -49,6 +49,7 @@ def known_models() -> list[KnownModel]:
     parameters = sum(math.prod(tensor.shape) for tensor in stored_tensors(folder).values())
     layers, layer = config["text_config"]["num_hidden_layers"], config.get("grounding_layer")
     published = [
-        KnownModel(size.hub_name, size.parameters, size.text.layers, None, "original", size.licence) for size in SIZES
+        KnownModel(size.hub_name, size.parameters, size.text.layers, None, size.layout, size.licence)
+        for size in (*SIZES, *INTERNVL3)
     ]
     return [*published, KnownModel(DEMO, parameters, layers, layer, "native", "Apache-2.0")]

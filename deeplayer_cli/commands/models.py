@@ -13,8 +13,9 @@ from deeplayer_cli.commands import options
 def models(json: options.Json = False) -> None:
     """List the published models: layers, the layer that is pruned after by default, memory of the weights, licence.
 
-    `--model` takes the names. `random:8b` is random weights in the shape of the 8B, and so on. InternVL3 runs too, from
-    checkpoints in transformers' layout (`-hf`). The licence is that of the model card; a model's parts have their own.
+    `--model` takes the names. `random:8b` is random weights in the shape of InternVL2.5's 8B, and so on. InternVL3 runs
+    from checkpoints in transformers' layout (`-hf`). The licence is the tag of the model's card on the hub, as far as
+    it was looked up; the parts of a model have their own.
     """
     from deeplayer_cli.checkpoints.known_models import known_models
     from deeplayer_cli.pruning import find_method

@@ -11,7 +11,7 @@ from deeplayer_cli.checkpoints import load
 from deeplayer_cli.checkpoints.files import StoredTensor
 from deeplayer_cli.checkpoints.layout import empty_model
 from deeplayer_cli.checkpoints.original import grouped, internvl_config, read
-from deeplayer_cli.checkpoints.sizes import MINI, SIZES
+from deeplayer_cli.checkpoints.sizes import INTERNVL3, MINI, SIZES
 from deeplayer_cli.checkpoints.weights import plan
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.models.internvl.prompt import internvl2_5
@@ -40,7 +40,7 @@ def test_the_8b_tensors_map_one_to_one(reference_dir: Path) -> None:
     assert set(targets) == set(model.state_dict())
 
 
-@pytest.mark.parametrize("size", (*SIZES, MINI), ids=lambda size: size.name)
+@pytest.mark.parametrize("size", (*SIZES, *INTERNVL3, MINI), ids=lambda size: size.hub_name)
 def test_parameter_counts(size: Any) -> None:
     model = empty_model(internvl_config(size.original_config(), 5), torch.bfloat16, "sdpa")
     assert sum(parameter.numel() for parameter in model.parameters()) == size.parameters

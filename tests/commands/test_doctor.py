@@ -52,6 +52,8 @@ def test_models() -> None:
     rows = {row["name"]: row for row in orjson.loads(RUNNER.invoke(app, ["models", "--json"]).stdout)}
     eight = rows["OpenGVLab/InternVL2_5-8B"]
     assert (eight["layers"], eight["prunes_after"], eight["licence"], eight["layout"]) == (32, 12, "MIT", "original")
-    assert rows["OpenGVLab/InternVL2_5-78B"]["licence"] == "Qwen" and rows["demo"]["prunes_after"] == 6
+    assert rows["OpenGVLab/InternVL2_5-78B"]["licence"] == "see the card" and rows["demo"]["prunes_after"] == 6
+    three = rows["OpenGVLab/InternVL3-8B-hf"]
+    assert (three["layers"], three["prunes_after"], three["layout"]) == (28, 10, "native")
     shown = RUNNER.invoke(app, ["models"]).stdout
     assert all(name in shown for name in rows) and "15.04" in shown
