@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -23,21 +23,16 @@ class Clash:
 
     Attributes:
         package: its name.
-        versions: the versions, as a specifier.
+        versions: the version, as a specifier ``==VERSION``.
         reason: what does not work.
-        status: ``fail`` if models cannot run, ``warn`` if one command cannot.
     """
 
     package: str
     versions: str
     reason: str
-    status: Literal["warn", "fail"]
 
 
-CLASHES = (
-    Clash("sentencepiece", "==0.2.2", "it refuses the tokenizer of checkpoints with InternLM2", "fail"),
-    Clash("transformers", ">=5.24", "`deeplayer bench` cannot time generate() with it", "warn"),
-)
+CLASHES = (Clash("sentencepiece", "==0.2.2", "it refuses the tokenizer of checkpoints with InternLM2"),)
 
 
 def installed(package: str) -> str | None:
@@ -48,20 +43,20 @@ def installed(package: str) -> str | None:
         return None
 
 
-def version_problems() -> Iterator[tuple[Literal["warn", "fail"], str]]:
-    """Yield a status and a sentence for each required package that is missing or too old, and for each clash."""
+def version_problems() -> Iterator[str]:
+    """Yield a sentence for each required package that is missing or too old, and for each clash."""
     for requirement in _requirements():
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
         here = installed(requirement.name)
         if here is None:
-            yield "fail", f"{requirement.name} is not installed"
+            yield f"{requirement.name} is not installed"
         elif not requirement.specifier.contains(here, prereleases=True):
-            yield "fail", f"{requirement.name} {here} is here, and {requirement.specifier} is needed"
+            yield f"{requirement.name} {here} is here, and {requirement.specifier} is needed"
     for clash in CLASHES:
         here = installed(clash.package)
         if here is not None and SpecifierSet(clash.versions).contains(here, prereleases=True):
-            yield clash.status, f"{clash.package} {here}: {clash.reason}; install {_others(clash.versions)}"
+            yield f"{clash.package} {here}: {clash.reason}; install another version than {clash.versions[2:]}"
 
 
 def missing_extras() -> Mapping[str, list[str]]:
@@ -80,7 +75,3 @@ def _requirements() -> list[Requirement]:
         return [Requirement(line) for line in requires(PACKAGE) or []]
     except PackageNotFoundError:
         return []
-
-
-def _others(versions: str) -> str:
-    return f"a version before {versions[2:]}" if versions.startswith(">=") else f"another than {versions[2:]}"

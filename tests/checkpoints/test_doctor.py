@@ -84,8 +84,7 @@ def test_versions(monkeypatch: pytest.MonkeyPatch) -> None:
         ("fail", "torch 2.6 is here, and >=2.9 is needed"),
         ("fail", "sentencepiece 0.2.2 is here, and !=0.2.2 is needed"),
         ("fail", "tqdm is not installed"),
-        ("fail", f"sentencepiece 0.2.2: {versions.CLASHES[0].reason}; install another than 0.2.2"),
-        ("warn", f"transformers 5.24.1: {versions.CLASHES[1].reason}; install a version before 5.24"),
+        ("fail", f"sentencepiece 0.2.2: {versions.CLASHES[0].reason}; install another version than 0.2.2"),
     ]
 
 
