@@ -11,6 +11,7 @@ Run it with ``python -m tests.noop ground ...``. Environment variables make it f
     NOOP_LOADING=30       it says "loading", and takes this many seconds for it
     NOOP_FAIL=red         rows whose expression contains this word fail
     NOOP_PEAK=FILE        at the end, write the peak memory in KiB to this file (Linux)
+    NOOP_CPU=FILE         at the end, write the CPU time of this process in seconds to this file
 """
 
 from __future__ import annotations
@@ -143,6 +144,8 @@ if __name__ == "__main__":
         main(prepare)
     finally:
         assert "torch" not in sys.modules
+        if cpu := os.environ.get("NOOP_CPU"):
+            Path(cpu).write_text(str(time.process_time()))
         if peak := os.environ.get("NOOP_PEAK"):
             status = Path("/proc/self/status").read_text()  # getrusage includes the parent's memory before exec
             Path(peak).write_text(status.partition("VmHWM:")[2].split()[0])

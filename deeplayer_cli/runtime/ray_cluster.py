@@ -59,12 +59,13 @@ class RayResources:
 
 
 def import_ray() -> Any:
-    """Import Ray, which reports no usage.
+    """Import Ray, set to report no usage and to print nothing to stdout, where rows may go.
 
     Raises:
         DeeplayerError: it is not installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ |= {"RAY_DEDUP_LOGS": "1", "RAY_DEDUP_LOGS_SKIP_REGEX": "^"}  # else it tells of every worker that dies
     try:
         import ray
     except ImportError as error:

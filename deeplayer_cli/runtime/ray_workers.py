@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections import deque
 from contextlib import suppress
@@ -89,7 +90,7 @@ class RayWorkers:
         try:
             found: RayWorkerIdentity = self._result(first[0])
         except self._ray.exceptions.RayError as error:
-            raise DeeplayerError(f"a Ray worker could not start: {_first_line(error)}") from error
+            raise DeeplayerError(f"a Ray worker could not start: {_reason(error)}") from error
         return found
 
     def load(self, identity: RayWorkerIdentity) -> Callable[[int, int], float]:
@@ -194,7 +195,7 @@ class RayWorkers:
 
     def _replace(self, worker: _Worker, error: Exception, done: dict[int, BlockAnswers]) -> None:
         """Start a worker in the place of one that died; others get its blocks."""
-        reason = _first_line(error)
+        reason = _reason(error)
         lost = [reference for reference, sent in self._sent.items() if sent.worker is worker]
         blocks = [block for reference in lost if (block := self._sent.pop(reference).block) is not None]
         for block in sorted(blocks, key=lambda one: one.index):
@@ -222,6 +223,9 @@ def _died(row: Request | BadRequest, reason: str) -> Prediction:
     return Prediction.failed(row, RowError("worker_died", message))
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".:") if lines else type(error).__name__
+def _reason(error: Exception) -> str:
+    """Return the first line of Ray's message, and the machine that it names."""
+    text = str(error).strip()
+    machine = re.search(r"^\s*ip: (\S+)$", text, re.MULTILINE)
+    first = text.partition("\n")[0].rstrip(".:") or type(error).__name__
+    return f"{first} (on {machine[1]})" if machine else first

@@ -8,14 +8,23 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import orjson
 import pytest
 
+from deeplayer_cli.runtime.prepare import PreparedRun
+from deeplayer_cli.runtime.ray_cluster import import_ray
+from deeplayer_cli.runtime.ray_run import RayAnswerer
+from deeplayer_cli.runtime.ray_worker import HELD_BLOCKS, RayWorker
+from deeplayer_cli.runtime.ray_workers import RayWorkers
+from deeplayer_cli.sources import open_source
 from tests.commands.test_crash import finished, noop, wait_for, write_requests
+from tests.noop import Noop
 
-ray = pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
+pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
+ray = import_ray()
 
 ROOT = Path(__file__).parents[2]
 DEMO = ("ground", "sample_data", "--model", "demo", "--batch-size", "1", "--limit", "60")
@@ -24,7 +33,7 @@ DEMO = ("ground", "sample_data", "--model", "demo", "--batch-size", "1", "--limi
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     """The address of a Ray cluster of four CPUs on this machine."""
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "NOOP_FAIL": "thing 7"}
+    os.environ["NOOP_FAIL"] = "thing 7"
     folder = tmp_path_factory.mktemp("r", numbered=False)  # short: the paths of sockets are limited
     options = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
     ray.init("local", num_cpus=4, _temp_dir=str(folder), **options)
@@ -41,10 +50,10 @@ def whole(tmp_path_factory):
     return output.read_bytes()
 
 
-def deeplayer(*arguments):
+def deeplayer(*arguments, stdout=subprocess.PIPE):
     command = [sys.executable, "-m", "deeplayer_cli", *DEMO, *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # as in the workers, of one CPU each
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=-1, stderr=-1, cwd=ROOT, env=environment)
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=-1, cwd=ROOT, env=environment)
 
 
 def workers():
@@ -66,14 +75,14 @@ def n_rows(path):
 
 
 def test_a_worker_is_killed(cluster, whole, tmp_path):
-    output = tmp_path / "out.jsonl"
-    process = deeplayer("-o", output, "--ray", cluster, "--num-workers", 2)
+    output = tmp_path / "stdout"
+    with output.open("wb") as stdout:
+        process = deeplayer("--ray", cluster, "--num-workers", 2, stdout=stdout)
     wait_for(lambda: n_rows(output) > 3)
     os.kill(workers()[0], signal.SIGKILL)
     code, errors = finished(process)
     assert code == 0 and "2 Ray workers of 1 CPU" in errors and "a Ray worker died" in errors
-    assert output.read_bytes() == whole
-    assert orjson.loads(output.with_name("out.jsonl.run.json").read_bytes())["counts"]["rows"] == 60
+    assert output.read_bytes() == whole, "Ray prints nothing to stdout either"
 
 
 def test_the_driver_is_killed(cluster, whole, tmp_path):
@@ -86,6 +95,7 @@ def test_the_driver_is_killed(cluster, whole, tmp_path):
     assert 3 < n_rows(output) < 60 and whole.startswith(output.read_bytes())
     assert finished(deeplayer(*arguments, "--resume"))[0] == 0
     assert output.read_bytes() == whole
+    assert orjson.loads(output.with_name("out.jsonl.run.json").read_bytes())["counts"]["rows"] == 60
 
 
 def test_images_travel_with_their_rows(cluster, tmp_path):
@@ -102,6 +112,34 @@ def test_images_travel_with_their_rows(cluster, tmp_path):
     there = subprocess.run([*arguments, "--ray", cluster, "--ship-images"], cwd=tmp_path, capture_output=True)
     assert (local.returncode, there.returncode) == (1, 1), there.stderr.decode()
     assert there.stdout == local.stdout and there.stdout.count(b"\n") == len(names)
+
+
+class Deadly(Noop):
+    """Dies of one row, like a decoder that crashes."""
+
+    def ground(self, rows, *, stopped):
+        for prediction in super().ground(rows, stopped=stopped):
+            if prediction.expression == "thing 40":
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield prediction
+
+
+def prepare_deadly(**arguments):
+    return PreparedRun(arguments, lambda: Deadly(2))
+
+
+def test_a_block_that_kills_every_worker_fails_alone(cluster, tmp_path, caplog):
+    actor = ray.remote(num_cpus=1, max_concurrency=HELD_BLOCKS)(RayWorker)
+    workers = RayWorkers(ray, partial(actor.remote, prepare_deadly, {"share": "each"}, str(tmp_path)), 2)
+    settings = {"share": "each", "batch_size": 2}
+    answerer = RayAnswerer(workers, workers.identity(), settings, ship_images=False)
+    requests = open_source([str(write_requests(tmp_path / "requests.jsonl", 90))])
+    rows = list(answerer.ground(requests, stopped=lambda: False))
+    assert [row.id for row in rows] == list(range(90))
+    died = [row.id for row in rows if row.error and row.error["type"] == "worker_died"]
+    assert died == list(range(36, 45)), "the block of row 40, and no other"
+    assert "requests.jsonl:41: 3 Ray workers died while they answered" in rows[40].error["message"]
+    assert caplog.text.count("a Ray worker died") == 3
 
 
 def test_too_few_resources(cluster, tmp_path):
