@@ -259,7 +259,7 @@ def test_no_rows_is_no_failure(model):
         (["--keep", "0"], "--keep"),
         (["--keep", "banana"], "--keep"),
         (["--keep-tokens", "0"], "--keep-tokens"),
-        (["--layer", "16"], "--layer 16"),
+        (["--layer", "16"], "layer 16 is out of range"),
         (["--shard", "2/2"], "2/2"),
         (["--batch-size", "0"], "--batch-size"),
         (["--seed", "9" * 23], "'--seed'"),
