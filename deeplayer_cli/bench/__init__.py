@@ -1,7 +1,22 @@
 """Benchmarks: they time the engine beside transformers' own code, and check that both give the same answers."""
 
-from deeplayer_cli.bench.roofline import PeakRates, RooflineLimit, roofline
+from deeplayer_cli.bench.gpu import gpu, measure_rates
+from deeplayer_cli.bench.limits import PeakRates
+from deeplayer_cli.bench.roofline import RooflineLimit, roofline
 from deeplayer_cli.bench.suites import SUITES, BenchPlan
 from deeplayer_cli.bench.timing import Result, Spread, measure
+from deeplayer_cli.bench.vllm_peer import require_vllm
 
-__all__ = ["SUITES", "BenchPlan", "PeakRates", "Result", "RooflineLimit", "Spread", "measure", "roofline"]
+__all__ = [
+    "SUITES",
+    "BenchPlan",
+    "PeakRates",
+    "Result",
+    "RooflineLimit",
+    "Spread",
+    "gpu",
+    "measure",
+    "measure_rates",
+    "require_vllm",
+    "roofline",
+]

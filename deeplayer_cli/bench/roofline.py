@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from deeplayer_cli.bench.limits import PeakRates, TimeLimit, language_parameters
 from deeplayer_cli.cost.flops import decode_flops, kv_bytes, prefill_flops, vision_flops
 from deeplayer_cli.cost.shape import ModelShape, PromptLengths
 from deeplayer_cli.pruning import Budget, Options, build
@@ -17,21 +18,6 @@ if TYPE_CHECKING:
 
 _EXPRESSION = "the small red circle"  # of all prompts
 _PASSES = 4  # passes after prefill if every draft is right: one for each number of the box
-
-
-@dataclass(frozen=True)
-class PeakRates:
-    """Peak rates of a device.
-
-    Attributes:
-        flops: FLOPs per second, in the dtype of the run.
-        bandwidth: memory bandwidth in bytes per second.
-        bytes_per_number: size of a number; 2 for bfloat16.
-    """
-
-    flops: float
-    bandwidth: float
-    bytes_per_number: int
 
 
 @dataclass(frozen=True)
@@ -69,7 +55,7 @@ def roofline(layout: Layout, plan: BenchPlan, device: PeakRates) -> Iterator[Roo
         device: peak rates of the device.
     """
     shape = ModelShape.from_config(layout.config)
-    weights = device.bytes_per_number * _parameters(shape)
+    weights = device.bytes_per_number * language_parameters(shape)
     for n_tiles in plan.tiles:
         n_visual = n_tiles * shape.tokens_per_tile
         prompt = PromptLengths.from_checkpoint(layout, n_visual, len(layout.tokenizer.encode_expression(_EXPRESSION)))
@@ -77,21 +63,13 @@ def roofline(layout: Layout, plan: BenchPlan, device: PeakRates) -> Iterator[Roo
             options = Options(Budget(keep), layer=plan.layer if method != "none" else None)
             pruning = build(method, options, shape.text.layers)
             held = kv_bytes(shape, prompt, device.bytes_per_number, pruning)
-            a_pass = (weights + held) / device.bandwidth
-            decode = decode_flops(shape, prompt, plan.n_new, pruning) / device.flops
+            decode = decode_flops(shape, prompt, plan.n_new, pruning)
             yield RooflineLimit(
                 n_visual,
                 name,
                 vision_flops(shape, n_tiles) / device.flops,
-                max(prefill_flops(shape, prompt, pruning) / device.flops, weights / device.bandwidth),
-                max(decode, (plan.n_new - 1) * a_pass),
-                max(decode, _PASSES * a_pass),
+                TimeLimit.of_passes(device, 1, prefill_flops(shape, prompt, pruning), weights, 0).seconds,
+                TimeLimit.of_passes(device, plan.n_new - 1, decode, weights, held).seconds,
+                TimeLimit.of_passes(device, _PASSES, decode, weights, held).seconds,
                 held,
             )
-
-
-def _parameters(shape: ModelShape) -> int:
-    """Number of parameters of the language model and its head."""
-    text = shape.text
-    layer = text.hidden * (2 * text.queries + 2 * text.keys + text.mlp_matrices * text.intermediate)
-    return text.layers * layer + text.hidden * shape.vocabulary

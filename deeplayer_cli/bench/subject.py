@@ -10,7 +10,8 @@ import torch
 from transformers import Cache
 
 from deeplayer_cli.bench import fastv
-from deeplayer_cli.cost.flops import head_flops, prefill_flops, union_flops, vision_flops
+from deeplayer_cli.bench.limits import TimeLimit, language_parameters
+from deeplayer_cli.cost.flops import decode_flops, head_flops, kv_bytes, prefill_flops, union_flops, vision_flops
 from deeplayer_cli.cost.shape import ModelShape, PromptLengths
 from deeplayer_cli.engine import Engine, Row, union_of_rows
 from deeplayer_cli.engine.drafting import no_draft
@@ -18,11 +19,12 @@ from deeplayer_cli.pruning import Budget, Method, Options, Selector, build, toke
 from deeplayer_cli.reference.generate import generate, prompt_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import Tensor
     from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
+    from deeplayer_cli.bench.limits import PeakRates
     from deeplayer_cli.checkpoints import Checkpoint
     from deeplayer_cli.engine import Answer, Draft, Prefix
     from deeplayer_cli.pruning import ScorerInputs, Selection, Stage
@@ -37,13 +39,18 @@ class Subject:
         checkpoint: the model.
         n_tiles: number of tiles of the image.
         n_expressions: number of expressions about it.
+        read: gives the image's tiles (n_tiles, 3, side, side) uint8, for every run anew; by default they lie ready.
     """
 
-    def __init__(self, checkpoint: Checkpoint, n_tiles: int, n_expressions: int = 1) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, n_tiles: int, n_expressions: int = 1, read: Callable[[], Tensor] | None = None
+    ) -> None:
         self.checkpoint = checkpoint
+        self._compiled = checkpoint.model.device.type == "cuda"
         self.n_visual = n_tiles * checkpoint.tokens_per_tile
         side, generator = checkpoint.tiling.tile_size, torch.Generator().manual_seed(0)
-        self._tiles = torch.randint(0, 256, (1, n_tiles, 3, side, side), dtype=torch.uint8, generator=generator)
+        tiles = torch.randint(0, 256, (n_tiles, 3, side, side), dtype=torch.uint8, generator=generator)
+        self._read = read or (lambda: tiles)
         self._places = token_places((n_tiles, 1), n_tiles, self.n_visual)[None]
         texts = [f"the {_WORDS[n % 8]} {_WORDS[n // 8 % 8]} {_WORDS[n // 64 % 8]}" for n in range(n_expressions)]
         self.rows = [Row(0, checkpoint.tokenizer.encode_expression(text), seed) for seed, text in enumerate(texts)]
@@ -51,13 +58,17 @@ class Subject:
         self._vision_flops = vision_flops(self._shape, n_tiles)
         self._references: dict[tuple[str, float, int], list[list[int]]] = {}
 
-    def engine(self, method: str, keep: float = 1.0, draft: Draft = no_draft, *, compiled: bool = False) -> Engine:
-        """Make an engine with a method at its default layer."""
-        return Engine(self.checkpoint, self._method(method, keep), draft=draft, compiled=compiled)
+    def engine(self, method: str, keep: float = 1.0, draft: Draft = no_draft) -> Engine:
+        """Make an engine with a method at its default layer, compiled where `ground` compiles: on CUDA."""
+        return Engine(self.checkpoint, self._method(method, keep), draft=draft, compiled=self._compiled)
+
+    def reads_draft(self, method: str, keep: float) -> bool:
+        """Whether a method scores with the drafted answer; then its kept tokens depend on the draft."""
+        return any(stage.scorer.rows == "drafted" for stage in self._method(method, keep).stages)
 
     def prefix(self, engine: Engine) -> Prefix:
         """Run the engine from pixels to the prefix."""
-        return engine.prefix(engine.encode(self._tiles), self._places)
+        return engine.prefix(engine.encode(self._read()[None]), self._places)
 
     def answers(self, engine: Engine, n_new: int) -> list[Answer]:
         """Run the engine from pixels to answers of up to ``n_new`` tokens, with all expressions in one batch."""
@@ -65,14 +76,14 @@ class Subject:
 
     def generate(self, row: Row, n_new: int) -> list[int]:
         """Run transformers' own greedy ``generate()`` from pixels to token ids, for one expression."""
-        return generate(self.checkpoint, self._tiles[0], row.expression_ids, n_new)
+        return generate(self.checkpoint, self._read(), row.expression_ids, n_new)
 
     def fastv_as_written(self, keep: float) -> list[int]:
         """Compute the first answer token with `bench.fastv`, for the first expression."""
         method = self._method("fastv", keep)  # no engine is built here, because this call is timed
         assert method.layer is not None  # noqa: S101 - it prunes
-        ids, n_keep = self._prompt_ids(self.rows[0]), method.count(self.n_visual)
-        tiles = self._tiles[0].to(self.checkpoint.model.device)
+        ids, n_keep = self.prompt_ids(self.rows[0]), method.count(self.n_visual)
+        tiles = self._read().to(self.checkpoint.model.device)
         image_token = self.checkpoint.image_token_id
         return [fastv.first_token(self.checkpoint.model, ids, tiles, method.layer, n_keep, image_token)]
 
@@ -82,10 +93,33 @@ class Subject:
         lengths, pruning = replace(lengths, draft=0), self._method(method, keep)  # the cases with FLOPs have no drafts
         return self._vision_flops + prefill_flops(self._shape, lengths, pruning, len(self.rows))
 
+    def limit(
+        self, method: str, keep: float, n_new: int, rates: PeakRates, *, prefill_flops: int | None = None
+    ) -> TimeLimit:
+        """The smallest possible time of all answers of ``n_new`` tokens, from pixels on, one token a pass.
+
+        Args:
+            method: name of the method.
+            keep: its share of visual tokens.
+            n_new: number of tokens of an answer.
+            rates: peak rates of the device.
+            prefill_flops: FLOPs up to the first tokens, if they are not those of the method; 0 to leave this part out.
+        """
+        pruning, n = self._method(method, keep), len(self.rows)
+        lengths = PromptLengths.from_checkpoint(self.checkpoint, self.n_visual, len(self.rows[0].expression_ids))
+        weights = rates.bytes_per_number * language_parameters(self._shape)
+        held = n * kv_bytes(self._shape, lengths, rates.bytes_per_number, pruning)
+        decode = n * decode_flops(self._shape, lengths, n_new, pruning)
+        answers = TimeLimit.of_passes(rates, n_new - 1, decode, weights, held)
+        if prefill_flops == 0:
+            return answers
+        first = self.flops(method, keep) if prefill_flops is None else prefill_flops
+        return TimeLimit.of_passes(rates, 1, first, weights, 0).then(answers)
+
     @property
     def generate_flops(self) -> int:
         """FLOPs of transformers from pixels to the first token of every answer, without shared work."""
-        text, length = self._shape.text, len(self._prompt_ids(self.rows[0]))
+        text, length = self._shape.text, len(self.prompt_ids(self.rows[0]))
         language = text.layers * text.layer_flops(length, length) + head_flops(self._shape)
         return len(self.rows) * (self._vision_flops + language)
 
@@ -93,7 +127,7 @@ class Subject:
         """Make an engine whose rows keep the share ``union`` of the visual tokens together, whatever the scores are."""
         (stage,) = self._method(method, keep).stages
         pooled = Method(method, (replace(stage, selector=PoolSelector(int(union * self.n_visual))),))
-        return Engine(self.checkpoint, pooled, pruned_layers=union_of_rows)
+        return Engine(self.checkpoint, pooled, compiled=self._compiled, pruned_layers=union_of_rows)
 
     def union_flops(self, method: str, keep: float, union: float) -> int:
         """FLOPs of a `union_engine` from pixels to the first token of every answer."""
@@ -123,12 +157,13 @@ class Subject:
         """Run ``generate()``, but hide all visual tokens that are not ``kept`` from the layers after the first drop."""
         if not method.stages:
             return self.generate(row, n_new)
-        visual = [i for i, token in enumerate(self._prompt_ids(row)) if token == self.checkpoint.image_token_id]
+        visual = [i for i, token in enumerate(self.prompt_ids(row)) if token == self.checkpoint.image_token_id]
         dropped = [visual[i] for i in sorted(set(range(self.n_visual)) - set(kept))]
         with _unseen(self.checkpoint.model.model.language_model.layers[method.stages[0].drop_after_layer :], dropped):
             return self.generate(row, n_new)
 
-    def _prompt_ids(self, row: Row) -> list[int]:
+    def prompt_ids(self, row: Row) -> list[int]:
+        """Token ids of the whole prompt of an expression."""
         return prompt_ids(self.checkpoint, self.n_visual, row.expression_ids)
 
 

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
+
+import torch
 
 from deeplayer_cli.bench.photographs import Photographs
 from deeplayer_cli.bench.subject import KnownDraft, SelectionProbe, Subject
 from deeplayer_cli.bench.timing import Case
+from deeplayer_cli.bench.vllm_peer import VllmPeer, picture
 from deeplayer_cli.engine.compiler import Compiler
 from deeplayer_cli.engine.drafting import no_draft
 from deeplayer_cli.engine.selection import StageSelector
 from deeplayer_cli.models.internvl.answer_format import TemplateDraft
+from deeplayer_cli.models.internvl.tiling import tile_image
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from PIL.Image import Image
+    from torch import Tensor
 
     from deeplayer_cli.checkpoints import Checkpoint
     from deeplayer_cli.engine import Draft, Prefilled
+    from deeplayer_cli.models.internvl.tiling import Tiling
 
 _METHOD = "deep-layer"
 _UNION = 0.3  # share of the visual tokens that all expressions keep together
@@ -38,6 +46,7 @@ class BenchPlan:
         layer: the methods' layer, for ``roofline``; None for their own.
         expressions: numbers of expressions about the image; ``prefill`` and ``select`` always use one.
         n_new: number of answer tokens in ``decode`` and ``e2e``.
+        rows: numbers of rows of a batch, for the decoding of ``gpu``.
     """
 
     tiles: tuple[int, ...] = (4, 7)
@@ -46,6 +55,7 @@ class BenchPlan:
     n_new: int = 24
     methods: tuple[str, ...] = (_METHOD,)
     layer: int | None = None
+    rows: tuple[int, ...] = (1, 8, 64)
 
     @property
     def prunings(self) -> list[tuple[str, str, float]]:
@@ -86,7 +96,7 @@ def e2e(checkpoint: Checkpoint, plan: BenchPlan) -> Iterator[Case]:
         yield _generate(subject, group, plan.n_new)
         for name, method, keep in plan.prunings:
             yield _ask(subject, group, name, method, keep, plan.n_new)
-            for right in _RIGHT:
+            for right in _shares(subject, method, keep, _RIGHT):
                 draft = _draft(subject, method, keep, plan.n_new, right)
                 yield _ask(subject, group, f"{name}, drafts {right:.0%} right", method, keep, plan.n_new, draft)
 
@@ -96,7 +106,7 @@ def decode(checkpoint: Checkpoint, plan: BenchPlan) -> Iterator[Case]:
     for subject, group in _subjects(checkpoint, plan):
         for name, method, keep in plan.prunings:
             yield _decode(subject, group, name, method, keep, plan.n_new)
-            for right in _RIGHT:
+            for right in _shares(subject, method, keep, _RIGHT):
                 draft = _draft(subject, method, keep, plan.n_new, right)
                 yield _decode(subject, group, f"{name}, drafts {right:.0%} right", method, keep, plan.n_new, draft)
 
@@ -123,6 +133,23 @@ def pipeline(checkpoint: Checkpoint, plan: BenchPlan) -> Iterator[Case]:
     yield Case(group, "the pipeline", lambda _: photographs.delivered(), photographs.bare)
 
 
+def peer(checkpoint: Checkpoint, plan: BenchPlan) -> Iterator[Case]:
+    """From a picture to whole answers, beside vLLM; the engine with drafts that are all wrong and all right."""
+    side, most = checkpoint.tiling.tile_size, max(plan.tiles)
+    pictures = {n_tiles: picture(n_tiles, side) for n_tiles in plan.tiles}
+    vllm = VllmPeer(checkpoint, most, plan.n_new)
+    tiling = replace(checkpoint.tiling, max_tiles=max(1, most - 1))
+    for n_tiles, image in pictures.items():
+        for n in plan.expressions:
+            subject = Subject(checkpoint, n_tiles, n, partial(_tiles, image, tiling))
+            group = _group(subject)
+            yield _vllm(vllm, subject, group, image, plan.n_new)
+            for name, method, keep in plan.prunings:
+                for right in _shares(subject, method, keep, (0.0, 1.0)):
+                    draft = _draft(subject, method, keep, plan.n_new, right)
+                    yield _ask(subject, group, f"{name}, drafts {right:.0%} right", method, keep, plan.n_new, draft)
+
+
 SUITES: Mapping[str, Callable[[Checkpoint, BenchPlan], Iterator[Case]]] = {
     "prefill": prefill,
     "share": share,
@@ -130,6 +157,7 @@ SUITES: Mapping[str, Callable[[Checkpoint, BenchPlan], Iterator[Case]]] = {
     "select": select,
     "e2e": e2e,
     "pipeline": pipeline,
+    "peer": peer,
 }
 
 
@@ -137,7 +165,26 @@ def _subjects(checkpoint: Checkpoint, plan: BenchPlan) -> Iterator[tuple[Subject
     for n_tiles in plan.tiles:
         for n in plan.expressions:
             subject = Subject(checkpoint, n_tiles, n)
-            yield subject, f"{subject.n_visual} visual tokens, {n} expression{'s' if n > 1 else ''}"
+            yield subject, _group(subject)
+
+
+def _group(subject: Subject) -> str:
+    n = len(subject.rows)
+    return f"{subject.n_visual} visual tokens, {n} expression{'s' if n > 1 else ''}"
+
+
+def _tiles(image: Image, tiling: Tiling) -> Tensor:
+    return torch.from_numpy(tile_image(image, tiling))
+
+
+def _vllm(vllm: VllmPeer, subject: Subject, group: str, image: Image, n_new: int) -> Case:
+    return Case(
+        group,
+        f"vLLM {vllm.version}, unpruned",
+        lambda _: vllm.answers(image, [subject.prompt_ids(row) for row in subject.rows]),
+        partial(subject.reference, "none", 1.0, n_new),
+        prepare=vllm.forget,
+    )
 
 
 def _generate(subject: Subject, group: str, n_new: int) -> Case:
@@ -162,7 +209,8 @@ def _ask(
         return [answer.token_ids for answer in subject.answers(engine, n_new)]
 
     flops = subject.flops(method, keep) if n_new == 1 else None
-    return Case(group, name, run, partial(subject.reference, method, keep, n_new), flops=flops)
+    limit = partial(subject.limit, method, keep, n_new) if draft is no_draft else None
+    return Case(group, name, run, partial(subject.reference, method, keep, n_new), flops=flops, limit=limit)
 
 
 def _fastv(subject: Subject, group: str, keep: float) -> Case:
@@ -175,7 +223,7 @@ def _fastv(subject: Subject, group: str, keep: float) -> Case:
 
 
 def _unite(subject: Subject, group: str, keep: float) -> Case:
-    engine = subject.union_engine(_METHOD, keep, _UNION)
+    engine, flops = subject.union_engine(_METHOD, keep, _UNION), subject.union_flops(_METHOD, keep, _UNION)
 
     def run(_: object) -> list[list[int]]:
         return [answer.token_ids for answer in subject.answers(engine, 1)]
@@ -185,7 +233,8 @@ def _unite(subject: Subject, group: str, keep: float) -> Case:
         f"{_METHOD} {keep:g}, union {_UNION:.0%}",
         run,
         partial(subject.reference_of, engine, 1),
-        flops=subject.union_flops(_METHOD, keep, _UNION),
+        flops=flops,
+        limit=partial(subject.limit, _METHOD, keep, 1, prefill_flops=flops),
     )
 
 
@@ -204,6 +253,7 @@ def _decode(
         run,
         partial(subject.reference, method, keep, n_new),
         prepare=lambda: engine.prefill(prefix, subject.rows, n_new),
+        limit=partial(subject.limit, method, keep, n_new, prefill_flops=0) if draft is no_draft else None,
     )
 
 
@@ -211,6 +261,11 @@ def _select(subject: Subject, group: str, name: str, method: str, keep: float, *
     probe = SelectionProbe.read(subject, method, keep)
     choose = StageSelector(probe.stage, method, compiler=Compiler() if compiled else None)
     return Case(group, name, lambda _: choose(probe.inputs, probe.n_keep)[0].indices.tolist(), lambda: probe.kept)
+
+
+def _shares(subject: Subject, method: str, keep: float, shares: Sequence[float]) -> Sequence[float]:
+    """The shares of right drafts to time; none for a method that chooses other tokens with another draft."""
+    return () if subject.reads_draft(method, keep) else shares
 
 
 def _draft(subject: Subject, method: str, keep: float, n_new: int, right: float) -> Draft:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 from dataclasses import asdict
@@ -18,8 +19,13 @@ from deeplayer_cli.errors import DeeplayerError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from deeplayer_cli.bench import BenchPlan, Result, Spread
+    from deeplayer_cli.bench import BenchPlan, PeakRates, Result, Spread
     from deeplayer_cli.checkpoints import Checkpoint
+
+
+_SOURCES = ("COMMANDLINE", "ENVIRONMENT", "DEFAULT_MAP")  # of an option that somebody gave
+_USUAL = {"tiles": "4,7", "expressions": "1,7", "methods": "deep-layer"}
+_FOR_GPU = {"tiles": "1,7,13", "expressions": "1,7,15", "methods": "deep-layer,scout-focus"}
 
 
 class Suite(StrEnum):
@@ -31,6 +37,8 @@ class Suite(StrEnum):
     SELECT = "select"
     E2E = "e2e"
     PIPELINE = "pipeline"
+    PEER = "peer"
+    GPU = "gpu"
     ROOFLINE = "roofline"
 
 
@@ -42,17 +50,27 @@ def bench(
     yes: options.Yes = False,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
-    tiles: Annotated[str, option("--tiles", help="Numbers of tiles of the image, separated by commas.")] = "4,7",
+    tiles: Annotated[
+        str | None, option("--tiles", help="Numbers of tiles of the image; by default 4,7, for gpu 1,7,13.")
+    ] = None,
     keep: Annotated[
         str, option("--keep", command="bench", help="Shares of visual tokens, separated by commas.")
     ] = "0.1",
     methods: Annotated[
-        str, option("--methods", command="bench", help="Pruning methods of one drop, separated by commas.")
-    ] = "deep-layer",
+        str | None,
+        option(
+            "--methods",
+            command="bench",
+            help="Pruning methods of one drop; by default deep-layer, for gpu scout-focus as well.",
+        ),
+    ] = None,
     layer: Annotated[
         int | None, option("--layer", command="bench", help="For roofline: the methods' layer; by default their own.")
     ] = None,
-    expressions: Annotated[str, option("--expressions", help="Numbers of expressions, separated by commas.")] = "1,7",
+    expressions: Annotated[
+        str | None,
+        option("--expressions", help="Numbers of expressions; by default 1,7, for gpu 1,7,15, and 1,8,64 in decoding."),
+    ] = None,
     new_tokens: Annotated[int, option("--new-tokens", min=1, help="Number of tokens of an answer.")] = 24,
     rounds: Annotated[int, option("--rounds", min=1, help="Number of rounds; each round times every case once.")] = 5,
     threads: Annotated[
@@ -72,22 +90,35 @@ def bench(
     case. FLOPs is the speed that the saved FLOPs alone would give. `same`: the answers are those of generate(), with
     the tokens masked that the engine dropped. A case whose answers differ gets no speed.
 
+    `gpu` is the whole table for a card, by default of random:8b: prefill, share, decode with 1, 8 and 64 rows, and e2e.
+    Beside each time stands its share of the limit that the device's own large matrix product and copy allow, and what
+    bounds that limit. In 16 bits, kernels round differently: there a case needs 80% of its tokens equal, and `same`
+    gives the share. `peer` is vLLM with the same weights, pictures and prompts.
+
     `roofline` runs no model: it computes the best possible times of a device with the given peak rates, at 2 bytes per
     number.
     """
     import torch
 
     from deeplayer_cli import checkpoints
-    from deeplayer_cli.bench import SUITES, BenchPlan, measure
+    from deeplayer_cli.bench import BenchPlan, require_vllm
 
+    usual = _FOR_GPU if suite == Suite.GPU else _USUAL
+    if suite == Suite.GPU and not options.given(context, "model", by=_SOURCES):
+        model = "random:8b"
     plan = BenchPlan(
-        _integers("--tiles", tiles),
+        _integers("--tiles", usual["tiles"] if tiles is None else tiles),
         _shares(keep),
-        _integers("--expressions", expressions),
+        _integers("--expressions", usual["expressions"] if expressions is None else expressions),
         new_tokens,
-        _methods(methods),
+        _methods(usual["methods"] if methods is None else methods),
         layer,
+        _integers("--expressions", "1,8,64" if expressions is None else expressions),
     )
+    if suite == Suite.PEER:
+        require_vllm(model)
+    if suite == Suite.GPU:
+        _require_gpu(device)
     options.agree_to_download(model, revision, yes=yes)
     if suite == Suite.ROOFLINE:
         options.warn_if_ignored(context, "roofline runs no model", "dtype", "device", "rounds", "threads")
@@ -97,11 +128,21 @@ def bench(
     if threads is not None:
         torch.set_num_threads(threads)
     checkpoint = checkpoints.load(model, revision=revision, dtype=dtype, device=device)
-    cases = list(SUITES[suite.value](checkpoint, plan))
-    results = list(measure(cases, rounds, checkpoint.model.device))
-    circumstances = _circumstances(checkpoint, suite, rounds)
+    _measure(checkpoint, suite, plan, rounds, json=json)
+
+
+def _measure(checkpoint: Checkpoint, suite: Suite, plan: BenchPlan, rounds: int, *, json: bool) -> None:
+    from deeplayer_cli.bench import SUITES, gpu, measure, measure_rates
+
+    device, rates = checkpoint.model.device, None
+    if suite == Suite.GPU:
+        rates = measure_rates(device, checkpoint.model.dtype)
+        results = list(gpu(checkpoint, plan, rounds))
+    else:
+        results = list(measure(list(SUITES[suite.value](checkpoint, plan)), rounds, device))
+    circumstances = _circumstances(checkpoint, suite, rounds, rates)
     if json:
-        content = circumstances | {"cases": [_as_json(result) for result in results]}
+        content = circumstances | {"cases": [_as_json(result, rates) for result in results]}
         typer.echo(orjson.dumps(content, option=orjson.OPT_INDENT_2))
         return
 
@@ -109,8 +150,18 @@ def bench(
 
     from deeplayer_cli.report.tables import show_table
 
-    show_table(_table(results))
+    show_table(_table(results, rates))
     Console().print(", ".join(f"{name} {value}" for name, value in circumstances.items()))
+
+
+def _require_gpu(device: str) -> None:
+    import torch
+
+    if device == "auto" and not torch.cuda.is_available():
+        raise DeeplayerError(
+            "bench gpu needs a CUDA device, and torch sees none here (`deeplayer doctor` says why): the same "
+            "table of a CPU is `--device cpu --model random:mini --tiles 1 --expressions 1`"
+        )
 
 
 def _methods(text: str) -> tuple[str, ...]:
@@ -169,24 +220,33 @@ def _shares(text: str) -> tuple[float, ...]:
         raise DeeplayerError(f"--keep must be shares separated by commas, such as 0.1,0.5, not {text!r}") from error
 
 
-def _circumstances(checkpoint: Checkpoint, suite: Suite, rounds: int) -> dict[str, object]:
+def _circumstances(checkpoint: Checkpoint, suite: Suite, rounds: int, rates: PeakRates | None) -> dict[str, object]:
     import torch
     import transformers
 
+    from deeplayer_cli.device.checks import nvidia_driver
+
     device = checkpoint.model.device
-    return {
+    of_device: dict[str, object] = {}
+    if device.type == "cuda":
+        of_device = {"driver": nvidia_driver(), "cuda": torch.version.cuda}
+    if rates is not None:
+        of_device |= {"tflops": round(rates.flops / 1e12, 3), "bandwidth": round(rates.bandwidth / 1e9, 1)}
+    return of_device | {
         "suite": suite.value,
         "model": checkpoint.name,
         "dtype": str(checkpoint.model.dtype).removeprefix("torch."),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device} ({platform.machine()})",
         "threads": torch.get_num_threads(),
         "rounds": rounds,
+        "load": round(os.getloadavg()[0], 1),  # of the last minute: other work on the machine
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
 
 
-def _as_json(result: Result) -> dict[str, object]:
+def _as_json(result: Result, rates: PeakRates | None) -> dict[str, object]:
+    limit = result.case.limit(rates) if rates and result.case.limit else None
     return {
         "group": result.case.group,
         "case": result.case.name,
@@ -194,29 +254,42 @@ def _as_json(result: Result) -> dict[str, object]:
         "speed": result.speed and asdict(result.speed),
         "fewer_flops": result.fewer_flops,
         "same_answers": result.speed is not None,
+        "equal_tokens": result.equal,
+        "limit": limit and asdict(limit),
     }
 
 
-def _table(results: list[Result]) -> Table:
+def _table(results: list[Result], rates: PeakRates | None) -> Table:
     from deeplayer_cli.report.tables import plain_table
 
     table = plain_table()
-    table.add_column("case")
-    for heading in ("seconds", "least-most", "speed", "least-most", "FLOPs", "same"):
-        table.add_column(heading, justify="right", no_wrap=True)
     group = None
     for result in results:
+        cells = _cells(result, rates)
+        if not table.columns:
+            table.add_column("case")
+            for heading, _ in cells:
+                table.add_column(heading, justify="right", no_wrap=True)
         if result.case.group != group:
             group = result.case.group
             table.add_row(f"[bold]{group}[/bold]")
-        table.add_row(
-            f"  {result.case.name}",
-            *_spread(result.seconds, ".3g"),
-            *(_spread(result.speed, ".2f") if result.speed else ("-", "-")),
-            f"{result.fewer_flops:.2f}" if result.fewer_flops else "-",
-            "yes" if result.speed else "NO",
-        )
+        table.add_row(f"  {result.case.name}", *(text for _, text in cells))
     return table
+
+
+def _cells(result: Result, rates: PeakRates | None) -> list[tuple[str, str]]:
+    """Headings and texts of a result; with ``rates``, the share of the limit takes the place of the ranges."""
+    seconds, seconds_range = _spread(result.seconds, ".3g")
+    speed, speed_range = _spread(result.speed, ".2f") if result.speed else ("-", "-")
+    flops = f"{result.fewer_flops:.2f}" if result.fewer_flops else "-"
+    same = "yes" if result.equal == 1 else f"{result.equal:.0%}" if result.speed else "NO"
+    if rates is None:
+        ranges = [("least-most", seconds_range), ("speed", speed), ("least-most", speed_range)]
+        return [("seconds", seconds), *ranges, ("FLOPs", flops), ("same", same)]
+    limit = result.case.limit(rates) if result.case.limit else None
+    share = f"{limit.seconds / result.seconds.median:.0%}" if limit else "-"
+    rest = [("limit", share), ("bound", limit.bound if limit else "-")]
+    return [("seconds", seconds), ("speed", speed), ("FLOPs", flops), ("same", same), *rest]
 
 
 def _spread(spread: Spread, style: str) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -68,6 +69,15 @@ def check_device(device: torch.device) -> MachineCheck:
             "device", "warn", f"{threads}: an NVIDIA driver is here, but torch {torch.__version__} {why}"
         )
     return MachineCheck("device", "ok", f"{threads}, no GPU: large models are slow here, and --model demo is not")
+
+
+def nvidia_driver() -> str | None:
+    """The version of the NVIDIA driver; None without one."""
+    try:
+        found = re.search(r"\d+\.\d+(\.\d+)?", _NVIDIA_DRIVER.read_text(encoding="ascii"))
+    except OSError:
+        return None
+    return found and found[0]
 
 
 def check_dtypes(placement: Placement) -> MachineCheck:
