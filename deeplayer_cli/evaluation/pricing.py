@@ -1,11 +1,11 @@
 """What the lines of a comparison cost at the shape of a large model: FLOPs, and measured time.
 
-    python -m deeplayer_cli.evaluation.pricing outcomes-standard.json 3 > costs.json
+    python -m deeplayer_cli.evaluation.pricing outcomes-standard.json demo 3 > costs.json
 
-for the lines of that file, in 3 rounds.
+for the lines of that file, which the model ``demo`` ran, in 3 rounds.
 
-A line ran on a small model of few layers. Here its schedule is stretched to the depth of a larger one: with 8 and 32
-layers, a drop after layer 6 is a drop after layer 24. FLOPs are computed at the shape of InternVL2.5-8B. Time is
+The schedule of a line is stretched to a depth of 32 layers: in a model of 8, a drop after layer 6 is a drop after layer
+24. FLOPs are computed at the shape of InternVL2.5-8B. Time is
 measured on random weights of the same depth and an eighth of the width: CPU seconds of one thread, from pixels to the
 first answer token, the least of the rounds. In a round every line has one turn.
 """
@@ -42,11 +42,10 @@ if TYPE_CHECKING:
     from deeplayer_cli.evaluation.compare import MethodRun
     from deeplayer_cli.pruning.method import Stage
 
-RAN, PRICED, TIMED = "demo", "random:8b", "random:mini"
-"""The model that gave the answers, the model whose FLOPs are counted, and the model that is timed."""
+PRICED, TIMED = "random:8b", "random:mini"
+"""The model whose FLOPs are counted, and the model that is timed; both have 32 layers."""
 
 TILES = 7
-CIRCUMSTANCES = {"ran": RAN, "priced": PRICED, "timed": TIMED, "tiles": TILES}
 _EXPRESSION = "the small red circle"
 _N_NEW = 40  # answer tokens that leave room for the whole draft
 
@@ -84,37 +83,41 @@ def stretched(method: Method, factor: int) -> Method:
     return replace(method, stages=tuple(map(deeper, method.stages)), freeze_after_layer=frozen)
 
 
-def computed_costs(runs: Sequence[MethodRun]) -> list[LineCost]:
-    """The cost of lines without their time."""
+def computed_costs(runs: Sequence[MethodRun], ran: Layout) -> list[LineCost]:
+    """The cost of the lines of a model, without their time."""
     layout = checkpoints.read_layout(PRICED)
     shape = ModelShape.from_config(layout.config)
     n_visual, n_layers = TILES * shape.tokens_per_tile, shape.text.layers
     prompt = PromptLengths.from_checkpoint(layout, n_visual, len(layout.tokenizer.encode_expression(_EXPRESSION)))
     vision, unpruned = vision_flops(shape, TILES), prefill_flops(shape, prompt, Method("none"))
     found = []
-    for run, method in zip(runs, _methods(runs, n_layers), strict=True):
+    for run, method in zip(runs, _methods(runs, ran, n_layers), strict=True):
         language = prefill_flops(shape, prompt, method)
         shares = language / unpruned, (vision + language) / (vision + unpruned)
         found.append(LineCost(run.label, run.keep, run.layer, method.mean_keep(n_visual, n_layers), *shares))
     return found
 
 
-def measured_seconds(runs: Sequence[MethodRun]) -> Iterator[list[float]]:
+def measured_seconds(runs: Sequence[MethodRun], ran: Layout) -> Iterator[list[float]]:
     """Time the lines in turn, round after round without end: CPU seconds of each."""
     torch.set_num_threads(1)
     checkpoint = checkpoints.load(TIMED, dtype="fp32", device="cpu")
     subject, draft = Subject(checkpoint, TILES), TemplateDraft.from_tokenizer(checkpoint.tokenizer)
-    methods = _methods(runs, checkpoint.model.config.text_config.num_hidden_layers)
+    methods = _methods(runs, ran, checkpoint.model.config.text_config.num_hidden_layers)
     while True:
         yield [cpu_seconds(subject, Engine(checkpoint, method, draft=draft)) for method in methods]
 
 
-def _methods(runs: Sequence[MethodRun], n_layers: int) -> list[Method]:
-    """The methods of lines, for a model of ``n_layers``."""
-    layout = checkpoints.read_layout(RAN)
-    factor, rest = divmod(n_layers, layout.config.text_config.num_hidden_layers)
-    assert not rest  # noqa: S101 - by the choice of the models above
-    return [stretched(method_of(run, layout), factor) for run in runs]
+def _methods(runs: Sequence[MethodRun], ran: Layout, n_layers: int) -> list[Method]:
+    """The methods of lines, for a model of ``n_layers``.
+
+    Raises:
+        DeeplayerError: this number is no multiple of the layers of the model that ran the lines.
+    """
+    factor, rest = divmod(n_layers, own := ran.config.text_config.num_hidden_layers)
+    if rest:
+        raise DeeplayerError(f"a schedule of {own} layers cannot be stretched to {n_layers}: that is no multiple")
+    return [stretched(method_of(run, ran), factor) for run in runs]
 
 
 def cpu_seconds(subject: Subject, engine: Engine) -> float:
@@ -125,12 +128,14 @@ def cpu_seconds(subject: Subject, engine: Engine) -> float:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3 or not sys.argv[2].isdecimal():
-        sys.exit("usage: python -m deeplayer_cli.evaluation.pricing OUTCOMES ROUNDS")
+    if len(sys.argv) != 4 or not sys.argv[3].isdecimal() or not int(sys.argv[3]):
+        sys.exit("usage: python -m deeplayer_cli.evaluation.pricing OUTCOMES MODEL ROUNDS")
     try:
-        read = read_outcomes(Path(sys.argv[1]))
-        rounds = list(islice(measured_seconds(read), int(sys.argv[2])))
-        timed = [replace(cost, seconds=taken) for cost, *taken in zip(computed_costs(read), *rounds, strict=True)]
-        sys.stdout.buffer.write(costs_json(timed, CIRCUMSTANCES | {"torch": torch.__version__}))
+        read, layout = read_outcomes(Path(sys.argv[1])), checkpoints.read_layout(sys.argv[2])
+        computed = computed_costs(read, layout)
+        rounds = islice(measured_seconds(read, layout), int(sys.argv[3]))
+        timed = [replace(cost, seconds=taken) for cost, *taken in zip(computed, *rounds, strict=True)]
+        about = {"ran": sys.argv[2], "priced": PRICED, "timed": TIMED, "tiles": TILES, "torch": torch.__version__}
+        sys.stdout.buffer.write(costs_json(timed, about))
     except DeeplayerError as error:
         sys.exit(str(error))

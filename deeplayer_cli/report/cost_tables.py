@@ -25,8 +25,15 @@ BUDGETS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
 """Costs at which methods are compared, as shares of the unpruned model's."""
 
 SCOUT, SCOUT_KEEP = "scout-focus", 0.15
-PRIORS = (("d2pruner", 2, "deep-layer-mis@layer=2"), ("d2pruner", 6, "deep-layer-mis"))
-"""A method with a prior, its layer, and the same method without it."""
+LAYER_OF_PRIOR = {"d2pruner"}
+"""Methods that drop after the layer of their prior, so that their label does not tell it."""
+
+WITHOUT = {
+    "d2pruner": "deep-layer-mis",
+    "visionzip": "visionzip-nomerge",
+    "sparsevlm": "sparsevlm-nomerge",
+}
+"""Methods with a prior or with merging, each with the same method without it."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,7 @@ def cost_sections(folder: Path) -> list[str]:
         found.append((f"At equal keep: {name}", f"{_about(lines)} Differences to it.\n\n{_at_equal_keep(lines)}"))
         found += [(f"At equal {one.name}: {name}", _at_equal_cost(lines, one)) for one in (FLOPS, TIME)]
     found += [(f"{SCOUT} and the others at its {one.name}", _against_scout(splits, one)) for one in (FLOPS, TIME)]
-    found.append(("With and without a prior", _priors(splits)))
+    found.append(("With and without a prior, or merging", _ablations(splits)))
     found.append(("What each line costs", _costs(next(iter(splits.values())))))
     return [f"## {title}\n\n{text}\n" for title, text in found]
 
@@ -99,7 +106,7 @@ def largest_within(lines: Sequence[PricedRun], measure: Measure, most: float) ->
 def method_name(line: PricedRun) -> str:
     """The label, with the layer for methods that a prior gives it."""
     run = line.run
-    return f"{run.label} (layer {run.layer})" if run.label in {name for name, *_ in PRIORS} else run.label
+    return f"{run.label} (layer {run.layer})" if run.label in LAYER_OF_PRIOR else run.label
 
 
 def _priced(path: Path, costs: Mapping[LineKey, LineCost]) -> list[PricedRun]:
@@ -171,15 +178,20 @@ def _against_scout(splits: Mapping[str, Sequence[PricedRun]], measure: Measure) 
     )
 
 
-def _priors(splits: Mapping[str, Sequence[PricedRun]]) -> str:
-    rows = []
-    for label, layer, without in PRIORS:
-        every = next(iter(splits.values()))
-        for keep in sorted(
-            line.run.keep or 1.0 for line in every if (line.run.label, line.run.layer) == (label, layer)
-        ):
-            pairs = [(_line(lines, label, keep, layer), _line(lines, without, keep)) for lines in splits.values()]
-            rows.append([f"{label} (layer {layer}) - {without}", f"{keep:g}", *(_change(*pair) for pair in pairs)])
+def _ablations(splits: Mapping[str, Sequence[PricedRun]]) -> str:
+    """Each line of `WITHOUT` against the line of the same layer and keep without it."""
+
+    def pairs(lines: Sequence[PricedRun]) -> dict[tuple[str, str], str]:
+        plain = {(one.run.label.split("@")[0], one.run.layer, one.run.keep): one for one in lines}
+        found = {}
+        for line in sorted(lines, key=lambda line: (method_name(line), line.run.keep or 1.0)):
+            other = plain.get((WITHOUT.get(line.run.label, ""), line.run.layer, line.run.keep))
+            if other is not None:
+                found[f"{method_name(line)} - {other.run.label}", _keep(line)] = _change(line, other)
+        return found
+
+    every = [pairs(lines) for lines in splits.values()]
+    rows = [[*key, *(found.get(key, "-") for found in every)] for key in every[0]]
     return text_table(["difference", "keep", *splits], rows, "markdown")
 
 
@@ -192,10 +204,8 @@ def _costs(lines: Sequence[PricedRun]) -> str:
     return text_table(["method", "keep", "mean keep", "LM FLOPs", "with vision", "time"], rows, "markdown")
 
 
-def _line(lines: Sequence[PricedRun], label: str, keep: float, layer: int | None = None) -> PricedRun:
-    found = [
-        line for line in lines if (line.run.label, line.run.keep) == (label, keep) and layer in (None, line.run.layer)
-    ]
+def _line(lines: Sequence[PricedRun], label: str, keep: float) -> PricedRun:
+    found = [line for line in lines if (line.run.label, line.run.keep) == (label, keep)]
     if not found:
         raise DeeplayerError(f"the study has no line {label} that keeps {keep:g}")
     return found[0]

@@ -3,8 +3,8 @@
     python -m deeplayer_cli.report.study deeplayer_cli/evaluation/study
 
 writes tables.md there, from the files that it finds: ``outcomes-NAME.json`` and ``costs.json`` from
-``deeplayer_cli.evaluation.outcomes`` and ``.pricing``, and ``compare-NAME.json``, ``sweep-NAME.json`` and
-``diagnose-NAME.json`` from the commands with ``--json``.
+``deeplayer_cli.evaluation.outcomes`` and ``.pricing``, and ``sweep-NAME.json`` and ``diagnose-NAME.json`` from the
+commands with ``--json``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from deeplayer_cli.report.text_tables import text_table
 from deeplayer_cli.sinks.output_file import replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     Json = Mapping[str, Any]
 
@@ -43,7 +43,7 @@ def study_tables(folder: Path) -> str:
         DeeplayerError: the folder has no file of a known kind, or a file cannot be read.
     """
     sections = cost_sections(folder)
-    for kind, section in (("compare", _comparison), ("sweep", _sweep), ("diagnose", _diagnosis)):
+    for kind, section in (("sweep", _sweep), ("diagnose", _diagnosis)):
         for path in sorted(folder.glob(f"{kind}-*.json")):
             with reading(str(path)):
                 content = path.read_bytes()
@@ -52,9 +52,7 @@ def study_tables(folder: Path) -> str:
             except (orjson.JSONDecodeError, KeyError, TypeError) as error:
                 raise DeeplayerError(f"{path} is not what `deeplayer {kind} --json` prints: {error}") from error
     if not sections:
-        raise DeeplayerError(
-            f"{folder} has no outcomes-NAME.json, compare-NAME.json, sweep-NAME.json or diagnose-NAME.json"
-        )
+        raise DeeplayerError(f"{folder} has no outcomes-NAME.json, sweep-NAME.json or diagnose-NAME.json")
     return "\n".join([_HEAD, *sections])
 
 
@@ -67,31 +65,6 @@ def write_tables(folder: Path) -> None:
     text = study_tables(folder)
     with replacing(folder / TABLES) as partial:
         partial.write_text(text, encoding="utf-8")
-
-
-def _comparison(lines: Sequence[Json]) -> str:
-    headings = ["method", "layer", "keep", "mean keep", "GFLOPs", "Acc@0.5 (95%)", "change (95%)", "p", "fails"]
-    rows = []
-    for line in lines:
-        if "unreachable" in line:
-            low, _ = line["unreachable"]["reach"]
-            rows.append([line["method"], "-", "-", "-", f"at least {low:.3g}", *["-"] * 4])
-            continue
-        change = line["difference"]
-        rows.append(
-            [
-                line["method"],
-                "-" if line["layer"] is None else str(line["layer"]),
-                f"{line['keep']:.3g}",
-                f"{line['mean_keep']:.1%}",
-                f"{line['gflops']:.3g}",
-                rate(line),
-                "-" if change is None else points(change),
-                "-" if change is None else p_value(change),
-                str(line["n_no_box"] + line["n_error"]),
-            ]
-        )
-    return f"{lines[0]['n']} rows.\n\n{text_table(headings, rows, 'markdown')}"
 
 
 def _sweep(found: Json) -> str:

@@ -42,6 +42,8 @@ def draw(folder: Path, path: Path) -> None:
     from matplotlib.ticker import PercentFormatter
 
     splits = priced_splits(folder)
+    if not splits:
+        raise DeeplayerError(f"{folder} has no outcomes-NAME.json")
     figure = Figure(figsize=(11, 0.6 + 3.8 * len(splits)), layout="constrained")
     every = figure.subplots(len(splits), 2, sharey="row", squeeze=False)
     for axes_of_split, (name, lines) in zip(every, splits.items(), strict=True):

@@ -51,7 +51,7 @@ def test_runs_of_other_rows_are_refused():
 )
 def test_a_schedule_keeps_its_share_of_the_layers(label, layer, option):
     """The demo's layer 6 of 8 costs at the 8B's shape what layer 24 of 32 does."""
-    (cost,) = computed_costs([run_of(label, 0.2, layer)])
+    (cost,) = computed_costs([run_of(label, 0.2, layer)], checkpoints.read_layout("demo"))
     layout = checkpoints.read_layout(PRICED)
     shape = ModelShape.from_config(layout.config)
     n_expression = len(layout.tokenizer.encode_expression("the small red circle"))
@@ -63,7 +63,7 @@ def test_a_schedule_keeps_its_share_of_the_layers(label, layer, option):
 
 
 def test_the_unpruned_model_costs_all():
-    (cost,) = computed_costs([run_of("none", 1.0)])
+    (cost,) = computed_costs([run_of("none", 1.0)], checkpoints.read_layout("demo"))
     assert (cost.mean_keep, cost.lm_flops, cost.flops) == (1, 1, 1)
 
 
@@ -78,7 +78,12 @@ def test_scouts_and_frozen_layers_are_stretched():
 def test_a_line_with_other_options_has_no_price():
     for label in ("deep-layer@layer=6@query=text", "deep-layer@query=text", "none@max-tiles=2"):
         with pytest.raises(DeeplayerError, match=r"query|max-tiles"):
-            computed_costs([run_of(label)])
+            computed_costs([run_of(label)], checkpoints.read_layout("demo"))
+
+
+def test_a_depth_that_is_no_multiple_is_refused():
+    with pytest.raises(DeeplayerError, match="a schedule of 24 layers cannot be stretched to 32"):
+        computed_costs([run_of("none", 1.0)], checkpoints.read_layout("random:1b"))
 
 
 def test_time_passes():

@@ -57,7 +57,7 @@ def test_others_are_compared_with_the_scout_at_its_cost(sections):
 
 
 def test_a_prior_is_compared_with_the_same_method_without_it(sections):
-    section = sections["With and without a prior"]
+    section = sections["With and without a prior, or merging"]
     assert cells(section, "d2pruner (layer 2) - deep-layer-mis@layer=2") == ["0.1", change(5, 5), change(6, 6)]
     assert cells(section, "d2pruner (layer 6) - deep-layer-mis") == ["0.1", change(5, 5), change(6, 6)]
 
@@ -92,6 +92,8 @@ def test_incomplete_studies_are_refused(tmp_path):
 
 def test_the_plot_is_drawn(tmp_path):
     pytest.importorskip("matplotlib")
+    with pytest.raises(DeeplayerError, match="has no outcomes-NAME"):
+        draw(tmp_path, tmp_path / "study.png")
     write_study(tmp_path)
     draw(tmp_path, tmp_path / "study.png")
     assert (tmp_path / "study.png").read_bytes().startswith(b"\x89PNG")
