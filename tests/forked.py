@@ -15,6 +15,8 @@ import sys
 import traceback
 from contextlib import suppress
 
+_SECONDS = 300
+
 CLIENT = """#!{python} -ISs
 import array, json, os, socket, sys
 with socket.socket(socket.AF_UNIX) as server:
@@ -33,6 +35,7 @@ def serve(name: str) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(name)
         server.listen()
+        server.settimeout(_SECONDS)  # ends it if whoever started it was killed
         print("ready", flush=True)  # noqa: T201
         while True:
             client, _ = server.accept()

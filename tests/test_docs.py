@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -107,8 +108,10 @@ def test_the_commands_are_found():
 def folder(tmp_path, monkeypatch):
     """A folder like that of a clone, with `deeplayer` on the path, served by forks."""
     (tmp_path / "sample_data").symlink_to(ROOT / "sample_data")
-    programs, name = tmp_path / "bin", str(tmp_path / "socket")
+    programs = tmp_path / "bin"
     programs.mkdir()
+    short = tempfile.mkdtemp()  # the name of a socket has at most 104 bytes
+    name = f"{short}/socket"
     (programs / "deeplayer").write_text(CLIENT.format(python=sys.executable, socket=name))
     (programs / "deeplayer").chmod(0o755)
     if shutil.which("duckdb") is None and find_spec("duckdb"):
@@ -122,6 +125,7 @@ def folder(tmp_path, monkeypatch):
         assert server.stdout.readline() == b"ready\n"
         yield tmp_path
         server.kill()
+    shutil.rmtree(short)
 
 
 def run(block: Block, folder: Path) -> str:
