@@ -5,9 +5,9 @@
 for the lines of that file, which the model ``demo`` ran, in 3 rounds.
 
 The schedule of a line is stretched to a depth of 32 layers: in a model of 8, a drop after layer 6 is a drop after layer
-24. FLOPs are computed at the shape of InternVL2.5-8B. Time is
-measured on random weights of the same depth and an eighth of the width: CPU seconds of one thread, from pixels to the
-first answer token, the least of the rounds. In a round every line has one turn.
+24. FLOPs are computed at the shape of InternVL2.5-8B. Time is measured on random weights of the same depth and an
+eighth of the width: CPU seconds of one thread, from pixels to the first answer token. In a round every line has one
+turn.
 """
 
 from __future__ import annotations

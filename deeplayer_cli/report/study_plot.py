@@ -1,6 +1,7 @@
 """Draws a study: accuracy against FLOPs and against measured time, for every split.
 
-python -m deeplayer_cli.report.study_plot FOLDER study.png
+``python -m deeplayer_cli.report.study_plot FOLDER study.png LINES`` draws the lines of these names, separated by
+commas.
 """
 
 from __future__ import annotations
@@ -19,23 +20,22 @@ from deeplayer_cli.report.tradeoff import Panel, curves_of, draw_curve, require_
 from deeplayer_cli.sinks.output_file import replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from deeplayer_cli.evaluation.compare import ComparedRun
     from deeplayer_cli.evaluation.line_costs import LineKey
 
-DRAWN = (
-    *("scout-focus", "cascade", "primed@layer=5", "deep-layer", "fastv", "dart@layer=1", "pyramiddrop", "divprune"),
-    *("vispruner", "uniform@layer=0", "random@layer=0"),
-)
-"""The lines that are drawn; with all of them, the picture would be full."""
 
+def draw(folder: Path, path: Path, labels: Collection[str]) -> None:
+    """Draw lines of ``outcomes-NAME.json`` in a folder, at the costs of ``costs.json``.
 
-def draw(folder: Path, path: Path) -> None:
-    """Draw the lines of ``outcomes-NAME.json`` in a folder, at the costs of ``costs.json``.
+    Args:
+        folder: the study.
+        path: of the picture.
+        labels: names of the lines.
 
     Raises:
-        DeeplayerError: matplotlib or a file is missing, or a file cannot be read or written.
+        DeeplayerError: matplotlib, a file or a line is missing, or a file cannot be read or written.
     """
     require_plot(path)
     from matplotlib.figure import Figure
@@ -44,11 +44,14 @@ def draw(folder: Path, path: Path) -> None:
     splits = priced_splits(folder)
     if not splits:
         raise DeeplayerError(f"{folder} has no outcomes-NAME.json")
+    known = {line.run.label for lines in splits.values() for line in lines}
+    if unknown := sorted(set(labels) - known):
+        raise DeeplayerError(f"{folder} has no line {', '.join(unknown)}; there are {', '.join(sorted(known))}")
     figure = Figure(figsize=(11, 0.6 + 3.8 * len(splits)), layout="constrained")
     every = figure.subplots(len(splits), 2, sharey="row", squeeze=False)
     for axes_of_split, (name, lines) in zip(every, splits.items(), strict=True):
         by_key = {key_of(line.run): line for line in lines}
-        ordered = sorted((line.run for line in lines if line.run.label in DRAWN), key=lambda run: run.keep or 1.0)
+        ordered = sorted((line.run for line in lines if line.run.label in labels), key=lambda run: run.keep or 1.0)
         (unpruned,) = compare([lines[0].run], lines[0].run)
         curves = curves_of(compare(ordered, lines[0].run))
         for axes, measure in zip(axes_of_split, (FLOPS, TIME), strict=True):
@@ -74,9 +77,9 @@ def _cost(costs: Mapping[LineKey, float], line: ComparedRun) -> float:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit("usage: python -m deeplayer_cli.report.study_plot FOLDER PICTURE")
+    if len(sys.argv) != 4:
+        sys.exit("usage: python -m deeplayer_cli.report.study_plot FOLDER PICTURE LINES")
     try:
-        draw(Path(sys.argv[1]), Path(sys.argv[2]))
+        draw(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3].split(","))
     except DeeplayerError as error:
         sys.exit(str(error))

@@ -93,7 +93,9 @@ def test_incomplete_studies_are_refused(tmp_path):
 def test_the_plot_is_drawn(tmp_path):
     pytest.importorskip("matplotlib")
     with pytest.raises(DeeplayerError, match="has no outcomes-NAME"):
-        draw(tmp_path, tmp_path / "study.png")
+        draw(tmp_path, tmp_path / "study.png", ["divprune"])
     write_study(tmp_path)
-    draw(tmp_path, tmp_path / "study.png")
+    with pytest.raises(DeeplayerError, match="has no line dart; there are d2pruner, deep-layer-mis, "):
+        draw(tmp_path, tmp_path / "study.png", ["dart"])
+    draw(tmp_path, tmp_path / "study.png", ["divprune", "scout-focus", "freeze"])
     assert (tmp_path / "study.png").read_bytes().startswith(b"\x89PNG")
