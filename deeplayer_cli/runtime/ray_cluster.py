@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 LOCAL, AUTO = "local", "auto"
 
+_LONGEST_BASE = 25  # bytes of the path of a temporary folder; Ray adds about 70, and sockets take about 100
+
 _PATIENCE = 10.0  # seconds in which the workers of a run that has just ended are freed
 
 
@@ -73,6 +75,13 @@ def import_ray() -> Any:
     return ray
 
 
+def socket_folder() -> str:
+    """Make a temporary folder whose path is short enough for the sockets that Ray puts there."""
+    base = tempfile.gettempdir()
+    is_short = len(os.fsencode(base)) <= _LONGEST_BASE
+    return tempfile.mkdtemp(prefix="ray-", dir=base if is_short else "/tmp")  # noqa: S108 - the name is random
+
+
 @contextmanager
 def connected(address: str) -> Iterator[Any]:
     """Yield Ray, connected to a cluster; at the end, disconnect.
@@ -90,7 +99,7 @@ def connected(address: str) -> Iterator[Any]:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     folder = None
     if address == LOCAL:
-        folder = tempfile.mkdtemp(prefix="deeplayer-ray-")
+        folder = socket_folder()
         options |= {"include_dashboard": False, "_temp_dir": folder}
     try:
         try:

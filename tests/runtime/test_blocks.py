@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.runtime.blocks import blocks_of, collected_remarks, read_images
-from deeplayer_cli.runtime.ray_cluster import RayResources, connected
+from deeplayer_cli.runtime.ray_cluster import RayResources, connected, socket_folder
 from deeplayer_cli.schema import BadRequest, parse_request
 from deeplayer_cli.sources import ArrivingRows
 
@@ -94,3 +94,12 @@ def test_without_ray_or_without_a_cluster(monkeypatch):
     for address in ("localhost:1", "nowhere", "", "ray://localhost:1"):
         with pytest.raises(DeeplayerError, match="--ray must be local, auto or HOST:PORT"), connected(address):
             pass
+
+
+def test_ray_gets_a_folder_with_a_short_path(monkeypatch, tmp_path):
+    base = tmp_path / ("long" * 10)
+    base.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(base))
+    folder = Path(socket_folder())
+    folder.rmdir()
+    assert folder.parent == Path("/tmp")

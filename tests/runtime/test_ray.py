@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import orjson
 import pytest
 
 from deeplayer_cli.runtime.prepare import PreparedRun
-from deeplayer_cli.runtime.ray_cluster import import_ray
+from deeplayer_cli.runtime.ray_cluster import import_ray, socket_folder
 from deeplayer_cli.runtime.ray_run import RayAnswerer
 from deeplayer_cli.runtime.ray_worker import HELD_BLOCKS, RayWorker
 from deeplayer_cli.runtime.ray_workers import RayWorkers
@@ -31,14 +32,15 @@ DEMO = ("ground", "sample_data", "--model", "demo", "--batch-size", "1", "--limi
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
+def cluster():
     """The address of a Ray cluster of four CPUs on this machine."""
     os.environ["NOOP_FAIL"] = "thing 7"
-    folder = tmp_path_factory.mktemp("r", numbered=False)  # short: the paths of sockets are limited
+    folder = socket_folder()
     options = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
-    ray.init("local", num_cpus=4, _temp_dir=str(folder), **options)
+    ray.init("local", num_cpus=4, _temp_dir=folder, **options)
     yield ray.get_runtime_context().gcs_address
     ray.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
     del os.environ["NOOP_FAIL"]
 
 
@@ -168,7 +170,7 @@ def test_ctrl_c_finishes_the_blocks_in_flight(tmp_path):
     requests, output = write_requests(tmp_path / "requests.jsonl", 400), tmp_path / "out.jsonl"
     command = [sys.executable, "-m", "tests.noop", "ground", requests, "-o", output, "--batch-size", "2"]
     process = subprocess.Popen(
-        [*command, "--ray", "local", "--num-workers", "2"],
+        [*command, "--ray", "local", "--num-workers", "2", "--cpus-per-worker", "0.5"],
         env={**os.environ, "NOOP_DELAY": "0.1"},
         cwd=ROOT,
         stderr=subprocess.PIPE,
