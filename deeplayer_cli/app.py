@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import sys
 import traceback
 import warnings
@@ -98,6 +99,8 @@ def main(prepare: Prepare | None = None) -> None:
     Args:
         prepare: replaces `deeplayer_cli.runtime.prepare.prepare`, so that ``ground`` can run without a model.
     """
+    # Read when torch is imported. Waiting threads sleep: spinning ones would hold up each other on cores that are busy.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     streams.prepare()
     handler = logging.StreamHandler()
     handler.setFormatter(_OneLine("deeplayer: %(message)s"))
