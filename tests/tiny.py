@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 SPECIAL = ("<IMG_CONTEXT>", "<img>", "</img>", "<ref>", "</ref>", "<box>", "</box>", "<|im_end|>", "<|im_start|>")
 FAMILIES = {"llama": LlamaConfig, "qwen2": Qwen2Config}
+ROPE = {  # llama's is that of the published 8B
+    "llama": {"rope_theta": 1e6, "rope_scaling": {"type": "dynamic", "factor": 2.0}},
+    "qwen2": {},
+}
 
 
 class ByteTokenizer:
@@ -65,6 +69,7 @@ def tiny_checkpoint(family: str = "llama", *, dtype: torch.dtype = torch.float64
         vocab_size=259 + len(SPECIAL),
         max_position_embeddings=1024,
         tie_word_embeddings=False,
+        **ROPE[family],
     )
     vision = InternVLVisionConfig(
         hidden_size=32,

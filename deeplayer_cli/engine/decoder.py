@@ -27,8 +27,13 @@ def project(layer: LlamaDecoderLayer, hidden: Tensor, rotation: Rotation) -> tup
     Returns:
         Queries (B, heads, T, head_dim), keys and values (B, kv_heads, T, head_dim).
     """
+    normed = layer.input_layernorm(hidden)
+    return project_queries(layer.self_attn, normed, rotation), *project_keys(layer.self_attn, normed, rotation)
+
+
+def project_few(layer: LlamaDecoderLayer, hidden: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor]:
+    """As `project`, for few tokens: queries and keys are rotated together, with fewer kernels and one copy more."""
     normed, attention = layer.input_layernorm(hidden), layer.self_attn
-    # Queries and keys are rotated together: half as many kernels.
     turned = torch.cat([attention.q_proj(normed), attention.k_proj(normed)], dim=-1)
     turned = rotate(_heads(turned, attention.head_dim), rotation)  # (B, heads + kv_heads, T, head_dim)
     values = _heads(attention.v_proj(normed), attention.head_dim)

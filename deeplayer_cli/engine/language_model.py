@@ -12,6 +12,7 @@ from deeplayer_cli.engine.decoder import (
     attention_output_and_mlp,
     causal_after,
     project,
+    project_few,
     project_unweighted,
     unweighted_norm,
 )
@@ -207,7 +208,7 @@ def run_cached_layer(
 ) -> tuple[Tensor, Tensor]:
     """Run a layer over new tokens; see `LanguageModel.run_cached`. Its graph has no break and waits for no value."""
     groups = cache.slots.groups
-    queries, keys, values = project(layer, hidden, rotation)
+    queries, keys, values = project_few(layer, hidden, rotation)
     cache.write(step.written, keys, values)
     attended = attend(groups.pack(queries), *cache.upto(step.visible.shape[-1]), step.visible)
     return attention_output_and_mlp(layer, hidden, groups.unpack(attended, hidden.shape[1])), queries

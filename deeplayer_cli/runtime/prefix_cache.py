@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from deeplayer_cli import pruning
+from deeplayer_cli.device.transfer import to_device
 from deeplayer_cli.models.internvl.vision import Encoded
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class PrefixCache:
         begun = time.perf_counter()
         with engine.watch.timing("copy"):
             tiles = np.stack([image.tiles for image in self._group.images.values()])
-            on_device = torch.from_numpy(tiles).to(engine.device)
+            on_device = to_device(torch.from_numpy(tiles), engine.device)
         encoded = engine.encode(on_device)
         self._group.encoded[kind] = encoded, _seconds_since(begun, engine.device)
         return encoded, 0.0
