@@ -173,6 +173,17 @@ def test_what_is_refused(arguments, reason, tmp_path, monkeypatch):
     assert reason in str(refusal.value)
 
 
+def test_files_of_ground_are_compared(tmp_path):
+    ground = ["ground", SAMPLES, "--model", "demo", "--limit", "8"]
+    for method in ("none", "random"):
+        run(*ground, "--method", method, "-o", tmp_path / f"{method}.jsonl")
+    apart = compared("compare", "--from", tmp_path)
+    together = compared(*COMPARE, "--limit", "8", "--methods", "random", "--keep", "0.1")
+    names = ("method", "keep", "layer", "n", "acc@0.5", "acc@0.5_ci95", "difference")
+    assert [[line[name] for name in names] for line in apart] == [[line[name] for name in names] for line in together]
+    assert [line["gflops"] for line in apart] == [None, None]
+
+
 @pytest.mark.parametrize("again", [False, True])
 def test_rows_in_error_are_no_success(again, tmp_path, caplog):
     row = {"image": "absent.png", "expression": "the dog", "box": [1, 2, 30, 40]}
