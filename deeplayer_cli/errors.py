@@ -54,6 +54,11 @@ def writing(name: str) -> Iterator[None]:
         raise DeeplayerError(f"{name} cannot be written: {error.strerror or error}") from error
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def printable(text: str) -> str:
     """Return text that is safe for a terminal: every character that is not printable becomes an escape."""
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)

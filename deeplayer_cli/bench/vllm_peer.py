@@ -15,6 +15,7 @@ from PIL import Image
 
 from deeplayer_cli.checkpoints import random_weights
 from deeplayer_cli.checkpoints.locate import DEMO, locate
+from deeplayer_cli.device.packed_linear import plain_weight
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.models.internvl.prompt import IMAGE_CONTEXT, IMAGE_END, IMAGE_START
 from deeplayer_cli.models.internvl.vision import IMAGENET_MEAN, IMAGENET_STD
@@ -150,7 +151,7 @@ def write_checkpoint(checkpoint: Checkpoint, folder: str, n_tiles: int) -> None:
     from transformers import AutoTokenizer, GotOcr2ImageProcessor, InternVLProcessor, InternVLVideoProcessor
 
     model, side = checkpoint.model, checkpoint.tiling.tile_size
-    state = {name: tensor.to_dense() if tensor.is_mkldnn else tensor for name, tensor in model.state_dict().items()}
+    state = {name: plain_weight(tensor) for name, tensor in model.state_dict().items()}
     model.save_pretrained(folder, state_dict=state)
     config_file = Path(folder, "config.json")
     config = orjson.loads(config_file.read_bytes())

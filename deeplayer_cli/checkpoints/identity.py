@@ -9,6 +9,7 @@ import torch
 
 from deeplayer_cli.checkpoints import random_weights
 from deeplayer_cli.checkpoints.locate import locate
+from deeplayer_cli.device.packed_linear import plain_weight
 from deeplayer_cli.errors import DeeplayerError
 
 if TYPE_CHECKING:
@@ -61,8 +62,7 @@ def fingerprint(model: nn.Module) -> str:
     """
     digest = hashlib.blake2b(digest_size=8)
     for name, weight in model.named_parameters():
-        plain = weight.to_dense() if weight.is_mkldnn else weight.detach()  # a packed weight has an order of its own
-        beginning = plain.flatten()[:_SAMPLE_WEIGHTS].bfloat16().view(torch.int16).cpu()
+        beginning = plain_weight(weight).flatten()[:_SAMPLE_WEIGHTS].bfloat16().view(torch.int16).cpu()
         digest.update(name.encode() + beginning.numpy().tobytes())
     return digest.hexdigest()
 

@@ -20,7 +20,9 @@ _LOGIT = 8  # bytes beside a logit in the model's dtype: in float32, twice
 _PAIR = 20  # bytes for two visual tokens of a method that compares their features
 
 
-def peak_bytes(shape: ModelShape, prompt: PromptLengths, method: Method, n_answer: int, bytes_per_number: int) -> int:
+def estimated_bytes(
+    shape: ModelShape, prompt: PromptLengths, method: Method, n_answer: int, bytes_per_number: int
+) -> int:
     """The most bytes that exist at once for a prompt about an image of its own, while it is answered.
 
     Args:

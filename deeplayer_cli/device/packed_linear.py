@@ -49,6 +49,11 @@ def pack_linears(model: nn.Module, dtype: torch.dtype) -> None:
             model.set_submodule(name, PackedLinear(linear))
 
 
+def plain_weight(weight: Tensor) -> Tensor:
+    """The numbers of a weight in torch's own order; a packed weight has another."""
+    return weight.to_dense() if weight.is_mkldnn else weight.detach()
+
+
 def has_packed_linears(model: nn.Module) -> bool:
     """Whether any linear layer of a model is packed."""
     return any(isinstance(module, PackedLinear) for module in model.modules())

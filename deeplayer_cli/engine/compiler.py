@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 import torch
 from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 
+from deeplayer_cli.errors import first_line
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -37,8 +39,9 @@ class Compiler:
                 try:
                     return compiled(*args, **kwargs)
                 except (TorchDynamoException, FailOnRecompileLimitHit) as error:
-                    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                    logger.warning("torch.compile does not work here (%s); the run goes on uncompiled", reason)
+                    logger.warning(
+                        "torch.compile does not work here (%s); the run goes on uncompiled", first_line(error)
+                    )
                     self._works = False
             return eager(*args, **kwargs)
 

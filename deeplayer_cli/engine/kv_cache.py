@@ -172,19 +172,24 @@ def move_groups(states: Tensor, moves: Mapping[int, int], n_groups: int) -> Tens
 def _shared_in_groups(slots: CacheSlots, shared: Tensor, images: Sequence[int]) -> Tensor:
     """Keys or values (N, kv_heads, n_shared, head_dim) of images, once for each group, with space for the suffixes."""
     n_groups, size = len(slots.groups), slots.groups.size
-    held = shared.new_empty(n_groups, shared.shape[1], slots.n_shared + slots.capacity * size, shared.shape[3])
+    held = _allocated(shared, n_groups, slots.n_shared, slots.n_shared + slots.capacity * size)
     image_of_group = {place.group: images[row] for row, place in enumerate(slots.groups.places)}
     for first, last, image in _runs([image_of_group[group] for group in range(n_groups)]):
         held[first:last, :, : slots.n_shared] = shared[image : image + last - first]
-    held[:, :, slots.n_shared :] = 0  # no token sees them, but attention multiplies them by 0
     return held
 
 
 def _with_space(states: Tensor, n_slots: int) -> Tensor:
     """Keys or values (B, kv_heads, S, head_dim), with space up to ``n_slots``."""
-    held = states.new_empty(*states.shape[:2], n_slots, states.shape[3])
+    held = _allocated(states, len(states), states.shape[2], n_slots)
     held[:, :, : states.shape[2]] = states
-    held[:, :, states.shape[2] :] = 0  # no token sees them, but attention multiplies them by 0
+    return held
+
+
+def _allocated(like: Tensor, n_groups: int, n_filled: int, n_slots: int) -> Tensor:
+    """Space for keys or values (n_groups, kv_heads, n_slots, head_dim), where the first ``n_filled`` slots follow."""
+    held = like.new_empty(n_groups, like.shape[1], n_slots, like.shape[3])
+    held[:, :, n_filled:] = 0  # no token sees them, but attention multiplies them by 0
     return held
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from deeplayer_cli.cost.memory import peak_bytes
+from deeplayer_cli.cost.memory import estimated_bytes
 from deeplayer_cli.device.memory import free_bytes
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ def affordable_tokens(
     if free is None:
         return enough
     of_token = max(
-        peak_bytes(shape, prompt, method, n_answer, dtype.itemsize) / prompt.length(prompt.visual) for prompt in prompts
+        estimated_bytes(shape, prompt, method, n_answer, dtype.itemsize) / prompt.length(prompt.visual)
+        for prompt in prompts
     )
     return min(enough, int(_SHARE[device.type] * free / of_token))

@@ -10,7 +10,7 @@ import torch
 from deeplayer_cli.device.attention_kernels import attention_kernel
 from deeplayer_cli.device.failures import is_device_lost, is_out_of_memory
 from deeplayer_cli.engine import Row
-from deeplayer_cli.errors import DeeplayerError, RowError
+from deeplayer_cli.errors import DeeplayerError, RowError, first_line
 from deeplayer_cli.runtime.postprocess import failed_prediction, to_prediction
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class ModelRunner:
         except Exception as error:
             if is_device_lost(error):
                 raise DeeplayerError(
-                    f"the device has failed ({_first_line(error)}): the rows written so far are safe"
+                    f"the device has failed ({first_line(error)}): the rows written so far are safe"
                 ) from error
             if not is_out_of_memory(error):
                 raise
@@ -123,7 +123,3 @@ class ModelRunner:
         """Return a seed that depends only on ``--seed`` and the row's id."""
         digest = hashlib.blake2b(f"{self._settings.seed}\0{request.id!r}".encode(), digest_size=4).digest()
         return int.from_bytes(digest, "little")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -14,7 +14,7 @@ import pytest
 from torch.utils import backend_registration
 
 from deeplayer_cli.checkpoints import random_weights
-from deeplayer_cli.cost.memory import peak_bytes
+from deeplayer_cli.cost.memory import estimated_bytes
 from deeplayer_cli.cost.shape import ModelShape, PromptLengths
 from deeplayer_cli.pruning import Budget, Options, build
 from tests.engine.fake_device import MAX_NEW_TOKENS, MEASURED, METHODS, MODEL, TILES
@@ -83,7 +83,7 @@ def test_the_estimate_of_memory_is_at_most_a_fifth_above_the_peak(cases, method)
     prompt = PromptLengths.from_checkpoint(layout, TILES * shape.tokens_per_tile, case["expression"])
     prompt = replace(prompt, draft=MAX_NEW_TOKENS - 1)
     built = build(method, Options(Budget(0.1)), shape.text.layers)
-    assert peak <= n_rows * peak_bytes(shape, prompt, built, MAX_NEW_TOKENS, 2) <= 1.2 * peak
+    assert peak <= n_rows * estimated_bytes(shape, prompt, built, MAX_NEW_TOKENS, 2) <= 1.2 * peak
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -93,5 +93,5 @@ def test_no_method_needs_more_memory_than_its_estimate(cases, name):
     layout.config.text_config.num_hidden_layers = 4
     shape = ModelShape.from_config(layout.config)
     prompt = PromptLengths.from_checkpoint(layout, TILES * shape.tokens_per_tile, case["expression"])
-    estimate = peak_bytes(shape, prompt, build(name, Options(Budget(0.1)), 4), MAX_NEW_TOKENS, 2)
+    estimate = estimated_bytes(shape, prompt, build(name, Options(Budget(0.1)), 4), MAX_NEW_TOKENS, 2)
     assert peak <= n_rows * estimate

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deeplayer_cli.cost.memory import peak_bytes
+from deeplayer_cli.cost.memory import estimated_bytes
 from deeplayer_cli.cost.shape import ModelShape, PromptLengths
 from deeplayer_cli.pruning import Budget, Options, build
 from deeplayer_cli.runtime import batching
@@ -54,5 +54,5 @@ def test_memory_limits_what_goes_at_once(monkeypatch):
         assert twice == pytest.approx(2 * few, abs=1) and enough == [8192, 8192]
         for prompt in prompts:
             length = prompt.length(prompt.visual)
-            assert few / length * peak_bytes(shape, prompt, method, 10, 4) <= 5_000_000
+            assert few / length * estimated_bytes(shape, prompt, method, 10, 4) <= 5_000_000
     assert limits["divprune"][0] > limits["none"][0] > 0
