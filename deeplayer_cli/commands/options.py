@@ -194,7 +194,8 @@ Dtype = Annotated[
 ]
 Device = Annotated[str, option("--device", help="`auto`, cpu, mps, cuda or cuda:N.", rich_help_panel=MODEL)]
 Attention = Annotated[
-    Kernel, option("--attention", help="Attention kernel to prefer; `auto` lets torch choose.", rich_help_panel=MODEL)
+    Kernel,
+    option("--attention", help="Attention kernel to prefer; `auto` chooses for each call.", rich_help_panel=MODEL),
 ]
 Method = Annotated[
     str,

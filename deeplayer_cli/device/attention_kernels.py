@@ -24,12 +24,23 @@ _PREFERRED = {
 
 
 def attention_kernel(name: str) -> AbstractContextManager[object]:
-    """Prefer one kernel by name, and fall back to the plain one if it cannot run; with ``auto``, torch chooses."""
+    """Prefer one kernel by name, and fall back to the plain one if it cannot run; with ``auto``, none is preferred."""
     if name == "auto":
         return nullcontext()
     # Masks and grouped heads rule the fast kernels out for some calls: without a fallback torch would raise there.
     backends = list(dict.fromkeys([_PREFERRED[name], SDPBackend.MATH]))
     return sdpa_kernel(backends, set_priority=True)
+
+
+def is_kernel_preferred() -> bool:
+    """Whether a kernel is preferred, by `attention_kernel` or by torch's own switches."""
+    switches = torch.backends.cuda  # they hold for CPUs as well
+    return not (
+        switches.flash_sdp_enabled()
+        and switches.mem_efficient_sdp_enabled()
+        and switches.cudnn_sdp_enabled()
+        and switches.math_sdp_enabled()
+    )
 
 
 def runnable_kernels(device: torch.device, dtype: torch.dtype) -> dict[str, list[str]]:

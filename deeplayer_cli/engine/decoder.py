@@ -13,6 +13,8 @@ from torch.func import functional_call
 from torch.nn import functional
 from transformers.models.llama.modeling_llama import rotate_half
 
+from deeplayer_cli.device import blocked_attention
+
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers.models.llama.modeling_llama import LlamaAttention, LlamaDecoderLayer
@@ -97,6 +99,8 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None
         (B, heads, T, head_dim).
     """
     if visible is None:
+        if blocked_attention.serves(queries):
+            return blocked_attention.causal_attention(queries, keys, values)
         return functional.scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=True)
     grouped = queries.unflatten(1, (keys.shape[1], -1))  # (B, kv_heads, group, T, head_dim)
     mask = visible if visible.shape[2] > queries.shape[2] else repeated(visible, grouped.shape[2])

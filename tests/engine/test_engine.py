@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from deeplayer_cli.device import blocked_attention
 from deeplayer_cli.engine import Engine, Row, each_row, union_of_rows
 from deeplayer_cli.engine.drafting import no_draft
 from deeplayer_cli.models.internvl.vision import Encoded, normalize
@@ -275,7 +276,31 @@ def test_without_a_compiler_selection_warns_once_and_runs_eagerly(tiles, monkeyp
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
-def test_no_full_attention_matrix_is_ever_built(tiles):
+def test_attention_by_blocks_changes_nothing(tiles, monkeypatch):
+    checkpoint = tiny_checkpoint(dtype=torch.float32)
+    rows = make_rows(checkpoint)
+    expected = [run(make_engine(checkpoint, method), tiles, rows) for method in ("none", "deep-layer", "freeze")]
+    use_blocks(monkeypatch)
+    with profile(activities=[ProfilerActivity.CPU]) as trace:
+        found = [run(make_engine(checkpoint, method), tiles, rows) for method in ("none", "deep-layer", "freeze")]
+    assert any(event.name == "mkldnn::_linear_pointwise" for event in trace.events())
+    for (logits, *rest), (expected_logits, *expected_rest) in zip(found, expected, strict=True):
+        assert rest == expected_rest
+        torch.testing.assert_close(logits, expected_logits, atol=1e-4, rtol=1e-4)
+
+
+def use_blocks(monkeypatch):
+    """Let attention by blocks serve the short prompts of these tests, with blocks that are shorter still."""
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("this torch has no oneDNN")
+    monkeypatch.setattr(blocked_attention, "_LEAST_TOKENS", 1)
+    monkeypatch.setattr(blocked_attention, "_ROWS", 16)
+
+
+@pytest.mark.parametrize("by_blocks", [False, True])
+def test_no_full_attention_matrix_is_ever_built(tiles, by_blocks, monkeypatch):
+    if by_blocks:
+        use_blocks(monkeypatch)
     checkpoint = tiny_checkpoint(dtype=torch.float32)
     engine = make_engine(checkpoint)
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as trace:

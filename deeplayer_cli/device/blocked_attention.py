@@ -1,0 +1,108 @@
+"""Causal attention on a CPU in float32: blocks of queries, multiplied by oneDNN.
+
+torch's own kernel multiplies by MKL, at less than half of oneDNN's rate on the processor of `bench/README.md`.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from threading import Barrier
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from deeplayer_cli.device.attention_kernels import is_kernel_preferred
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+_ROWS = 256  # of a product: the queries of a block, for all heads that share keys; its scores fit a core's cache
+_LEAST_TOKENS = 512  # of a call; shorter ones are as fast in torch's kernel
+
+
+def serves(queries: Tensor) -> bool:
+    """Whether `causal_attention` is the kernel to use for these queries (B, heads, T, head_dim)."""
+    return (
+        queries.device.type == "cpu"
+        and queries.dtype == torch.float32
+        and queries.shape[2] >= _LEAST_TOKENS
+        and torch.is_inference_mode_enabled()
+        and not torch.compiler.is_compiling()
+        and not is_kernel_preferred()
+        and _can_multiply()
+    )
+
+
+def causal_attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Causal attention, as of `scaled_dot_product_attention`. It must run in inference mode.
+
+    A block is computed by one thread, so the numbers do not depend on the number of threads.
+
+    Args:
+        queries: (B, heads, T, head_dim) float32 on a CPU.
+        keys: (B, kv_heads, T, head_dim).
+        values: (B, kv_heads, T, head_dim).
+
+    Returns:
+        (B, heads, T, head_dim).
+    """
+    group, length = queries.shape[1] // keys.shape[1], queries.shape[2]
+    size = max(1, _ROWS // group)
+    # oneDNN also takes a weight with gaps between its rows, but is a thousand times slower.
+    keys, values = keys.contiguous().flatten(0, 1), values.contiguous().flatten(0, 1)
+    scaled = (queries * queries.shape[3] ** -0.5).unflatten(1, (-1, group)).flatten(0, 1)
+    attended = torch.empty_like(scaled)  # (B * kv_heads, group, T, head_dim)
+    later = torch.ones(size, size, dtype=torch.bool).triu(1)
+
+    @torch.inference_mode()
+    def attend(block: tuple[int, int]) -> None:
+        head, start = block
+        end = min(start + size, length)
+        n = end - start
+        scores = _multiply(scaled[head, :, start:end].flatten(0, 1), keys[head, :end]).view(group, n, end)
+        scores[..., start:].masked_fill_(later[:n, :n], -torch.inf)
+        mixed = _multiply(scores.softmax(-1).flatten(0, 1), values[head, :end].T)  # (group * n, head_dim)
+        attended[head, :, start:end] = mixed.view(group, n, -1)
+
+    starts = range(0, length, size)
+    # The long blocks come first, so that no thread is left with one at the end.
+    _run_all(attend, [(head, start) for start in reversed(starts) for head in range(len(keys))])
+    return attended.view_as(queries)
+
+
+def _multiply(rows: Tensor, weight: Tensor) -> Tensor:
+    """Multiply ``rows`` (N, in) by the transpose of ``weight`` (out, in); returns (N, out)."""
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, None, "none", [], "")
+    return product
+
+
+def _run_all(run: Callable[[tuple[int, int]], None], blocks: Iterable[tuple[int, int]]) -> None:
+    """Run all blocks, with as many threads as torch uses.
+
+    Threads of torch would share each of the small products, and wait for each other after every one.
+    """
+    n_threads = torch.get_num_threads()
+    for _ in map(run, blocks) if n_threads == 1 else _threads(n_threads).map(run, blocks):
+        pass
+
+
+@cache
+def _threads(n_threads: int) -> ThreadPoolExecutor:
+    """Threads in each of which torch uses one core."""
+    threads = ThreadPoolExecutor(n_threads, "attention", torch.set_num_threads, (1,))
+    together = Barrier(n_threads)
+    for _ in threads.map(lambda _: together.wait(), range(n_threads)):
+        pass
+    torch.set_num_threads(n_threads)  # threads that start later take the number that was set last
+    return threads
+
+
+@cache
+def _can_multiply() -> bool:
+    """Whether this torch has oneDNN's product, and this processor runs it."""
+    try:
+        return bool(_multiply(torch.ones(1, 2), torch.ones(2, 2)).isfinite().all())
+    except (RuntimeError, AttributeError):  # AttributeError: a torch without oneDNN lacks the operator
+        return False

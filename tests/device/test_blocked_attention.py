@@ -1,0 +1,92 @@
+"""Attention by blocks equals torch's own, with every number of heads, tokens and threads."""
+
+from __future__ import annotations
+
+import threading
+from unittest.mock import patch
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
+
+from deeplayer_cli.device import blocked_attention
+from deeplayer_cli.engine import decoder
+
+if not torch.backends.mkldnn.is_available():
+    pytest.skip("this torch has no oneDNN", allow_module_level=True)
+
+
+def projections(n_rows: int, kv_heads: int, group: int, length: int, head_dim: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    heads = (kv_heads * group, kv_heads, kv_heads)
+    # Tokens before heads in memory, as a layer's projections lie.
+    return [torch.randn(n_rows, length, n, head_dim, generator=generator).transpose(1, 2) for n in heads]
+
+
+@pytest.fixture(params=[1, 3])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 2), st.integers(1, 3), st.sampled_from([1, 2, 3, 7, 300]), st.integers(1, 300))
+def test_it_computes_what_torch_does(n_rows, kv_heads, group, length):
+    length = min(length, 20) if group == 300 else length
+    queries, keys, values = projections(n_rows, kv_heads, group, length, 16)
+    with torch.inference_mode():
+        ours = blocked_attention.causal_attention(queries, keys, values)
+    exact = scaled_dot_product_attention(
+        queries.double(), keys.double(), values.double(), is_causal=True, enable_gqa=True
+    )
+    torch.testing.assert_close(ours.double(), exact, atol=1e-5, rtol=1e-5)
+
+
+def test_threads_change_no_number_and_are_left_as_they_were(threads):
+    projected = projections(2, 2, 4, 700, 32)
+    with torch.inference_mode():
+        torch.set_num_threads(1)
+        alone = blocked_attention.causal_attention(*projected)
+        torch.set_num_threads(threads)
+        assert torch.equal(blocked_attention.causal_attention(*projected), alone)
+    assert torch.get_num_threads() == threads
+    seen: list[int] = []
+    other = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+    other.start()
+    other.join()
+    assert seen == [threads]
+
+
+def test_an_image_does_not_depend_on_the_others_of_its_batch():
+    projected = projections(3, 2, 2, 600, 16)
+    with torch.inference_mode():
+        together = blocked_attention.causal_attention(*projected)
+        alone = blocked_attention.causal_attention(*(part[1:2] for part in projected))
+    assert torch.equal(together[1:2], alone)
+
+
+def test_which_calls_it_serves():
+    long, short = torch.ones(1, 2, 512, 4), torch.ones(1, 2, 511, 4)
+    assert not blocked_attention.serves(long)  # outside inference mode
+    with torch.inference_mode():
+        assert blocked_attention.serves(long)
+        assert not blocked_attention.serves(short)
+        assert not blocked_attention.serves(long.double())
+        assert not blocked_attention.serves(long.to("meta"))
+        with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH], set_priority=True):
+            assert not blocked_attention.serves(long)
+        assert blocked_attention.serves(long)
+
+
+def test_a_torch_without_the_product_uses_its_own_kernel():
+    blocked_attention._can_multiply.cache_clear()
+    with patch.object(blocked_attention, "_multiply", side_effect=AttributeError), torch.inference_mode():
+        queries, keys, values = projections(1, 1, 2, 512, 8)
+        attended = decoder.attend(queries, keys, values, None)
+    blocked_attention._can_multiply.cache_clear()
+    assert torch.equal(attended, scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=True))
