@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from deeplayer_cli.device.float64 import has_float64
 from deeplayer_cli.errors import DeeplayerError
 
 DTYPES = {
@@ -41,8 +42,8 @@ class Placement:
         name = _AUTO_DTYPES[place.type] if dtype == "auto" else _SHORT_NAMES.get(dtype, dtype)
         if name not in DTYPES:
             raise DeeplayerError(f"unknown dtype {dtype!r}: choose auto, {', '.join((*DTYPES, *_SHORT_NAMES))}")
-        if place.type == "mps" and name == "float64":
-            raise DeeplayerError("device mps has no float64: choose another --dtype, or --device cpu")
+        if name == "float64" and not has_float64(place):
+            raise DeeplayerError(f"device {place.type} has no float64: choose another --dtype, or --device cpu")
         return cls(place, DTYPES[name])
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from deeplayer_cli.device.float64 import in_float64
 from deeplayer_cli.pruning.method import Selection, Selector
 
 if TYPE_CHECKING:
@@ -45,9 +46,9 @@ class FewestWithMass(Selector):
     def __call__(self, scores: Tensor, inputs: ScorerInputs, n_keep: int) -> Selection:
         """Return sorted indices (B, n_keep), of which the first ``counts`` are kept."""
         falling = scores.sort(dim=-1, descending=True, stable=True)
-        held = falling.values.double().cumsum(-1)
+        held = in_float64(falling.values).cumsum(-1)
         n_visual = scores.shape[1]
-        for_mass = (held < self.mass * held[:, -1:]).sum(-1) + 1
+        for_mass = (held < self.mass * held[:, -1:]).sum(-1).to(scores.device) + 1
         # As a sum over tokens, because a compiled selector must not depend on their number.
         for_least = (torch.arange(1, n_visual + 1, device=scores.device) <= self.least_share * n_visual + 1e-9).sum()
         counts = for_mass.maximum(for_least).clamp(max=n_keep)

@@ -13,6 +13,7 @@ from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
+from unittest.mock import patch
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
@@ -20,6 +21,8 @@ from torch.nn import functional
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from deeplayer_cli.device import float64
 
 DEVICE = "fakegpu"
 MODEL, TILES, MAX_NEW_TOKENS = "random:8b", 7, 3
@@ -52,6 +55,7 @@ class Counts:
         reads: places that copy from the device to the host, which waits for the copy.
         blocking: places that copy from the host to the device, and wait.
         grouped: places that call attention with a mask and with keys that several heads share.
+        doubles: places that make a float64 tensor on the device.
         peak: peak bytes above those of the weights.
     """
 
@@ -60,6 +64,7 @@ class Counts:
     reads: Counter = field(default_factory=Counter)
     blocking: Counter = field(default_factory=Counter)
     grouped: Counter = field(default_factory=Counter)
+    doubles: Counter = field(default_factory=Counter)
     peak: int = 0
 
 
@@ -98,6 +103,8 @@ class Probe(TorchDispatchMode):
                 self.counts.reads[_place()] += 1
             elif is_blocking:
                 self.counts.blocking[_place()] += 1
+        if any(_kind(tensor) == DEVICE and tensor.dtype == torch.float64 for tensor in tensors):
+            self.counts.doubles[_place()] += 1
         if DEVICE in after:
             self.counts.kernels += not func.is_view and name not in _NO_KERNEL
             self._hold(tensors)
@@ -221,6 +228,9 @@ def main():
         cases["adaptive"] = run(probe, small, "deep-layer", mass=0.5)
         cases["one layer more"] = run(probe, fake_checkpoint(5), "none")
         cases |= {f"{method}, all layers": run(probe, whole, method, n_images=4) for method in MEASURED}
+        with patch.object(float64, "_WITHOUT", {DEVICE}):
+            cases |= {f"{method}, no float64": run(probe, small, method) for method in ("cdpruner", "random")}
+            cases["adaptive, no float64"] = run(probe, small, "deep-layer", mass=0.5)
     json.dump(cases, sys.stdout)
 
 

@@ -43,6 +43,10 @@ def cases():
     return json.loads(done.stdout)
 
 
+def phases(case):
+    return [case[phase] for phase in ("encode", "prefix", "prefill", "decode")]
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_the_host_waits_for_nothing_but_one_copy_of_each_pass(cases, name):
     case = cases[name]
@@ -95,3 +99,9 @@ def test_no_method_needs_more_memory_than_its_estimate(cases, name):
     prompt = PromptLengths.from_checkpoint(layout, TILES * shape.tokens_per_tile, case["expression"])
     estimate = estimated_bytes(shape, prompt, build(name, Options(Budget(0.1)), 4), MAX_NEW_TOKENS, 2)
     assert peak <= n_rows * estimate
+
+
+@pytest.mark.parametrize("name", [*METHODS, "random, no float64", "cdpruner, no float64", "adaptive, no float64"])
+def test_nothing_needs_float64_of_a_device_without_it(cases, name):
+    assert all(phase["doubles"] == {} for phase in phases(cases[name]))
+    assert cases["adaptive"]["prefill"]["doubles"]  # a device with float64 uses it

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deeplayer_cli.device import float64
 from deeplayer_cli.pruning import Budget, Options, build, token_places
 from tests.pruning import rules
 from tests.scorer_inputs import START, inputs_of
@@ -104,6 +105,19 @@ def test_cdpruner_takes_the_largest_determinant(seed: int, n_keep: int) -> None:
         relevance = [(one - low + 1e-6) / (high - low) for one in cosines]
         assert scores[row].tolist() == pytest.approx(relevance, abs=1e-5)
         assert kept[row].tolist() == rules.cdpruner(scores[row].tolist(), inputs.features[row], n_keep)
+
+
+def test_cdpruner_keeps_the_same_on_a_device_without_float64(monkeypatch) -> None:
+    _, inputs = random_inputs(5, width=40)
+    inputs = inputs._replace(text_embeddings=inputs.text_features)
+    stage = stage_of("cdpruner")
+    scores = stage.scorer(inputs)
+    usual = stage.selector(scores, inputs, 30)
+    monkeypatch.setattr(float64, "_WITHOUT", {"cpu"})
+    found = stage.scorer(inputs)
+    assert (scores.dtype, found.dtype) == (torch.float64, torch.float32)
+    assert torch.equal(found, scores.float())
+    assert torch.equal(stage.selector(found, inputs, 30), usual)
 
 
 def test_cdpruner_goes_on_when_nothing_enlarges_the_determinant() -> None:

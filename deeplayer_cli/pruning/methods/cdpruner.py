@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional
 
+from deeplayer_cli.device.float64 import back_from_float64, in_float64
 from deeplayer_cli.pruning.entry import Entry
 from deeplayer_cli.pruning.method import Scorer, Selector
 
@@ -34,14 +35,14 @@ class TextRelevance(Scorer):
     takes_padding = True
 
     def __call__(self, inputs: ScorerInputs) -> Tensor:
-        """Return scores (B, n_visual) float64."""
-        question = inputs.prompt_tokens[:, inputs.visual.stop :].double()
+        """Return scores (B, n_visual) float64; float32 if the device has no float64."""
+        question = in_float64(inputs.prompt_tokens[:, inputs.visual.stop :])
         visual, text = (
-            functional.normalize(part.double(), dim=-1) for part in (inputs.features, inputs.text_embeddings)
+            functional.normalize(in_float64(part), dim=-1) for part in (inputs.features, inputs.text_embeddings)
         )
         cosine = (visual @ text.mT * question[:, None]).sum(-1) / question.sum(-1, keepdim=True)
         low, high = (-cosine).aminmax(dim=-1, keepdim=True)
-        return (-cosine - low + 1e-6) / (high - low).clamp(min=1e-6)
+        return back_from_float64((-cosine - low + 1e-6) / (high - low).clamp(min=1e-6), inputs.features.device)
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class ConditionalDiversity(Selector):
 
     Its kernel is ``L_ij = r_i cos(f_i, f_j) r_j`` with scores r and features f. Each step takes the token that enlarges
     the determinant most (Chen, Zhang and Zhou 2018, arXiv:1709.05135). Tokens that no longer enlarge it, because the
-    features have too few dimensions, follow by falling score.
+    features have too few dimensions, follow by falling score. It computes in float64, on the CPU if the device has no
+    float64: rounding must not decide which tokens are unlike the others.
     """
 
     needs = frozenset({"features"})
@@ -58,14 +60,14 @@ class ConditionalDiversity(Selector):
 
     def __call__(self, scores: Tensor, inputs: ScorerInputs, n_keep: int) -> Tensor:
         """Return sorted indices, (B, n_keep) int64."""
-        unit = functional.normalize(inputs.features.double(), dim=-1)
-        scaled = unit * scores.double()[..., None]
+        relevance = in_float64(scores)
+        scaled = functional.normalize(in_float64(inputs.features), dim=-1) * relevance[..., None]
         kernel = scaled @ scaled.mT
         batch = torch.arange(len(kernel), device=kernel.device)
         gain = kernel.diagonal(dim1=1, dim2=2).clone()
         factor = kernel.new_zeros(len(kernel), n_keep, kernel.shape[1])  # Cholesky, one row for each step
         taken: list[Tensor] = []
-        by_score = scores.double() - scores.double().amax(-1, keepdim=True) - 1  # below every gain
+        by_score = relevance - relevance.amax(-1, keepdim=True) - 1  # below every gain
         for step in range(n_keep):
             best = torch.where(gain > _NONE, gain, by_score).argmax(-1)
             earlier = factor[:, :step]
@@ -76,7 +78,7 @@ class ConditionalDiversity(Selector):
             gain[batch, best] = by_score[batch, best] = -torch.inf
             factor[:, step] = row
             taken.append(best)
-        return torch.stack(taken, dim=-1).sort(dim=-1).values
+        return torch.stack(taken, dim=-1).sort(dim=-1).values.to(scores.device)
 
 
 ENTRY = Entry(

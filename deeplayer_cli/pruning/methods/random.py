@@ -40,10 +40,10 @@ class RandomScorer(Scorer):
     takes_padding = True
 
     def __call__(self, inputs: ScorerInputs) -> Tensor:
-        """Return scores (B, n_visual) float64: whole numbers below 2^32."""
+        """Return scores (B, n_visual) int64, from 0 to 2^32 - 1."""
         index = torch.arange(inputs.n_visual, device=inputs.seeds.device)
         stream = hash32(inputs.seeds & 0xFFFFFFFF)[:, None]
-        return hash32((stream + index) & 0xFFFFFFFF).double()
+        return hash32((stream + index) & 0xFFFFFFFF)
 
 
 ENTRY = Entry(
