@@ -68,11 +68,11 @@ def first_token(
 @contextmanager
 def _eager(model: Model) -> Iterator[None]:
     before = model.config.text_config._attn_implementation  # transformers has no public name for it
-    model.set_attn_implementation("eager")
+    model.set_attn_implementation({"text_config": "eager"})
     try:
         yield
     finally:
-        model.set_attn_implementation(before)
+        model.set_attn_implementation({"text_config": before})
 
 
 @contextmanager

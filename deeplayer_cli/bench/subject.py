@@ -54,7 +54,7 @@ class Subject:
         self._places = token_places((n_tiles, 1), n_tiles, self.n_visual)[None]
         texts = [f"the {_WORDS[n % 8]} {_WORDS[n // 8 % 8]} {_WORDS[n // 64 % 8]}" for n in range(n_expressions)]
         self.rows = [Row(0, checkpoint.tokenizer.encode_expression(text), seed) for seed, text in enumerate(texts)]
-        self._shape = ModelShape.from_config(checkpoint.model.config)
+        self._shape = ModelShape.from_config(checkpoint.model.config).without_hidden_pairs()
         self._vision_flops = vision_flops(self._shape, n_tiles)
         self._references: dict[tuple[str, float, int], list[list[int]]] = {}
 
@@ -120,7 +120,8 @@ class Subject:
     def generate_flops(self) -> int:
         """FLOPs of transformers from pixels to the first token of every answer, without shared work."""
         text, length = self._shape.text, len(self.prompt_ids(self.rows[0]))
-        language = text.layers * text.layer_flops(length, length) + head_flops(self._shape)
+        layer = text.query_flops(length) + text.key_flops(length) + text.causal_flops(length)
+        language = text.layers * layer + head_flops(self._shape)
         return len(self.rows) * (self._vision_flops + language)
 
     def union_engine(self, method: str, keep: float, union: float) -> Engine:

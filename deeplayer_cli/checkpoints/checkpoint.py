@@ -14,6 +14,7 @@ from deeplayer_cli.checkpoints.weights import plan, stream, targets
 from deeplayer_cli.device.packed_linear import pack_linears
 from deeplayer_cli.device.placement import Placement
 from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.models.internvl.vision import use_blocked_attention
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -111,6 +112,8 @@ def load(
     model.to(placement.device)  # moves the buffers, which are the rotary frequencies
     if placement.device.type == "cpu":
         pack_linears(model, placement.dtype)
+        if attention == "sdpa":
+            use_blocked_attention(model)
     _require_cuttable(name, layout)
     return Checkpoint(
         name,

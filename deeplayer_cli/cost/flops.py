@@ -1,8 +1,9 @@
 """FLOPs (floating-point operations) and kv cache bytes of a prompt, computed from the shape of a checkpoint.
 
 The count follows ``torch.utils.flop_counter``: two FLOPs for each multiply-add of a matrix product or convolution, and
-both products of attention in full, T queries x S keys, although a causal mask hides half of them. It leaves out norms,
-activations, RoPE, softmax, scorers and selectors: less than one percent at the sizes of InternVL2.5.
+both products of attention in full, T queries x S keys, although a causal mask hides half of them
+(`ModelShape.without_hidden_pairs` leaves them out, to compare with measured time). It leaves out norms, activations,
+RoPE, softmax, scorers and selectors: less than one percent at the sizes of InternVL2.5.
 
 It counts the engine's work without drafts, because a draft only moves tokens of the answer from decoding into prefill.
 A scout reads the draft in addition, so there it is counted.
@@ -110,7 +111,7 @@ def _layer_flops(text: StackShape, prompt: PromptLengths, n_visual: int, n_text:
     if not updates:
         return keys + text.query_flops(n_text) + text.attention_flops(n_text, length)
     # The engine puts P0's queries before the others, so that attention needs no mask. Their attention counts as well.
-    return keys + text.query_flops(n_visual + n_text) + text.attention_flops(length, length)
+    return keys + text.query_flops(n_visual + n_text) + text.causal_flops(length)
 
 
 def decode_flops(shape: ModelShape, prompt: PromptLengths, n_tokens: int, method: Method) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from deeplayer_cli.models.internvl.answer_format import TemplateDraft
@@ -23,6 +23,7 @@ class StackShape:
         keys: number of key heads times head dimension; the same for values.
         intermediate: width of the MLP.
         mlp_matrices: number of matrices in the MLP: 2, or 3 for a gated MLP.
+        causal_share: the share of a square of attention that counts under a causal mask.
     """
 
     layers: int
@@ -31,6 +32,7 @@ class StackShape:
     keys: int
     intermediate: int
     mlp_matrices: int
+    causal_share: float = 1.0
 
     def query_flops(self, n_tokens: int) -> int:
         """FLOPs of queries, output projection and MLP of one layer."""
@@ -43,6 +45,10 @@ class StackShape:
     def attention_flops(self, n_queries: int, n_keys: int) -> int:
         """FLOPs of the two matrix products of attention in one layer."""
         return 4 * n_queries * n_keys * self.queries
+
+    def causal_flops(self, n_tokens: int) -> int:
+        """FLOPs of the two matrix products of attention in one layer, of tokens to those up to their own place."""
+        return round(self.causal_share * self.attention_flops(n_tokens, n_tokens))
 
     def layer_flops(self, n_tokens: int, n_keys: int) -> int:
         """FLOPs of one layer over ``n_tokens`` that attend to ``n_keys`` keys, their own included."""
@@ -68,6 +74,10 @@ class ModelShape:
     text: StackShape
     tokens_per_tile: int
     vocabulary: int
+
+    def without_hidden_pairs(self) -> ModelShape:
+        """The shape whose FLOPs leave out what a causal mask hides, as attention kernels do where no mask is given."""
+        return replace(self, text=replace(self.text, causal_share=0.5))
 
     @classmethod
     def from_config(cls, config: ModelConfig) -> ModelShape:

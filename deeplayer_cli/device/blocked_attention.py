@@ -1,4 +1,4 @@
-"""Causal attention on a CPU in float32: blocks of queries, multiplied by oneDNN.
+"""Attention without a mask on a CPU in float32: blocks of queries, multiplied by oneDNN.
 
 torch's own kernel multiplies by MKL, at less than half of oneDNN's rate on the processor of `bench/README.md`.
 """
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 _ROWS = 256  # of a product: the queries of a block, for all heads that share keys; its scores fit a core's cache
-_LEAST_TOKENS = 512  # of a call; shorter ones are as fast in torch's kernel
+_LEAST_TOKENS = 256  # of a call; shorter ones are as fast in torch's kernel
 
 
 def serves(queries: Tensor) -> bool:
-    """Whether `causal_attention` is the kernel to use for these queries (B, heads, T, head_dim)."""
+    """Whether `attention` is the kernel to use for these queries (B, heads, T, head_dim)."""
     return (
         queries.device.type == "cpu"
         and queries.dtype == torch.float32
@@ -35,8 +35,8 @@ def serves(queries: Tensor) -> bool:
     )
 
 
-def causal_attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Causal attention, as of `scaled_dot_product_attention`. It must run in inference mode.
+def attention(queries: Tensor, keys: Tensor, values: Tensor, *, is_causal: bool) -> Tensor:
+    """Compute what `scaled_dot_product_attention` does. It must run in inference mode.
 
     A block is computed by one thread, so the numbers do not depend on the number of threads.
 
@@ -44,6 +44,7 @@ def causal_attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         queries: (B, heads, T, head_dim) float32 on a CPU.
         keys: (B, kv_heads, T, head_dim).
         values: (B, kv_heads, T, head_dim).
+        is_causal: whether each query attends only to the keys up to its own place, and not to all.
 
     Returns:
         (B, heads, T, head_dim).
@@ -60,10 +61,11 @@ def causal_attention(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     def attend(block: tuple[int, int]) -> None:
         head, start = block
         end = min(start + size, length)
-        n = end - start
-        scores = _multiply(scaled[head, :, start:end].flatten(0, 1), keys[head, :end]).view(group, n, end)
-        scores[..., start:].masked_fill_(later[:n, :n], -torch.inf)
-        mixed = _multiply(scores.softmax(-1).flatten(0, 1), values[head, :end].T)  # (group * n, head_dim)
+        n, n_seen = end - start, end if is_causal else length
+        scores = _multiply(scaled[head, :, start:end].flatten(0, 1), keys[head, :n_seen]).view(group, n, n_seen)
+        if is_causal:
+            scores[..., start:].masked_fill_(later[:n, :n], -torch.inf)
+        mixed = _multiply(scores.softmax(-1).flatten(0, 1), values[head, :n_seen].T)  # (group * n, head_dim)
         attended[head, :, start:end] = mixed.view(group, n, -1)
 
     starts = range(0, length, size)

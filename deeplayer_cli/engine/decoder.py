@@ -100,7 +100,7 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None
     """
     if visible is None:
         if blocked_attention.serves(queries):
-            return blocked_attention.causal_attention(queries, keys, values)
+            return blocked_attention.attention(queries, keys, values, is_causal=True)
         return functional.scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=True)
     grouped = queries.unflatten(1, (keys.shape[1], -1))  # (B, kv_heads, group, T, head_dim)
     mask = visible if visible.shape[2] > queries.shape[2] else repeated(visible, grouped.shape[2])

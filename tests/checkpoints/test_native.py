@@ -95,7 +95,7 @@ def test_what_a_config_says_about_code_is_not_read(folder: Path) -> None:
     tiny.edit_json(folder / "config.json", evil | {f"text_config.{key}": value for key, value in evil.items()})
     config = load(str(folder), **CPU).model.config
     assert config._attn_implementation == config.text_config._attn_implementation == "sdpa"
-    assert config.vision_config._attn_implementation == "sdpa"
+    assert config.vision_config._attn_implementation in ("sdpa", "deeplayer_blocked")
 
 
 def test_older_homes_of_the_chat_template(folder: Path) -> None:

@@ -139,6 +139,20 @@ def test_decode_costs_what_is_counted(checkpoint, keep):
     )
 
 
+def test_what_a_causal_mask_hides_is_half_of_each_square(checkpoint):
+    shape, prompt = ModelShape.from_config(checkpoint.model.config), PromptLengths(20, N_VISUAL, 11, 9)
+    none, layers = build("none", Options(Budget(1.0)), shape.text.layers), shape.text.layers
+
+    def hidden(method):
+        return prefill_flops(shape, prompt, method) - prefill_flops(shape.without_hidden_pairs(), prompt, method)
+
+    # The suffix has a mask, and so has what the last layer, and the layer of a drop, put out: there, all pairs count.
+    square = 2 * (20 + N_VISUAL + 11) ** 2 * shape.text.queries
+    assert hidden(none) == (layers - 1) * square
+    pruned = 2 * (20 + N_VISUAL // 10 + 11 + 9) ** 2 * shape.text.queries
+    assert hidden(build("deep-layer", Options(Budget(0.1), layer=layers - 2), layers)) == (layers - 3) * square + pruned
+
+
 def test_internvl2_5_8b_costs_what_a_roofline_says():
     """By hand: 0.74 TFLOP a tile; 26.9 for an unpruned prompt of 7 tiles; 12.3 with 10% of it after all of layer 12."""
     shape = ModelShape.from_config(random_weights.read("random:8b").config)

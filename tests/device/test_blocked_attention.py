@@ -35,14 +35,14 @@ def threads(request):
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.integers(1, 2), st.integers(1, 3), st.sampled_from([1, 2, 3, 7, 300]), st.integers(1, 300))
-def test_it_computes_what_torch_does(n_rows, kv_heads, group, length):
+@given(st.integers(1, 2), st.integers(1, 3), st.sampled_from([1, 2, 3, 7, 300]), st.integers(1, 300), st.booleans())
+def test_it_computes_what_torch_does(n_rows, kv_heads, group, length, is_causal):
     length = min(length, 20) if group == 300 else length
     queries, keys, values = projections(n_rows, kv_heads, group, length, 16)
     with torch.inference_mode():
-        ours = blocked_attention.causal_attention(queries, keys, values)
+        ours = blocked_attention.attention(queries, keys, values, is_causal=is_causal)
     exact = scaled_dot_product_attention(
-        queries.double(), keys.double(), values.double(), is_causal=True, enable_gqa=True
+        queries.double(), keys.double(), values.double(), is_causal=is_causal, enable_gqa=True
     )
     torch.testing.assert_close(ours.double(), exact, atol=1e-5, rtol=1e-5)
 
@@ -51,9 +51,9 @@ def test_threads_change_no_number_and_are_left_as_they_were(threads):
     projected = projections(2, 2, 4, 700, 32)
     with torch.inference_mode():
         torch.set_num_threads(1)
-        alone = blocked_attention.causal_attention(*projected)
+        alone = blocked_attention.attention(*projected, is_causal=True)
         torch.set_num_threads(threads)
-        assert torch.equal(blocked_attention.causal_attention(*projected), alone)
+        assert torch.equal(blocked_attention.attention(*projected, is_causal=True), alone)
     assert torch.get_num_threads() == threads
     seen: list[int] = []
     other = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
@@ -65,13 +65,13 @@ def test_threads_change_no_number_and_are_left_as_they_were(threads):
 def test_an_image_does_not_depend_on_the_others_of_its_batch():
     projected = projections(3, 2, 2, 600, 16)
     with torch.inference_mode():
-        together = blocked_attention.causal_attention(*projected)
-        alone = blocked_attention.causal_attention(*(part[1:2] for part in projected))
+        together = blocked_attention.attention(*projected, is_causal=True)
+        alone = blocked_attention.attention(*(part[1:2] for part in projected), is_causal=True)
     assert torch.equal(together[1:2], alone)
 
 
 def test_which_calls_it_serves():
-    long, short = torch.ones(1, 2, 512, 4), torch.ones(1, 2, 511, 4)
+    long, short = torch.ones(1, 2, 256, 4), torch.ones(1, 2, 255, 4)
     assert not blocked_attention.serves(long)  # outside inference mode
     with torch.inference_mode():
         assert blocked_attention.serves(long)

@@ -7,17 +7,23 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from deeplayer_cli.device import blocked_attention
 from deeplayer_cli.device.transfer import to_device
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
     from torch import Tensor, nn
     from transformers import InternVLForConditionalGeneration
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and standard deviation of each channel, for pixels in 0..1. InternVL always normalises with these."""
+
+_BLOCKED = "deeplayer_blocked"
 
 
 class Encoded(NamedTuple):
@@ -35,6 +41,12 @@ class Encoded(NamedTuple):
     vision_keys: Tensor
 
 
+def use_blocked_attention(model: InternVLForConditionalGeneration) -> None:
+    """Let the vision tower of a model attend by blocks of queries wherever `blocked_attention` serves."""
+    AttentionInterface.register(_BLOCKED, _attend)
+    model.set_attn_implementation({"vision_config": _BLOCKED})
+
+
 def normalize(tiles: Tensor) -> Tensor:
     """Scale pixels to 0..1, then normalise them with ImageNet's mean and standard deviation.
 
@@ -49,7 +61,7 @@ def normalize(tiles: Tensor) -> Tensor:
     """
     mean = to_device(IMAGENET_MEAN, tiles.device).view(3, 1, 1)
     std = to_device(IMAGENET_STD, tiles.device).view(3, 1, 1)
-    return (tiles.float() / 255 - mean) / std
+    return tiles.float().div_(255).sub_(mean).div_(std)  # in place: a CPU is slow to get memory
 
 
 def encode(model: InternVLForConditionalGeneration, tiles: Tensor) -> Tensor:
@@ -91,6 +103,15 @@ def encode_with_attention(model: InternVLForConditionalGeneration, tiles: Tensor
     by_token = _patches_of_tokens(model, patches).sum(-2)
     vision_keys = _patches_of_tokens(model, keys[:, 1:].mean(2)).mean(-2)
     return Encoded(features, *(part.reshape(*features.shape[:2], -1) for part in (by_token, vision_keys)))
+
+
+def _attend(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+) -> tuple[Tensor, None]:
+    """Attention of all patches to all, as transformers calls it; returns (tiles, patches, heads, head_dim)."""
+    if not blocked_attention.serves(query):
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    return blocked_attention.attention(query, key, value, is_causal=False).transpose(1, 2), None
 
 
 def _patches_of_tokens(model: InternVLForConditionalGeneration, patches: Tensor) -> Tensor:

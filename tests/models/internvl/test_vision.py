@@ -1,11 +1,12 @@
-"""The class token's attention against the tower's own, read from its eager implementation."""
+"""What is read from the vision tower, against its own eager implementation; and the tower by blocks of queries."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from deeplayer_cli.models.internvl.vision import encode, encode_with_attention, normalize
+from deeplayer_cli.device import blocked_attention
+from deeplayer_cli.models.internvl.vision import encode, encode_with_attention, normalize, use_blocked_attention
 from tests.checkpoints.tiny import model
 
 
@@ -41,3 +42,27 @@ def test_nothing_is_left_behind_in_the_tower() -> None:
     encode_with_attention(native, torch.zeros(1, 1, 3, 28, 28, dtype=torch.uint8))
     attentions = [layer.attention for layer in native.model.vision_tower.encoder.layer]
     assert not any(norm._forward_hooks for one in attentions for norm in (one.q_norm, one.k_norm))
+
+
+def test_a_tower_that_attends_by_blocks_sees_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("this torch has no oneDNN")
+    native = model()
+    tiles = torch.randint(0, 256, (3, 2, 3, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
+    asked: list[bool] = []
+    attention = blocked_attention.attention
+
+    def note(*projected: torch.Tensor, is_causal: bool) -> torch.Tensor:
+        asked.append(is_causal)
+        return attention(*projected, is_causal=is_causal)
+
+    monkeypatch.setattr(blocked_attention, "attention", note)
+    with torch.inference_mode():
+        expected = encode(native, tiles)
+        use_blocked_attention(native)
+        assert torch.equal(encode(native, tiles), expected) and not asked  # the tiles are too small
+        monkeypatch.setattr(blocked_attention, "_LEAST_TOKENS", 1)
+        monkeypatch.setattr(blocked_attention, "_ROWS", 5)
+        found = encode(native, tiles)
+    assert asked == [False, False]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
