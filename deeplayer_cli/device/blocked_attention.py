@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 _ROWS = 256  # of a product: the queries of a block, for all heads that share keys; its scores fit a core's cache
-_LEAST_TOKENS = 256  # of a call; shorter ones are as fast in torch's kernel
+_LEAST_NUMBERS = 2**14  # in a head's queries; below, torch's kernel is as fast
 
 
 def serves(queries: Tensor) -> bool:
@@ -27,7 +27,7 @@ def serves(queries: Tensor) -> bool:
     return (
         queries.device.type == "cpu"
         and queries.dtype == torch.float32
-        and queries.shape[2] >= _LEAST_TOKENS
+        and queries.shape[2] * queries.shape[3] >= _LEAST_NUMBERS
         and torch.is_inference_mode_enabled()
         and not torch.compiler.is_compiling()
         and not is_kernel_preferred()

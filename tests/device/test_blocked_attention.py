@@ -71,7 +71,7 @@ def test_an_image_does_not_depend_on_the_others_of_its_batch():
 
 
 def test_which_calls_it_serves():
-    long, short = torch.ones(1, 2, 256, 4), torch.ones(1, 2, 255, 4)
+    long, short = torch.ones(1, 2, 512, 32), torch.ones(1, 2, 511, 32)
     assert not blocked_attention.serves(long)  # outside inference mode
     with torch.inference_mode():
         assert blocked_attention.serves(long)
@@ -86,7 +86,7 @@ def test_which_calls_it_serves():
 def test_a_torch_without_the_product_uses_its_own_kernel():
     blocked_attention._can_multiply.cache_clear()
     with patch.object(blocked_attention, "_multiply", side_effect=AttributeError), torch.inference_mode():
-        queries, keys, values = projections(1, 1, 2, 512, 8)
+        queries, keys, values = projections(1, 1, 2, 512, 32)
         attended = decoder.attend(queries, keys, values, None)
     blocked_attention._can_multiply.cache_clear()
     assert torch.equal(attended, scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=True))

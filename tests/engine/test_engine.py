@@ -293,7 +293,7 @@ def use_blocks(monkeypatch):
     """Let attention by blocks serve the short prompts of these tests, with blocks that are shorter still."""
     if not torch.backends.mkldnn.is_available():
         pytest.skip("this torch has no oneDNN")
-    monkeypatch.setattr(blocked_attention, "_LEAST_TOKENS", 1)
+    monkeypatch.setattr(blocked_attention, "_LEAST_NUMBERS", 1)
     monkeypatch.setattr(blocked_attention, "_ROWS", 16)
 
 

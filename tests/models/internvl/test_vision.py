@@ -61,7 +61,7 @@ def test_a_tower_that_attends_by_blocks_sees_the_same(monkeypatch: pytest.Monkey
         expected = encode(native, tiles)
         use_blocked_attention(native)
         assert torch.equal(encode(native, tiles), expected) and not asked  # the tiles are too small
-        monkeypatch.setattr(blocked_attention, "_LEAST_TOKENS", 1)
+        monkeypatch.setattr(blocked_attention, "_LEAST_NUMBERS", 1)
         monkeypatch.setattr(blocked_attention, "_ROWS", 5)
         found = encode(native, tiles)
     assert asked == [False, False]
