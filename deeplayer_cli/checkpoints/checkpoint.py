@@ -19,7 +19,7 @@ from deeplayer_cli.models.internvl.vision import use_blocked_attention
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from transformers import InternVLForConditionalGeneration
+    from transformers import InternVLConfig, InternVLForConditionalGeneration
 
     from deeplayer_cli.checkpoints.tokenizer import Tokenizer
     from deeplayer_cli.models.internvl.prompt import GroundingPrompt
@@ -56,14 +56,19 @@ class Checkpoint:
     scope: Scope | None = None
 
     @property
+    def config(self) -> InternVLConfig:
+        """The configuration of the model."""
+        return self.model.config
+
+    @property
     def image_token_id(self) -> int:
         """Id of the placeholder for a visual token in a prompt."""
-        return int(self.model.config.image_token_id)
+        return int(self.config.image_token_id)
 
     @property
     def tokens_per_tile(self) -> int:
         """Number of visual tokens of a tile."""
-        return int(self.model.config.image_seq_length)
+        return int(self.config.image_seq_length)
 
 
 def load(

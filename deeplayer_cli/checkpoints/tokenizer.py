@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
+# Else it warns on stderr about InternLM2's NUL piece, wherever a tokenizer is read or comes from another process.
+sentencepiece.set_min_log_level(2)
+
 _RESERVED_PIECE = "[UNUSED_TOKEN_"  # InternLM2's spare pieces; special tokens that were added later use some of them
 
 # From huggingface/transformers, ``tokenization_utils_base.py`` (``clean_up_tokenization``). InternLM2's decoding always
@@ -115,7 +118,6 @@ class SentencePieceTokenizer:
         """
         path, config_path = folder / "tokenizer.model", folder / "tokenizer_config.json"
         config = read_json(config_path)
-        sentencepiece.set_min_log_level(2)  # otherwise it warns on stderr about InternLM2's NUL piece
         try:
             data = path.read_bytes()
             model = sentencepiece.SentencePieceProcessor(model_proto=data)

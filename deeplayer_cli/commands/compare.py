@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deeplayer_cli.commands import options
-from deeplayer_cli.commands.comparing import make_runner, open_repeatable, result_folder
+from deeplayer_cli.commands import cluster, options
+from deeplayer_cli.commands.comparing import circumstances_of, open_repeatable, result_folder
 from deeplayer_cli.commands.options import INPUT, OUTPUT, PRUNING, option
 from deeplayer_cli.commands.outputs import Csv, refuse_bad_outputs
 from deeplayer_cli.commands.printing import TextFormat, show_lines, show_splits
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from deeplayer_cli.evaluation.compare import MethodRun
     from deeplayer_cli.evaluation.matching import Unreachable
     from deeplayer_cli.runtime.settings import Settings
+    from deeplayer_cli.runtime.turns import LoadModel
     from deeplayer_cli.schema import Prediction
 
 _NUMBERS = {"layer": "layer", "max-tiles": "max_tiles"}
@@ -148,9 +149,14 @@ def compare(
     seed: options.Seed = 0,
     batch_size: options.BatchSize = 32,
     image_timeout: options.ImageTimeout = 60.0,
+    ray: cluster.Ray = None,
+    num_workers: cluster.NumWorkers = None,
+    gpus_per_worker: cluster.GpusPerWorker = None,
+    cpus_per_worker: cluster.CpusPerWorker = 1.0,
+    ship_images: cluster.ShipImages = False,
     json: options.Json = False,
 ) -> None:
-    """Run several methods on the same rows with one loaded model, and compare each with the reference, row by row."""
+    """Run several methods on the same rows with one model, and compare each with the reference, row by row."""
     from deeplayer_cli import evaluation
     from deeplayer_cli.evaluation.published_tables import beside, read_published
     from deeplayer_cli.evaluation.splits import by_split, namer
@@ -175,11 +181,18 @@ def compare(
         runs = _recorded(from_, split_of)
     else:
         from deeplayer_cli.evaluation.matching import prunes
-        from deeplayer_cli.evaluation.running import ComparisonPlan, Stopped
+        from deeplayer_cli.evaluation.running import ComparisonPlan, ComparisonRunner, Stopped
         from deeplayer_cli.runtime.settings import Settings
+        from deeplayer_cli.runtime.turns import LoadedModel
 
+        resources = cluster.ray_resources(context)
         base = Settings(
-            method="none", max_tiles=max_tiles, seed=seed, batch_size=batch_size, image_timeout=image_timeout
+            method="none",
+            max_tiles=max_tiles,
+            seed=seed,
+            batch_size=batch_size,
+            workers=None if ray is None else resources.threads,
+            image_timeout=image_timeout,
         )
         wanted = [one for text in _items(methods) if (one := _wanted(text, base, layer, prior)) != base]
         if (idle := options.given(context, "keep", "layer")) and not any(map(prunes, wanted)):
@@ -189,13 +202,17 @@ def compare(
         plan.refuse_impossible()
         source = source or []
         requests = open_repeatable(source, image_root, limit, from_format, box_format, results)
-        weights = {"revision": revision, "dtype": dtype, "device": device}
+        circumstances = circumstances_of(source, image_root, model, revision)
         options.agree_to_download(model, revision, yes=yes)
+        load: LoadModel = LoadedModel.load
+        if ray is not None:
+            from deeplayer_cli.runtime.ray_turns import loading_on_ray
+
+            load = context.with_resource(loading_on_ray(ray, resources, ship_images=ship_images))
         with result_folder(results, source) as folder, stoppable() as stop, ProgressBar() as bar:
             with stop.loading():
-                runner = make_runner(
-                    model, weights, source, image_root, requests, folder, prior, lambda: stop.requested, split_of
-                )
+                loaded = load(model, revision=revision, dtype=dtype, device=device, prior=prior)
+                runner = ComparisonRunner(loaded, requests, folder, circumstances, lambda: stop.requested, split_of)
             try:
                 runs, unreachable = plan.run(runner, bar.show)
             except Stopped:

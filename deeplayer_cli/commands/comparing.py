@@ -6,7 +6,7 @@ import os
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deeplayer_cli import __version__
 from deeplayer_cli.commands import options
@@ -14,45 +14,24 @@ from deeplayer_cli.commands.requests import open_requests
 from deeplayer_cli.errors import DeeplayerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from deeplayer_cli.evaluation.running import ComparisonRunner
-    from deeplayer_cli.schema import Prediction
     from deeplayer_cli.sources import Requests
 
 
-def make_runner(
-    model: str,
-    weights: Mapping[str, Any],
-    source: Sequence[str],
-    image_root: Path | None,
-    requests: Requests,
-    folder: Path,
-    prior: Path | None,
-    stopped: Callable[[], bool],
-    split_of: Callable[[Prediction], str] | None = None,
-) -> ComparisonRunner:
-    """Load the model, and make the runner that answers the rows.
-
-    ``source`` and ``image_root`` go into the records of the results; other arguments are as in `ComparisonRunner`.
-    """
-    from deeplayer_cli import checkpoints
-    from deeplayer_cli.evaluation.running import ComparisonRunner
-    from deeplayer_cli.runtime.identity import ModelIdentity
-    from deeplayer_cli.runtime.prior_file import load_prior
+def circumstances_of(
+    source: Sequence[str], image_root: Path | None, model: str, revision: str | None
+) -> dict[str, object]:
+    """What the records of the results hold besides the settings."""
     from deeplayer_cli.schema import in_text
 
-    identity = ModelIdentity.from_name(model, **weights)
-    checkpoint = checkpoints.load(model, **weights)
-    circumstances = {
+    return {
         "version": __version__,
         "source": [in_text(one) for one in source],
         "image_root": None if image_root is None else in_text(image_root),
         "model": in_text(model),
-        "revision": weights["revision"],
+        "revision": revision,
     }
-    read = load_prior(prior, checkpoint) if prior is not None else None
-    return ComparisonRunner(checkpoint, identity, read, requests, folder, circumstances, stopped, split_of)
 
 
 def open_repeatable(

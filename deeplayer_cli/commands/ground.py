@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deeplayer_cli import __version__
-from deeplayer_cli.commands import options
+from deeplayer_cli.commands import cluster, options
 from deeplayer_cli.commands.options import INPUT, OUTPUT, Kernel, PositionIds, Query, Sharing, option
 from deeplayer_cli.commands.requests import open_requests
 from deeplayer_cli.commands.show import drawing
@@ -35,7 +35,6 @@ logger = logging.getLogger("deeplayer")
 FINISHED_WITH_ERRORS = 1
 
 _OUT: dict[str, Any] = {"rich_help_panel": OUTPUT}
-_CLUSTER: dict[str, Any] = {"rich_help_panel": options.CLUSTER}
 
 
 def ground(
@@ -136,27 +135,11 @@ def ground(
     profile: Annotated[
         bool, option("--profile", help="Report at the end where the time went.", rich_help_panel=options.SPEED)
     ] = False,
-    ray: Annotated[
-        str | None,
-        option(
-            "--ray",
-            help="Answer the rows by workers on a Ray cluster: `local` starts one on this machine for the run, `auto` "
-            "is the one that this machine belongs to, `HOST:PORT` another.",
-            **_CLUSTER,
-        ),
-    ] = None,
-    num_workers: Annotated[
-        int | None,
-        option("--num-workers", min=1, help="Workers; by default one per GPU of the cluster, or one.", **_CLUSTER),
-    ] = None,
-    gpus_per_worker: Annotated[
-        float | None,
-        option("--gpus-per-worker", min=0, help="GPUs of a worker; by default 1 where there are any.", **_CLUSTER),
-    ] = None,
-    cpus_per_worker: Annotated[float, option("--cpus-per-worker", min=0.1, help="CPUs of a worker.", **_CLUSTER)] = 1.0,
-    ship_images: Annotated[
-        bool, option("--ship-images", help="Send images to the workers, which need not see the files.", **_CLUSTER)
-    ] = False,
+    ray: cluster.Ray = None,
+    num_workers: cluster.NumWorkers = None,
+    gpus_per_worker: cluster.GpusPerWorker = None,
+    cpus_per_worker: cluster.CpusPerWorker = 1.0,
+    ship_images: cluster.ShipImages = False,
 ) -> None:
     """Ground every row of SOURCE: one JSON line out for each row in, in the same order."""
     from deeplayer_cli import sources
@@ -167,9 +150,7 @@ def ground(
 
     if share is Sharing.UNION and limit is not None:
         raise DeeplayerError("--share union needs all rows of an image: leave out --limit, or use --share each")
-    cluster_options = options.given(context, "num_workers", "gpus_per_worker", "cpus_per_worker", "ship_images")
-    if ray is None and cluster_options:
-        raise DeeplayerError(f"{cluster_options[0]} is for a Ray cluster: add --ray local, auto or HOST:PORT")
+    resources = cluster.ray_resources(context)
     mode = _resume_mode(overwrite=overwrite, resume=resume, retry_errors=retry_errors)
     failures = FailureLimit(rows=0) if strict else FailureLimit.parse(max_failures)
     refuse_same_file(output, source)
@@ -213,10 +194,8 @@ def ground(
     options.agree_to_download(model, revision, yes=yes)
     prepare_run = context.obj or prepare
     if ray is not None:
-        from deeplayer_cli.runtime.ray_cluster import RayResources
         from deeplayer_cli.runtime.ray_run import on_ray
 
-        resources = RayResources(num_workers, gpus_per_worker, cpus_per_worker)
         prepare_run = context.with_resource(on_ray(prepare_run, ray, resources, ship_images=ship_images))
     prepared = prepare_run(model, revision=revision, dtype=dtype, device=device, settings=settings)
     record = RunRecord(

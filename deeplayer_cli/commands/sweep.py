@@ -10,7 +10,7 @@ import orjson
 import typer
 
 from deeplayer_cli.commands import options
-from deeplayer_cli.commands.comparing import make_runner, open_repeatable, result_folder
+from deeplayer_cli.commands.comparing import circumstances_of, open_repeatable, result_folder
 from deeplayer_cli.commands.options import INPUT, OUTPUT, PRUNING, Query, option
 from deeplayer_cli.commands.outputs import Csv, refuse_bad_outputs
 from deeplayer_cli.commands.progress import ProgressBar
@@ -117,20 +117,22 @@ def sweep(
     requests = open_repeatable(source, image_root, limit, from_format, box_format, results)
     select, report = (_rows_with(requests, flag, text) for flag, text in (("select", select_on), ("report", report_on)))
 
-    from deeplayer_cli.evaluation.running import Stopped
+    from deeplayer_cli.evaluation.running import ComparisonRunner, Stopped
     from deeplayer_cli.evaluation.sweep import choose_layer, split_rows
     from deeplayer_cli.evaluation.sweeping import layer_settings, measure_selection
     from deeplayer_cli.report import sweep_table
+    from deeplayer_cli.runtime.turns import LoadedModel
     from deeplayer_cli.schema import Request
 
     # An impossible split is refused before hours of work; in the end, the content of the images decides.
     golden = {row.id: row.path for row in requests if isinstance(row, Request) and row.gold is not None}
     split_rows(golden, select, report, seed=seed)
-    weights = {"revision": revision, "dtype": dtype, "device": device}
+    circumstances = circumstances_of(source, image_root, model, revision)
     options.agree_to_download(model, revision, yes=yes)
     with result_folder(results, source) as folder, stoppable() as stop, ProgressBar() as bar:
         with stop.loading():
-            runner = make_runner(model, weights, source, image_root, requests, folder, None, lambda: stop.requested)
+            loaded = LoadedModel.load(model, revision=revision, dtype=dtype, device=device)
+            runner = ComparisonRunner(loaded, requests, folder, circumstances, lambda: stop.requested)
         by_layer = layer_settings(runner, pruned, numbers)
         try:
             unpruned, *runs = runner.run([base, *by_layer.values()], bar.show)
@@ -141,7 +143,7 @@ def sweep(
         logger.warning(warning)
     split = split_rows(dict(zip(unpruned.ids, unpruned.images, strict=True)), select, report, seed=seed)
     choice = choose_layer(dict(zip(by_layer, runs, strict=True)), unpruned, split, seed=seed)
-    measured = measure_selection(runner, pruned, requests, split, images)
+    measured = measure_selection(loaded, pruned, requests, split, images)
     rows = sweep_table.rows_of(choice, measured)
     if csv:
         from deeplayer_cli.report.lines import write_rows

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from deeplayer_cli.boxes import Resolution
-    from deeplayer_cli.checkpoints import Checkpoint
+    from deeplayer_cli.checkpoints import Checkpoint, Layout
     from deeplayer_cli.models.internvl.tiling import Tiling
     from deeplayer_cli.pruning import Method
     from deeplayer_cli.schema import Prediction
@@ -80,9 +80,15 @@ class CostModel:
 
     Attributes:
         checkpoint: gives the model's shape, tokenizer and prompt.
+        itemsize: bytes of a number in the model's dtype.
     """
 
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint | Layout
+    itemsize: int
+
+    @property
+    def _shape(self) -> ModelShape:
+        return ModelShape.from_config(self.checkpoint.config)
 
     def prompt(self, resolution_wh: Resolution, expression: str) -> WorkloadKey:
         """The workload key of a row that is not answered yet."""
@@ -99,7 +105,7 @@ class CostModel:
 
     def largest(self, workload: Workload, tiling: Tiling) -> int:
         """The largest number of visual tokens of an image in the workload."""
-        return max(count_tiles(resolution, tiling) for resolution, *_ in workload) * self.checkpoint.tokens_per_tile
+        return max(count_tiles(resolution, tiling) for resolution, *_ in workload) * self._shape.tokens_per_tile
 
     def cost(self, method: Method, workload: Workload, tiling: Tiling) -> Cost:
         """The cost of a workload of at least one row under a method, with images cut by ``tiling``."""
@@ -111,7 +117,7 @@ class CostModel:
     def _sum(self, method: Method, prompts: Mapping[tuple[int, int, int | None, bool], int]) -> Cost:
         from deeplayer_cli.pruning import Method  # which needs torch
 
-        shape, dtype = ModelShape.from_config(self.checkpoint.model.config), self.checkpoint.model.dtype
+        shape = self._shape
         rows = visual = 0
         seen = gflops = held = 0.0
         for (n_tiles, n_expression, n_kept, fell_back), n in prompts.items():
@@ -122,5 +128,5 @@ class CostModel:
             for one in (method, Method("none")) if fell_back else (method,):
                 seen += n * prompt.visual * one.mean_keep(prompt.visual, shape.text.layers, n_kept)
                 gflops += n * prefill_flops(shape, prompt, one, n_kept=n_kept) / 1e9
-            held += n * kv_bytes(shape, prompt, dtype.itemsize, Method("none") if fell_back else method, n_kept)
+            held += n * kv_bytes(shape, prompt, self.itemsize, Method("none") if fell_back else method, n_kept)
         return Cost(rows, visual, seen, gflops, held)

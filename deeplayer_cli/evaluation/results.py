@@ -70,7 +70,7 @@ def result_files(folders: Sequence[Path]) -> list[Path]:
     for folder in folders:
         files = sorted(folder.glob("*.jsonl"))
         if not files:
-            raise DeeplayerError(f"{folder} has no prediction files: name a folder that compare --results has filled")
+            raise DeeplayerError(f"{folder} has no prediction files: name a folder of compare --results or ground -o")
         found += files
     return found
 

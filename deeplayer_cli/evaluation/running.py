@@ -1,4 +1,4 @@
-"""Runs the lines of a comparison: one loaded model answers the same rows under several settings."""
+"""Runs the lines of a comparison: one model answers the same rows under several settings."""
 
 from __future__ import annotations
 
@@ -14,28 +14,25 @@ from deeplayer_cli.evaluation.compare import gather, line_called
 from deeplayer_cli.evaluation.matching import Unreachable, at_equal_cost, at_equal_keep, label_of, require_measure
 from deeplayer_cli.evaluation.results import result_path, with_outcome
 from deeplayer_cli.images.decode import read_size
-from deeplayer_cli.runtime.grounder import Grounder
 from deeplayer_cli.runtime.identity import deciding
-from deeplayer_cli.runtime.prefix_cache import PrefixCache
-from deeplayer_cli.runtime.run import RunLine, RunProgress, take_turns
-from deeplayer_cli.runtime.scope_check import ScopeCheck
+from deeplayer_cli.runtime.run import RunProgress
 from deeplayer_cli.runtime.totals import Totals
 from deeplayer_cli.schema import Request, check_gold, check_resolution
 from deeplayer_cli.sinks import PredictionFile, ResumeMode, RunRecord, read_predictions
 from deeplayer_cli.sources import count_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from deeplayer_cli.boxes import Resolution
-    from deeplayer_cli.checkpoints import Checkpoint
     from deeplayer_cli.cost.model import Cost, Workload
     from deeplayer_cli.evaluation.compare import MethodRun
     from deeplayer_cli.evaluation.matching import Match
-    from deeplayer_cli.pruning import Method, Prior
-    from deeplayer_cli.runtime.identity import ModelIdentity
+    from deeplayer_cli.models.internvl.tiling import Tiling
+    from deeplayer_cli.pruning import Method
     from deeplayer_cli.runtime.settings import Settings
+    from deeplayer_cli.runtime.turns import ComparedModel, IsUnanswered
     from deeplayer_cli.schema import BadRequest, Id, Prediction, Status
     from deeplayer_cli.sources import Requests
 
@@ -118,14 +115,8 @@ class ComparisonPlan:
 class ComparisonRunner:
     """Answers the rows under several settings; each settings have their own prediction file.
 
-    Attributes:
-        checkpoint: the model.
-        scope: says once what the model does not know.
-
     Args:
-        checkpoint: the model.
-        identity: identity of the model, for the records.
-        prior: prior for calibrated methods.
+        model: gives the answers.
         requests: the rows; they are read several times.
         folder: folder of the prediction files. Rows that a file holds already are not answered again.
         circumstances: further entries of the records.
@@ -138,20 +129,16 @@ class ComparisonRunner:
 
     def __init__(
         self,
-        checkpoint: Checkpoint,
-        identity: ModelIdentity,
-        prior: Prior | None,
+        model: ComparedModel,
         requests: Requests,
         folder: Path,
         circumstances: Mapping[str, object],
         stopped: Callable[[], bool],
         split_of: Callable[[Prediction], str] | None = None,
     ) -> None:
-        self.checkpoint, self._identity, self._prior = checkpoint, identity, prior
-        self._requests, self._folder = requests, folder
+        self._model, self._requests, self._folder = model, requests, folder
         self._circumstances, self._stopped, self._split_of = circumstances, stopped, split_of
-        self._costs = CostModel(checkpoint)
-        self.scope = ScopeCheck(checkpoint, strict=False)
+        self._costs = CostModel(model.checkpoint, model.identity.itemsize)
         ids: set[Id] = set()
 
         def note(row: Request | BadRequest) -> bool:
@@ -161,35 +148,41 @@ class ComparisonRunner:
         count_rows(requests, note)  # this pass also refuses duplicate ids
         self._ids = frozenset(ids)
 
+    @property
+    def n_layers(self) -> int:
+        """Number of decoder layers of the model."""
+        return int(self._model.checkpoint.config.text_config.num_hidden_layers)
+
     def method(self, settings: Settings) -> Method:
         """Build the method of the settings.
 
         Raises:
             DeeplayerError: the model cannot run the method.
         """
-        n_layers: int = self.checkpoint.model.config.text_config.num_hidden_layers
-        prior = self._prior if settings.prior else None
-        options = settings.pruning_options(self.checkpoint.grounding_layer, prior)
-        return pruning.build(settings.method, options, n_layers)
+        prior = self._model.prior if settings.prior else None
+        options = settings.pruning_options(self._model.checkpoint.grounding_layer, prior)
+        return pruning.build(settings.method, options, self.n_layers)
 
     def run(self, wanted: Sequence[Settings], progress: Callable[[RunProgress], None]) -> list[MethodRun]:
         """Answer the rows under all ``wanted`` settings.
 
-        A run has ``seconds`` only if this call answered all of its rows.
+        A run has ``seconds`` only if this call answered all of its rows, and the model measures them.
 
         Raises:
             DeeplayerError: a file holds an id with another image or expression, or cannot be written.
             Stopped: the user stopped the comparison; answers so far are in the files.
         """
         totals, n_left = Totals(lambda *_: 1.0), len(wanted) * len(self._ids)
-        seconds: dict[Settings, float | None] = {}
+        answered: Counter[Settings] = Counter()
         progress(RunProgress(totals, n_left, None))
         for tiles in dict.fromkeys(one.max_tiles for one in wanted):
             lines = [one for one in wanted if one.max_tiles == tiles]
-            for settings, line, prediction in self._answer(lines):
+            for settings, prediction in self._answer(lines):
                 totals.add(prediction)
                 progress(RunProgress(totals, n_left, prediction))
-                seconds[settings] = line.seconds if line.rows == len(self._ids) else None
+                answered[settings] += 1
+        whole = [one for one in wanted if answered[one] == len(self._ids)]
+        seconds = {one: self._model.seconds.get(one) for one in whole}
         return [replace(self._finish(one), seconds=seconds.get(one)) for one in wanted]
 
     def workload(self) -> Workload:
@@ -210,40 +203,33 @@ class ComparisonRunner:
 
     def cost(self, settings: Settings, workload: Workload) -> Cost:
         """The cost of a workload of at least one row under settings."""
-        return self._costs.cost(self.method(settings), workload, settings.tiling(self.checkpoint.tiling))
+        return self._costs.cost(self.method(settings), workload, self._tiling(settings))
 
     def largest(self, settings: Settings, workload: Workload) -> int:
         """The number of visual tokens of the largest image of a workload."""
-        return self._costs.largest(workload, settings.tiling(self.checkpoint.tiling))
+        return self._costs.largest(workload, self._tiling(settings))
 
-    def _answer(self, wanted: Sequence[Settings]) -> Iterator[tuple[Settings, RunLine, Prediction]]:
-        """Answer the rows that have no answer yet, under settings that differ only in their method.
+    def _tiling(self, settings: Settings) -> Tiling:
+        return settings.tiling(self._model.checkpoint.tiling)
 
-        Methods share work in each batch: the vision tower runs once, and methods with the same kind of prefix share it.
-        The methods run in the order of their layers, so that these are neighbours.
-        """
-        prefixes = PrefixCache()
-        with ExitStack() as files:
-            lines = sorted(
-                ((one, *self._line(one, prefixes, files)) for one in wanted), key=lambda line: line[1].method.layer or 0
-            )
-            settings_of = {id(line): settings for settings, _, line in lines}
-            in_turn = [line for _, _, line in lines]
-            rows = (row for row in self._requests if _any_lacks(in_turn, row))
-            for line, prediction in take_turns(in_turn, rows, self._stopped):
-                yield settings_of[id(line)], line, prediction
+    def _answer(self, wanted: Sequence[Settings]) -> Iterator[tuple[Settings, Prediction]]:
+        """Answer the rows that lack an answer, under settings that differ only in their method; write the answers."""
+        with ExitStack() as opened:
+            files = {one: opened.enter_context(self._file(one)) for one in wanted}
+            unanswered = {one: file.unanswered for one, file in files.items()}
+            rows = (row for row in self._requests if _any_unanswered(unanswered.values(), row))
+            for settings, prediction in self._model.answer(rows, unanswered, self._stopped):
+                files[settings].write(prediction)
+                yield settings, prediction
         if self._stopped():
             raise Stopped
 
-    def _line(self, settings: Settings, prefixes: PrefixCache, files: ExitStack) -> tuple[Grounder, RunLine]:
+    def _file(self, settings: Settings) -> PredictionFile:
         record = self._record(settings)
-        sink = files.enter_context(PredictionFile(result_path(self._folder, record), record, ResumeMode.RESUME))
-        prior = self._prior if settings.prior else None
-        grounder = Grounder(self.checkpoint, settings, prior=prior, prefixes=prefixes, scope=self.scope)
-        return grounder, RunLine(grounder, sink)
+        return PredictionFile(result_path(self._folder, record), record, ResumeMode.RESUME)
 
     def _record(self, settings: Settings) -> RunRecord:
-        return RunRecord(deciding(self._identity, settings), self._circumstances)
+        return RunRecord(deciding(self._model.identity, settings), self._circumstances)
 
     def _finish(self, settings: Settings) -> MethodRun:
         """Read the results of the rows from the file, and mark the file as finished in its record."""
@@ -272,10 +258,10 @@ class ComparisonRunner:
         return replace(run, cost=self.cost(settings, own) if own else None)
 
 
-def _any_lacks(lines: Sequence[RunLine], row: Request | BadRequest) -> bool:
-    """Whether at least one line has no answer to a row."""
-    # A list, not a generator: ``unanswered`` also checks the row against the line's file.
-    return any([line.sink.unanswered(row) for line in lines])  # noqa: C419
+def _any_unanswered(checks: Iterable[IsUnanswered], row: Request | BadRequest) -> bool:
+    """Whether at least one file has no answer to a row."""
+    # A list, not a generator: each check also compares the row with the one in its file.
+    return any([is_unanswered(row) for is_unanswered in checks])  # noqa: C419
 
 
 def _usable_size(row: Request, sizes: dict[Path, Resolution | None]) -> Resolution | None:

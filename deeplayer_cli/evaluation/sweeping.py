@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from deeplayer_cli.evaluation.sweep import RowSplit
     from deeplayer_cli.pruning import QueryRowKind
     from deeplayer_cli.runtime.settings import Settings
+    from deeplayer_cli.runtime.turns import LoadedModel
     from deeplayer_cli.sources import Requests
 
 KINDS: tuple[QueryRowKind, ...] = ("last", "text", "drafted")
@@ -38,9 +39,8 @@ def layer_settings(runner: ComparisonRunner, settings: Settings, layers: Sequenc
     if not prunes(settings):
         raise DeeplayerError(f"method {settings.method} prunes nothing: name one that drops tokens after a layer")
     if layers is None:
-        n_layers: int = runner.checkpoint.model.config.text_config.num_hidden_layers
-        steps = min(_BY_DEFAULT, n_layers - 1)
-        layers = [round(1 + step * (n_layers - 2) / max(1, steps - 1)) for step in range(steps)]
+        steps = min(_BY_DEFAULT, runner.n_layers - 1)
+        layers = [round(1 + step * (runner.n_layers - 2) / max(1, steps - 1)) for step in range(steps)]
     found = {layer: replace(settings, layer=layer) for layer in layers}
     for one in found.values():
         try:
@@ -51,17 +51,17 @@ def layer_settings(runner: ComparisonRunner, settings: Settings, layers: Sequenc
 
 
 def measure_selection(
-    runner: ComparisonRunner, settings: Settings, requests: Requests, split: RowSplit, n_images: int
+    model: LoadedModel, settings: Settings, requests: Requests, split: RowSplit, n_images: int
 ) -> TargetMeasures:
     """Measure the attention to the targets of selection rows, in all layers in one pass.
 
     Args:
-        runner: has the model, and has said what it does not know.
+        model: has said what it does not know.
         settings: how images are cut, and how many tokens are kept.
         requests: all rows.
         split: says which rows choose.
         n_images: the most images.
     """
-    reader = AttentionReader(runner.checkpoint, settings, KINDS, generic=False, scope=runner.scope)
+    reader = AttentionReader(model.checkpoint, settings, KINDS, generic=False, scope=model.scope)
     rows = first_images((row for row in requests if row.id in split.select), n_images)
     return measure_targets(reader.read(rows), Budget(settings.keep, settings.keep_tokens))

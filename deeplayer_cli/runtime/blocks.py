@@ -16,12 +16,17 @@ from deeplayer_cli.schema import BadRequest, Prediction, Request
 from deeplayer_cli.sources import ArrivingRows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
-    from deeplayer_cli.runtime.run import Answerer
+    from deeplayer_cli.runtime.settings import Settings
 
     Row = Request | BadRequest
+
+logger = logging.getLogger("deeplayer")
+
+BATCHES = 4
+"""Batches of a block."""
 
 _SHIPPED_BYTES = 2**24
 """A block ends after so many bytes of images that travel with it."""
@@ -35,14 +40,23 @@ class Block:
     """Rows that travel together.
 
     Attributes:
-        index: its position in the order of blocks.
         rows: with ids and places; all rows of an image that follow each other, if they are not too many.
+        settings: of each row, those that it is answered under; None for the settings of the run.
+        index: its position in the order of blocks.
         n_deaths: number of workers that died while they held it.
     """
 
-    index: int
     rows: Sequence[Row]
+    settings: Sequence[Sequence[Settings]] | None = None
+    index: int = 0
     n_deaths: int = 0
+
+    @property
+    def answered_rows(self) -> Sequence[Row]:
+        """The row of each answer, in the order of the answers: a row under several settings occurs as often."""
+        if self.settings is None:
+            return self.rows
+        return [row for row, settings in zip(self.rows, self.settings, strict=True) for _ in settings]
 
 
 @dataclass(frozen=True)
@@ -50,7 +64,7 @@ class BlockAnswers:
     """What a worker returns for a block.
 
     Attributes:
-        predictions: one for each row, in order.
+        predictions: one for each of the block's `answered_rows`.
         remarks: what the worker logged meanwhile: levels and messages.
         advice: see `deeplayer_cli.runtime.run.Answerer.advice`.
     """
@@ -58,6 +72,11 @@ class BlockAnswers:
     predictions: Sequence[Prediction]
     remarks: Sequence[tuple[int, str]] = ()
     advice: str | None = None
+
+    def log_remarks(self) -> None:
+        """Log here what the worker logged there."""
+        for level, message in self.remarks:
+            logger.log(level, "%s", message)
 
 
 def blocks_of(rows: Iterable[Row], size: int, *, whole_images: bool, shipped: bool) -> Iterator[Sequence[Row]]:
@@ -99,19 +118,20 @@ def read_images(rows: Sequence[Row]) -> tuple[Sequence[Row], dict[Path, bytes]]:
     return [_with_image(row, images) for row in rows], images
 
 
-def answer(answerer: Answerer, rows: Sequence[Row], images: Mapping[Path, bytes] | None) -> Sequence[Prediction]:
+def answer(
+    ground: Callable[[Sequence[Row]], Iterable[Prediction]], rows: Sequence[Row], images: Mapping[Path, bytes] | None
+) -> Sequence[Prediction]:
     """Answer the rows of a block.
 
     Args:
-        answerer: gives the answers.
+        ground: answers rows whose images are here.
         rows: of the block.
         images: contents of their image files by path; None: the files are here.
     """
     unpacked: AbstractContextManager[Mapping[Path, Path]] = nullcontext({}) if images is None else _unpacked(images)
     with unpacked as places:
         here = [replace(row, path=places[row.path]) if places and isinstance(row, Request) else row for row in rows]
-        predictions = answerer.ground(here, stopped=lambda: False)
-        return [_in_own_words(one, row, places) for one, row in zip(predictions, rows, strict=True)]
+        return [_in_own_words(one, places) for one in ground(here)]
 
 
 @contextmanager
@@ -166,9 +186,11 @@ def _unpacked(images: Mapping[Path, bytes]) -> Iterator[Mapping[Path, Path]]:
         yield places
 
 
-def _in_own_words(prediction: Prediction, row: Row, places: Mapping[Path, Path]) -> Prediction:
+def _in_own_words(prediction: Prediction, places: Mapping[Path, Path]) -> Prediction:
     """Return a prediction whose error names the row's own path, not the place where a worker put its image."""
-    if prediction.error is None or not isinstance(row, Request) or row.path not in places:
+    if prediction.error is None:
         return prediction
-    message = prediction.error["message"].replace(str(places[row.path]), str(row.path))
+    message = prediction.error["message"]
+    for path, place in places.items():
+        message = message.replace(str(place), str(path))
     return replace(prediction, error={**prediction.error, "message": message})

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
+
 from deeplayer_cli import checkpoints
 from deeplayer_cli.checkpoints.identity import fingerprint
 from deeplayer_cli.device.placement import Placement
 from deeplayer_cli.runtime.prior_file import prior_digest
 
 if TYPE_CHECKING:
-    import torch
-
     from deeplayer_cli.checkpoints import Checkpoint
     from deeplayer_cli.runtime.settings import Settings
 
@@ -43,6 +43,12 @@ class ModelIdentity:
     def from_checkpoint(cls, checkpoint: Checkpoint) -> ModelIdentity:
         """Identify a loaded model by its weights alone."""
         return cls(fingerprint(checkpoint.model), _name(checkpoint.model.dtype))
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a number in the dtype."""
+        dtype: torch.dtype = getattr(torch, self.dtype)
+        return dtype.itemsize
 
 
 def deciding(identity: ModelIdentity, settings: Settings) -> dict[str, object]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from deeplayer_cli.runtime.run import Answerer
 
+Loaded = TypeVar("Loaded", covariant=True)
+
 
 @dataclass(frozen=True)
-class PreparedRun:
+class PreparedRun(Generic[Loaded]):
     """A run after all checks that need no loaded model.
 
     Attributes:
@@ -21,7 +23,7 @@ class PreparedRun:
     """
 
     deciding: Mapping[str, object]
-    load: Callable[[], Answerer]
+    load: Callable[[], Loaded]
 
 
 class Prepare(Protocol):
@@ -29,7 +31,7 @@ class Prepare(Protocol):
 
     def __call__(
         self, model: str, *, revision: str | None, dtype: str, device: str, settings: Mapping[str, Any]
-    ) -> PreparedRun:
+    ) -> PreparedRun[Answerer]:
         """Prepare a run.
 
         Args:
@@ -44,7 +46,9 @@ class Prepare(Protocol):
         """
 
 
-def prepare(model: str, *, revision: str | None, dtype: str, device: str, settings: Mapping[str, Any]) -> PreparedRun:
+def prepare(
+    model: str, *, revision: str | None, dtype: str, device: str, settings: Mapping[str, Any]
+) -> PreparedRun[Answerer]:
     """Check a model and settings without loading the model; arguments and errors as for `Prepare`."""
     from deeplayer_cli.checkpoints import read_layout
     from deeplayer_cli.runtime.grounder import Grounder

@@ -14,6 +14,7 @@ from deeplayer_cli.pruning import Prior
 from deeplayer_cli.sinks.output_file import replacing
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from deeplayer_cli.checkpoints import Checkpoint
@@ -64,17 +65,26 @@ def load_prior(path: Path, checkpoint: Checkpoint) -> Prior:
     Raises:
         DeeplayerError: the file cannot be read, is not a prior, or was made with another model.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != _FORMAT:
-                raise DeeplayerError(f"{path} is not a prior: make one with `deeplayer calibrate`")
-            prior = Prior(file.get_tensor("tile"), file.get_tensor("whole"), int(metadata["layer"]))
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise DeeplayerError(f"{path} cannot be read: {error}") from error
+    prior, metadata = read_prior(path)
     if metadata["fingerprint"] != fingerprint(checkpoint.model):
         raise DeeplayerError(
             f"{path} was made with {metadata['model']}, whose weights are not those of {checkpoint.name}: a prior fits "
             "one model only; run `deeplayer calibrate` with this model"
         )
     return prior
+
+
+def read_prior(path: Path) -> tuple[Prior, Mapping[str, str]]:
+    """Read a prior for whatever model, and what it depends on; see `save_prior`.
+
+    Raises:
+        DeeplayerError: the file cannot be read, or is not a prior.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != _FORMAT:
+                raise DeeplayerError(f"{path} is not a prior: make one with `deeplayer calibrate`")
+            return Prior(file.get_tensor("tile"), file.get_tensor("whole"), int(metadata["layer"])), metadata
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise DeeplayerError(f"{path} cannot be read: {error}") from error

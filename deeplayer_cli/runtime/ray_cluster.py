@@ -55,6 +55,11 @@ class RayResources:
         return replace(self, gpus=gpus, n_workers=self.n_workers or max(1, fitting))
 
     @property
+    def threads(self) -> int:
+        """Threads of a worker that read images: one for each of its CPUs."""
+        return max(1, int(self.cpus))
+
+    @property
     def of_a_worker(self) -> dict[str, float]:
         """The resources of a worker by Ray's names."""
         return {"CPU": self.cpus, "GPU": self.gpus or 0.0}

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deeplayer_cli.errors import DeeplayerError
-from deeplayer_cli.runtime.blocks import blocks_of
+from deeplayer_cli.runtime.blocks import BATCHES, Block, blocks_of
 from deeplayer_cli.runtime.prepare import PreparedRun
 from deeplayer_cli.runtime.ray_cluster import connected, refuse_too_few
 from deeplayer_cli.runtime.ray_worker import HELD_BLOCKS, RayWorker
@@ -29,12 +29,38 @@ if TYPE_CHECKING:
     from deeplayer_cli.runtime.profile import Profile
     from deeplayer_cli.runtime.ray_cluster import RayResources
     from deeplayer_cli.runtime.ray_worker import RayWorkerIdentity
+    from deeplayer_cli.runtime.run import Answerer
     from deeplayer_cli.schema import BadRequest, Prediction, Request
 
 logger = logging.getLogger("deeplayer")
 
-_BLOCK = 4
-"""Rows of a block, in batches."""
+
+@contextmanager
+def starting_workers(
+    address: str, resources: RayResources, actor: type[RayWorker] = RayWorker
+) -> Iterator[Callable[[Callable[..., PreparedRun[Any]], Mapping[str, Any]], RayWorkers]]:
+    """Yield a function that starts workers on a Ray cluster, see `RayWorker` for its arguments; at the end, disconnect.
+
+    Args:
+        address: see `connected`.
+        resources: of the workers.
+        actor: what a worker is.
+
+    Raises:
+        DeeplayerError: Ray is not installed, there is no cluster at the address, or it has too few resources.
+    """
+    with connected(address) as ray:
+        needed = resources.on(ray.cluster_resources())
+        refuse_too_few(ray, needed)
+        remote = ray.remote(num_cpus=needed.cpus, num_gpus=needed.gpus, max_concurrency=HELD_BLOCKS)(actor)
+
+        def start(prepare: Callable[..., PreparedRun[Any]], arguments: Mapping[str, Any]) -> RayWorkers:
+            one = partial(remote.remote, prepare, arguments, str(Path.cwd()))
+            workers = RayWorkers(ray, one, needed.n_workers or 1)
+            logger.info("%s of %g CPU and %g GPU", counted(len(workers), "Ray worker"), needed.cpus, needed.gpus)
+            return workers
+
+        yield start
 
 
 @contextmanager
@@ -48,25 +74,18 @@ def on_ray(prepare: Prepare, address: str, resources: RayResources, *, ship_imag
         ship_images: send the contents of the image files; otherwise the workers read the files.
 
     Raises:
-        DeeplayerError: Ray is not installed, there is no cluster at the address, or it has too few resources.
+        DeeplayerError: see `starting_workers`.
     """
-    with connected(address) as ray:
-        resources = resources.on(ray.cluster_resources())
-        refuse_too_few(ray, resources)
-        actor = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_concurrency=HELD_BLOCKS)(RayWorker)
+    with starting_workers(address, resources) as start:
 
         def prepare_there(
             model: str, *, revision: str | None, dtype: str, device: str, settings: Mapping[str, Any]
-        ) -> PreparedRun:
+        ) -> PreparedRun[Answerer]:
             if settings["profile"]:
                 raise DeeplayerError("--profile reports the time of one process: leave it out with --ray")
-            wanted = {**settings, "workers": settings["workers"] or max(1, int(resources.cpus))}
+            wanted = {**settings, "workers": settings["workers"] or resources.threads}
             arguments = {"model": model, "revision": revision, "dtype": dtype, "device": device, "settings": wanted}
-            start = partial(actor.remote, prepare, arguments, str(Path.cwd()))
-            workers = RayWorkers(ray, start, resources.n_workers or 1)
-            logger.info(
-                "%s of %g CPU and %g GPU", *(counted(len(workers), "Ray worker"), resources.cpus, resources.gpus)
-            )
+            workers = start(prepare, arguments)
             identity = workers.identity()
             return PreparedRun(
                 identity.deciding, lambda: RayAnswerer(workers, identity, wanted, ship_images=ship_images)
@@ -92,7 +111,7 @@ class RayAnswerer:
         self, workers: RayWorkers, identity: RayWorkerIdentity, settings: Mapping[str, Any], *, ship_images: bool
     ) -> None:
         self._workers, self._ship_images = workers, ship_images
-        self._block_size: int = _BLOCK * settings["batch_size"]
+        self._block_size: int = BATCHES * settings["batch_size"]
         self.answers_whole_images: bool = settings["share"] == "union"
         self._advice: str | None = None
         self.mean_keep = workers.load(identity)
@@ -108,9 +127,8 @@ class RayAnswerer:
             DeeplayerError: a worker refuses to go on, or workers die before they answer anything.
         """
         blocks = blocks_of(rows, self._block_size, whole_images=self.answers_whole_images, shipped=self._ship_images)
-        for answers in self._workers.answers(blocks, stopped, ship_images=self._ship_images):
-            for level, message in answers.remarks:
-                logger.log(level, "%s", message)
+        for _, answers in self._workers.answers(map(Block, blocks), stopped, ship_images=self._ship_images):
+            answers.log_remarks()
             self._advice = answers.advice or self._advice
             yield from answers.predictions
 

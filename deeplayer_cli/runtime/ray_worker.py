@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,13 @@ from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.runtime.blocks import BlockAnswers, answer, collected_remarks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from deeplayer_cli.runtime.prepare import Prepare
-    from deeplayer_cli.runtime.run import Answerer
-    from deeplayer_cli.schema import BadRequest, Request
+    from deeplayer_cli.checkpoints import Layout
+    from deeplayer_cli.runtime.prepare import PreparedRun
+    from deeplayer_cli.runtime.settings import Settings
+    from deeplayer_cli.schema import BadRequest, Prediction, Request
 
 logger = logging.getLogger("deeplayer")
 
@@ -41,17 +43,17 @@ class RayWorkerIdentity:
 
 
 class RayWorker:
-    """The actor. The model is loaded here and never travels.
+    """The actor of a run under one settings. The model is loaded here and never travels.
 
     Args:
-        prepare: see `deeplayer_cli.runtime.prepare`.
+        prepare: checks what is wanted, and can load it; see `deeplayer_cli.runtime.prepare`.
         arguments: of ``prepare``.
         folder: the working directory of the command; relative paths start from it.
     """
 
-    def __init__(self, prepare: Prepare, arguments: Mapping[str, Any], folder: str) -> None:
+    def __init__(self, prepare: Callable[..., PreparedRun[Any]], arguments: Mapping[str, Any], folder: str) -> None:
         self._prepare, self._arguments, self._folder = prepare, arguments, folder
-        self._answerer: Answerer | None = None
+        self._loaded: Any = None
         self._device = Lock()
         logger.setLevel(logging.INFO)
 
@@ -71,8 +73,8 @@ class RayWorker:
         self._prepared = self._prepare(**self._arguments)
         return RayWorkerIdentity(__version__, self._prepared.deciding)
 
-    def load(self, expected: RayWorkerIdentity) -> Callable[[int, int], float]:
-        """Load the model; return `Answerer.mean_keep`.
+    def load(self, expected: RayWorkerIdentity) -> Any:
+        """Load the model; return what the driver must know about it.
 
         Args:
             expected: of the other workers.
@@ -87,12 +89,49 @@ class RayWorker:
                 f"the workers would give different answers: {other[0]} is {ours[other[0]]} on {socket.gethostname()}, "
                 f"and {theirs.get(other[0])} on another worker"
             )
-        self._answerer = self._prepared.load()
-        return self._answerer.mean_keep
+        self._loaded = self._prepared.load()
+        return self._told()
 
-    def answer(self, rows: Sequence[Request | BadRequest], images: Mapping[Path, bytes] | None) -> BlockAnswers:
-        """Answer a block; arguments as for `deeplayer_cli.runtime.blocks.answer`."""
-        assert self._answerer is not None  # noqa: S101 - `load` has returned before
+    def answer(
+        self,
+        rows: Sequence[Request | BadRequest],
+        images: Mapping[Path, bytes] | None,
+        settings: Sequence[Sequence[Settings]] | None,
+    ) -> BlockAnswers:
+        """Answer a block, see `deeplayer_cli.runtime.blocks.Block`; ``images`` are the contents of its image files."""
         with self._device, collected_remarks(logger) as remarks:
-            predictions = answer(self._answerer, rows, images)
-            return BlockAnswers(predictions, remarks, self._answerer.advice())
+            predictions = answer(partial(self._ground, settings=settings), rows, images)
+            return BlockAnswers(predictions, remarks, self._advice())
+
+    def _told(self) -> Any:
+        """Return `deeplayer_cli.runtime.run.Answerer.mean_keep`."""
+        return self._loaded.mean_keep
+
+    def _ground(self, rows: Sequence[Request | BadRequest], settings: Any) -> Iterable[Prediction]:
+        del settings  # those of the run, which the answerer has
+        found: Iterable[Prediction] = self._loaded.ground(rows, stopped=lambda: False)
+        return found
+
+    def _advice(self) -> str | None:
+        advice: str | None = self._loaded.advice()
+        return advice
+
+
+class ComparingRayWorker(RayWorker):
+    """The actor of a comparison: it answers each row under the settings that come with it."""
+
+    def _told(self) -> Layout:
+        """Return the description of the model; its tokenizer and configuration can travel, unlike its weights."""
+        from deeplayer_cli.checkpoints import read_layout
+
+        return read_layout(self._arguments["model"], self._arguments["revision"])
+
+    def _ground(
+        self, rows: Sequence[Request | BadRequest], settings: Sequence[Sequence[Settings]]
+    ) -> Iterable[Prediction]:
+        from deeplayer_cli.runtime.turns import answer_each
+
+        return answer_each(self._loaded, rows, settings)
+
+    def _advice(self) -> None:
+        return None

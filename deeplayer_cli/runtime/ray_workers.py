@@ -16,10 +16,12 @@ from deeplayer_cli.runtime.ray_worker import HELD_BLOCKS
 from deeplayer_cli.schema import Prediction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from deeplayer_cli.runtime.ray_worker import RayWorkerIdentity
     from deeplayer_cli.schema import BadRequest, Request
+
+    _Done = dict[int, tuple[Block, BlockAnswers]]  # by the block's index
 
 logger = logging.getLogger("deeplayer")
 
@@ -75,7 +77,7 @@ class RayWorkers:
         self._sent: dict[Any, _Sent] = {}  # by the reference of the result
         self._again: deque[Block] = deque()  # blocks whose worker died
         self._identity: RayWorkerIdentity | None = None
-        self._mean_keep: Callable[[int, int], float] | None = None
+        self._told: Any = None  # what a worker returned that has loaded the model
 
     def __len__(self) -> int:
         return len(self._workers)
@@ -93,8 +95,8 @@ class RayWorkers:
             raise DeeplayerError(f"a Ray worker could not start: {_reason(error)}") from error
         return found
 
-    def load(self, identity: RayWorkerIdentity) -> Callable[[int, int], float]:
-        """Load the model in all workers, and wait for the first; return `Answerer.mean_keep`.
+    def load(self, identity: RayWorkerIdentity) -> Any:
+        """Load the model in all workers, and wait for the first; return what its `load` returns.
 
         Args:
             identity: of all workers; others are refused.
@@ -105,24 +107,24 @@ class RayWorkers:
         self._identity = identity
         for worker in self._workers:
             self._load(worker)
-        while self._mean_keep is None:
+        while not any(worker.is_loaded for worker in self._workers):
             self._receive({}, None)
-        return self._mean_keep
+        return self._told
 
     def answers(
-        self, blocks: Iterator[Sequence[Request | BadRequest]], stopped: Callable[[], bool], *, ship_images: bool
-    ) -> Iterator[BlockAnswers]:
-        """Yield the answers of blocks, in order.
+        self, blocks: Iterator[Block], stopped: Callable[[], bool], *, ship_images: bool
+    ) -> Iterator[tuple[Block, BlockAnswers]]:
+        """Yield blocks with their answers, in order.
 
         Args:
-            blocks: rows; an empty block says that none has come yet.
+            blocks: an empty block says that no row has come yet.
             stopped: once it is true, no more blocks are taken, and those that are sent are finished.
             ship_images: read the image files, and send their contents.
 
         Raises:
             DeeplayerError: a worker refuses to go on, or workers die before they answer anything.
         """
-        done: dict[int, BlockAnswers] = {}
+        done: _Done = {}
         n_taken = n_yielded = 0
         is_at_end = False
         while True:
@@ -132,11 +134,11 @@ class RayWorkers:
                 if block is None:
                     if is_at_end or stopped() or n_taken - n_yielded >= _AHEAD * len(self):
                         break
-                    rows = next(blocks, None)
-                    is_at_end, waits_for_rows = rows is None, rows is not None and not rows
-                    if not rows:
+                    block = next(blocks, None)
+                    is_at_end, waits_for_rows = block is None, block is not None and not block.rows
+                    if block is None or not block.rows:
                         break
-                    block, n_taken = Block(n_taken, rows), n_taken + 1
+                    block.index, n_taken = n_taken, n_taken + 1
                 self._send(worker, block, ship_images=ship_images)
             while n_yielded in done:
                 yield done.pop(n_yielded)
@@ -164,9 +166,9 @@ class RayWorkers:
 
     def _send(self, worker: _Worker, block: Block, *, ship_images: bool) -> None:
         rows, images = read_images(block.rows) if ship_images else (block.rows, None)
-        self._sent[worker.actor.answer.remote(rows, images)] = _Sent(worker, block)
+        self._sent[worker.actor.answer.remote(rows, images, block.settings)] = _Sent(worker, block)
 
-    def _receive(self, done: dict[int, BlockAnswers], timeout: float | None) -> None:
+    def _receive(self, done: _Done, timeout: float | None) -> None:
         """Wait for a result, and put it into ``done``; a worker that died is replaced."""
         if not self._sent:
             time.sleep(timeout or _POLL_SECONDS)
@@ -180,9 +182,9 @@ class RayWorkers:
                 continue
             del self._sent[reference]
             if sent.block is None:
-                sent.worker.is_loaded, sent.worker.n_deaths, self._mean_keep = True, 0, result
+                sent.worker.is_loaded, sent.worker.n_deaths, self._told = True, 0, result
             else:
-                done[sent.block.index] = result
+                done[sent.block.index] = sent.block, result
 
     def _result(self, reference: Any) -> Any:
         """Return the result of a call; raise what the worker raised."""
@@ -193,7 +195,7 @@ class RayWorkers:
                 raise DeeplayerError(str(error.cause)) from error
             raise (error.cause or error) from error
 
-    def _replace(self, worker: _Worker, error: Exception, done: dict[int, BlockAnswers]) -> None:
+    def _replace(self, worker: _Worker, error: Exception, done: _Done) -> None:
         """Start a worker in the place of one that died; others get its blocks."""
         reason = _reason(error)
         lost = [reference for reference, sent in self._sent.items() if sent.worker is worker]
@@ -203,7 +205,7 @@ class RayWorkers:
             if block.n_deaths < _MOST_DEATHS:
                 self._again.append(block)
             else:
-                done[block.index] = BlockAnswers([_died(row, reason) for row in block.rows])
+                done[block.index] = block, BlockAnswers([_died(row, reason) for row in block.answered_rows])
         with suppress(Exception):  # it may be alive, but out of reach
             self._ray.kill(worker.actor)
         worker.n_deaths += not worker.is_loaded

@@ -9,7 +9,7 @@ import logging
 import time
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
-from itertools import chain, zip_longest
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -24,7 +24,6 @@ from deeplayer_cli.sources import ArrivingRows, Requests, by_image, count_rows, 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from deeplayer_cli.images.loader import LoadedRequest
     from deeplayer_cli.runtime.profile import Profile
     from deeplayer_cli.schema import BadRequest, Prediction, Request
     from deeplayer_cli.sinks import Sink
@@ -58,22 +57,6 @@ class Answerer(Protocol):
 
     def profile(self, rows: int, seconds: float) -> Profile:
         """Return where the time of a run went that answered ``rows`` rows in ``seconds``."""
-
-
-class WindowAnswerer(Protocol):
-    """The interface that answerers need to take turns on the same rows; a `Grounder` has it."""
-
-    @property
-    def seconds_saved(self) -> float:
-        """Seconds of shared work that other answerers have done for this one, so far."""
-
-    def windows(self, rows: Rows, *, stopped: Callable[[], bool]) -> Iterator[Sequence[LoadedRequest]]:
-        """Yield rows with their images, a window at a time, from which batches are made."""
-
-    def answer_window(
-        self, window: Sequence[LoadedRequest], stopped: Callable[[], bool]
-    ) -> Iterator[Sequence[Prediction]]:
-        """Answer a window; after every batch, yield the predictions that are next in the order of rows, if any."""
 
 
 class RecordedAnswerer(Answerer, Protocol):
@@ -125,54 +108,6 @@ class Outcome:
     def counts(self) -> dict[str, int]:
         """All rows by status; their sum is ``rows``."""
         return self.totals.counts
-
-
-@dataclass
-class RunLine:
-    """One answerer with its sink; several lines take turns on the same rows.
-
-    Attributes:
-        answerer: gives the answers.
-        sink: the output of the answers.
-        rows: number of rows answered so far.
-        seconds: the time that this would have taken without the other lines.
-    """
-
-    answerer: WindowAnswerer
-    sink: Sink
-    rows: int = 0
-    seconds: float = 0.0
-
-    def batches(self, window: Sequence[LoadedRequest], stopped: Callable[[], bool]) -> Iterator[Sequence[Prediction]]:
-        """Answer a window, a batch at a time, and add its time to ``seconds``."""
-        batches = self.answerer.answer_window(window, stopped)
-        while True:
-            begun, saved = time.perf_counter(), self.answerer.seconds_saved
-            batch = next(batches, None)
-            if batch is None:
-                return
-            self.seconds += time.perf_counter() - begun + self.answerer.seconds_saved - saved
-            yield batch
-
-
-def take_turns(
-    lines: Sequence[RunLine], rows: Rows, stopped: Callable[[], bool]
-) -> Iterator[tuple[RunLine, Prediction]]:
-    """Answer rows with every line in turn, a batch each; yield each prediction after it has been written.
-
-    Args:
-        lines: at least one; the first loads the images of all.
-        rows: requests that at least one line has no answer to.
-        stopped: called after every batch; once it is true, finished answers are yielded and no more rows are read.
-    """
-    for window in lines[0].answerer.windows(rows, stopped=stopped):
-        turns = [line.batches(_own_rows(line, window), stopped) for line in lines]
-        for batches in zip_longest(*turns, fillvalue=()):
-            for line, batch in zip(lines, batches, strict=True):
-                for prediction in batch:
-                    line.sink.write(prediction)
-                    line.rows += 1
-                    yield line, prediction
 
 
 def run_rows(
@@ -289,11 +224,6 @@ def _survey(requests: Requests, sink: Sink) -> tuple[int, int]:
             *(counted(n_changed, "answered row"), first, sink.path),
         )
     return counts
-
-
-def _own_rows(line: RunLine, window: Sequence[LoadedRequest]) -> Sequence[LoadedRequest]:
-    """Return the rows of a window that a line must answer; another line may lack answers that this one has."""
-    return [loaded for loaded in window if line.sink.unanswered(loaded.request)]
 
 
 @contextmanager

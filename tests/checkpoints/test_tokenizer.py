@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,15 @@ def test_every_case_of_the_original(cases: dict[str, Any], internlm2: SentencePi
             assert internlm2.encode_piece(case["text"]) == case["ids"][1:]
     for case in cases["decode"]:
         assert internlm2.decode(case["ids"]) == case["skip_special"]
+
+
+def test_tokenizers_travel(internlm2: SentencePieceTokenizer) -> None:
+    """To the process that compares on a cluster, from one of its workers."""
+    for tokenizer in (internlm2, with_special_tokens(byte_level())):
+        there = pickle.loads(pickle.dumps(tokenizer))
+        for text in ("the man <ref> ", "<IMG_CONTEXT>"):
+            assert there.encode(text) == tokenizer.encode(text)
+            assert there.encode_expression(text) == tokenizer.encode_expression(text)
 
 
 def test_every_prompt_of_the_original(cases: dict[str, Any], internlm2: SentencePieceTokenizer) -> None:

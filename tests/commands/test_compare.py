@@ -152,6 +152,8 @@ def test_a_signal_ends_it_in_good_order(tmp_path):
         ([*COMPARE, "--methods", "none@max-tiles=1", "--match", "mean-keep"], "none@max-tiles=1 prunes nothing"),
         ([*COMPARE, "--results", Path(SAMPLES).parent], "sample_data contains the requests"),
         ([*COMPARE, "--methods", "d2pruner"], "method d2pruner needs --prior FILE"),
+        ([*COMPARE, "--num-workers", "2"], "--num-workers is for a Ray cluster: add --ray local, auto or HOST:PORT"),
+        ([*COMPARE, "--ray", "local", "--cpus-per-worker", "1.5"], "--cpus-per-worker must be a whole number"),
         ([*COMPARE, "--csv", "no/lines.csv"], "there is no folder no"),
         ([*COMPARE, "--from", "."], "give one of the two"),
         (["compare"], "give one of the two"),

@@ -19,7 +19,7 @@ from deeplayer_cli.schema import Prediction
 from tests.tiny import tiny_checkpoint
 
 CHECKPOINT = tiny_checkpoint(dtype=torch.float32)
-MODEL = CostModel(CHECKPOINT)
+MODEL = CostModel(CHECKPOINT, itemsize=4)
 WORKLOAD = Counter(
     {((60, 60), 5, None, False): 3, ((400, 300), 9, None, False): 2, ((300, 400), 4, None, False): 1}
 )  # 1, 7 and 7 tiles, or 5 of at most 4

@@ -55,7 +55,7 @@ def test_rows_that_fall_back_are_the_unpruned_ones(demo, budget):
 
 
 def test_both_readings_are_paid(demo):
-    costs = CostModel(demo)
+    costs = CostModel(demo, demo.model.dtype.itemsize)
     (none, unpruned), (grounder, pruned), (_, mixed) = (
         rows_of(demo, 4, **settings) for settings in ({"method": "none"}, {"keep": 0.1}, {"fallback": 1.0, "keep": 0.1})
     )
@@ -72,7 +72,7 @@ def test_both_readings_are_paid(demo):
 
 
 def test_an_adaptive_run_pays_for_what_it_keeps(demo):
-    costs = CostModel(demo)
+    costs = CostModel(demo, demo.model.dtype.itemsize)
     grounder, rows = rows_of(demo, method="scout-focus", keep_mass=0.8)
     kept = {row.kept_tokens for row in rows}
     assert len(kept) > 1 and max(kept) < 144 * 3

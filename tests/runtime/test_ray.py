@@ -28,7 +28,8 @@ pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
 ray = import_ray()
 
 ROOT = Path(__file__).parents[2]
-DEMO = ("ground", "sample_data", "--model", "demo", "--batch-size", "1", "--limit", "60")
+DEMO = ("sample_data", "--model", "demo", "--batch-size", "1", "--limit", "60")
+METHODS = ("--methods", "deep-layer,d2pruner@fallback=0.9,none@max-tiles=1", "--match", "flops", "--keep", "0.25")
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +49,28 @@ def cluster():
 def whole(tmp_path_factory):
     """What a local run writes."""
     output = tmp_path_factory.mktemp("whole") / "out.jsonl"
-    assert finished(deeplayer("-o", output))[0] == 0
+    assert finished(deeplayer("ground", *DEMO, "-o", output))[0] == 0
     return output.read_bytes()
 
 
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """A local comparison: its command, files and table."""
+    folder = tmp_path_factory.mktemp("compared")
+    image = ROOT / "sample_data" / "images" / "scene-0000.png"
+    assert finished(deeplayer("calibrate", image, "--model", "demo", "-o", folder / "prior"))[0] == 0
+    command = ("compare", *DEMO, *METHODS, "--prior", folder / "prior", "--json")
+    with (folder / "table").open("wb") as stdout:
+        assert finished(deeplayer(*command, "--results", folder / "results", stdout=stdout))[0] == 0
+    return command, files_in(folder / "results"), orjson.loads((folder / "table").read_bytes())
+
+
+def files_in(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
 def deeplayer(*arguments, stdout=subprocess.PIPE):
-    command = [sys.executable, "-m", "deeplayer_cli", *DEMO, *map(str, arguments)]
+    command = [sys.executable, "-m", "deeplayer_cli", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # as in the workers, of one CPU each
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=-1, cwd=ROOT, env=environment)
 
@@ -72,6 +89,10 @@ def workers():
     return found
 
 
+def rows_in(folder):
+    return sum(map(n_rows, folder.glob("*.jsonl")))
+
+
 def n_rows(path):
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
@@ -79,7 +100,7 @@ def n_rows(path):
 def test_a_worker_is_killed(cluster, whole, tmp_path):
     output = tmp_path / "stdout"
     with output.open("wb") as stdout:
-        process = deeplayer("--ray", cluster, "--num-workers", 2, stdout=stdout)
+        process = deeplayer("ground", *DEMO, "--ray", cluster, "--num-workers", 2, stdout=stdout)
     wait_for(lambda: n_rows(output) > 3)
     os.kill(workers()[0], signal.SIGKILL)
     code, errors = finished(process)
@@ -89,7 +110,7 @@ def test_a_worker_is_killed(cluster, whole, tmp_path):
 
 def test_the_driver_is_killed(cluster, whole, tmp_path):
     output = tmp_path / "out.jsonl"
-    arguments = ("-o", output, "--ray", cluster, "--num-workers", 2)
+    arguments = ("ground", *DEMO, "-o", output, "--ray", cluster, "--num-workers", 2)
     process = deeplayer(*arguments)
     wait_for(lambda: n_rows(output) > 3)
     process.kill()
@@ -98,6 +119,29 @@ def test_the_driver_is_killed(cluster, whole, tmp_path):
     assert finished(deeplayer(*arguments, "--resume"))[0] == 0
     assert output.read_bytes() == whole
     assert orjson.loads(output.with_name("out.jsonl.run.json").read_bytes())["counts"]["rows"] == 60
+
+
+def test_a_comparison_loses_a_worker_is_stopped_and_goes_on(cluster, compared, tmp_path):
+    """The blocks in flight are finished, those of the worker too; later, images travel to another number of workers."""
+    command, files, table = compared
+    results = tmp_path / "results"
+    there = ("--results", results, "--ray", cluster)
+    process = deeplayer(*command, *there, "--num-workers", 2)
+    wait_for(lambda: rows_in(results) > 12)
+    os.kill(workers()[0], signal.SIGKILL)
+    process.send_signal(signal.SIGINT)
+    code, errors = finished(process)
+    assert code == 130 and "2 Ray workers of 1 CPU" in errors and "a Ray worker died" in errors
+    assert "finishing the batch" in errors and "the same command continues with the rows in" in errors
+    left = {path.name: path.read_bytes() for path in results.glob("*.jsonl")}
+    assert len(left) == 3, "one number of tiles after the other"
+    assert all(files[name].startswith(rows) and n_rows(results / name) < 60 for name, rows in left.items())
+    with (tmp_path / "table").open("wb") as stdout:
+        assert finished(deeplayer(*command, *there, "--ship-images", stdout=stdout))[0] == 0
+    assert files_in(results) == files, "their records too"
+    found = orjson.loads((tmp_path / "table").read_bytes())
+    assert found == [{**line, "seconds": None, "speed": None} for line in table]
+    assert len(table) == 4 and all(line["gflops"] and line["seconds"] for line in table)
 
 
 def test_images_travel_with_their_rows(cluster, tmp_path):

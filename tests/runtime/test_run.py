@@ -1,10 +1,8 @@
-"""The run loop from Python: resume, retry, limits, progress, stopping, turns; with a fake that answers at once."""
+"""The run loop from Python: resume, retry, limits, progress, stopping; with a fake that answers at once."""
 
 from __future__ import annotations
 
-import time
 from itertools import islice
-from unittest.mock import patch
 
 import orjson
 import pytest
@@ -12,8 +10,7 @@ import pytest
 from deeplayer_cli import Grounder, run
 from deeplayer_cli.errors import DeeplayerError, RowError
 from deeplayer_cli.images.loader import LoadedRequest
-from deeplayer_cli.runtime.run import RunLine, take_turns
-from deeplayer_cli.schema import Prediction, parse_request
+from deeplayer_cli.schema import Prediction
 from deeplayer_cli.sinks import load_record, read_predictions
 from tests.tiny import tiny_checkpoint
 
@@ -158,59 +155,3 @@ def test_a_grounder_runs(tmp_path, output):
     assert run(tmp_path / "rows.jsonl", Grounder(tiny_checkpoint()), output, mode="resume").n_answered == 0
     with pytest.raises(DeeplayerError, match="weights was"):
         run(tmp_path / "rows.jsonl", Grounder(tiny_checkpoint("qwen2")), output, mode="resume")
-
-
-class ListSink:
-    """A sink that is a list; rows that ``has`` are answered already."""
-
-    path = None
-
-    def __init__(self, has=()):
-        self.has, self.rows = set(has), []
-
-    def unanswered(self, row):
-        return self.lacks(row.id)
-
-    def lacks(self, row_id):
-        return row_id not in self.has
-
-    def write(self, prediction):
-        self.rows.append(prediction.id)
-
-
-def requests(tmp_path, count=N_ROWS):
-    return [
-        parse_request({"id": n, "image": "a.png", "expression": "x"}, f"row {n}", n, tmp_path) for n in range(count)
-    ]
-
-
-def test_lines_take_turns_batch_by_batch(tmp_path):
-    lines = [RunLine(Fake(name="a"), ListSink()), RunLine(Fake(name="b"), ListSink(has=[1, 2, 3, 7]))]
-    turns = [(line.answerer.name, prediction.id) for line, prediction in take_turns(lines, requests(tmp_path), bool)]
-    assert turns[:9] == [*(("a", n) for n in (0, 1, 2)), *(("b", n) for n in (0, 4, 5)), *(("a", n) for n in (3, 4, 5))]
-    assert lines[0].sink.rows == list(range(N_ROWS))
-    assert lines[1].sink.rows == [0, 4, 5, 6, 8, 9, 10, 11]
-    assert [line.rows for line in lines] == [N_ROWS, 8]
-
-
-def test_a_lines_time_is_its_own_and_what_others_spent_for_it(tmp_path):
-    """Dropping either part, or the other lines' time, would change the sum."""
-    clock = [0.0]
-
-    class Slow(Fake):
-        def __init__(self, own, saved):
-            super().__init__()
-            self.own, self.saved = own, saved
-
-        def answer_window(self, window, stopped):
-            for batch in super().answer_window(window, stopped):
-                clock[0] += self.own
-                self.seconds_saved += self.saved
-                yield batch
-
-    lines = [RunLine(Slow(10.0, 0.0), ListSink()), RunLine(Slow(1.0, 0.25), ListSink())]
-    with patch.object(time, "perf_counter", lambda: clock[0]):
-        for _ in take_turns(lines, requests(tmp_path), bool):
-            clock[0] += 100.0  # whoever takes the rows
-    n_batches = N_ROWS // 3
-    assert [line.seconds for line in lines] == [10.0 * n_batches, 1.25 * n_batches]
