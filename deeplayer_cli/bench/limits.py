@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from deeplayer_cli.cost.shape import ModelShape
 
 
 @dataclass(frozen=True)
@@ -47,10 +43,3 @@ class TimeLimit:
         """The limit of this work and then other work."""
         longer = self if self.seconds >= after.seconds else after
         return TimeLimit(self.seconds + after.seconds, longer.bound)
-
-
-def language_parameters(shape: ModelShape) -> int:
-    """Number of parameters of the language model and its head."""
-    text = shape.text
-    layer = text.hidden * (2 * text.queries + 2 * text.keys + text.mlp_matrices * text.intermediate)
-    return text.layers * layer + text.hidden * shape.vocabulary

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from deeplayer_cli.bench.limits import PeakRates, TimeLimit, language_parameters
+from deeplayer_cli.bench.limits import PeakRates, TimeLimit
 from deeplayer_cli.cost.flops import decode_flops, kv_bytes, prefill_flops, vision_flops
 from deeplayer_cli.cost.shape import ModelShape, PromptLengths
 from deeplayer_cli.pruning import Budget, Options, build
@@ -55,7 +55,7 @@ def roofline(layout: Layout, plan: BenchPlan, device: PeakRates) -> Iterator[Roo
         device: peak rates of the device.
     """
     shape = ModelShape.from_config(layout.config)
-    weights = device.bytes_per_number * language_parameters(shape)
+    weights = device.bytes_per_number * shape.language_parameters
     for n_tiles in plan.tiles:
         n_visual = n_tiles * shape.tokens_per_tile
         prompt = PromptLengths.from_checkpoint(layout, n_visual, len(layout.tokenizer.encode_expression(_EXPRESSION)))

@@ -10,7 +10,7 @@ import torch
 from transformers import Cache
 
 from deeplayer_cli.bench import fastv
-from deeplayer_cli.bench.limits import TimeLimit, language_parameters
+from deeplayer_cli.bench.limits import TimeLimit
 from deeplayer_cli.cost.flops import decode_flops, head_flops, kv_bytes, prefill_flops, union_flops, vision_flops
 from deeplayer_cli.cost.shape import ModelShape, PromptLengths
 from deeplayer_cli.engine import Engine, Row, union_of_rows
@@ -107,7 +107,7 @@ class Subject:
         """
         pruning, n = self._method(method, keep), len(self.rows)
         lengths = PromptLengths.from_checkpoint(self.checkpoint, self.n_visual, len(self.rows[0].expression_ids))
-        weights = rates.bytes_per_number * language_parameters(self._shape)
+        weights = rates.bytes_per_number * self._shape.language_parameters
         held = n * kv_bytes(self._shape, lengths, rates.bytes_per_number, pruning)
         decode = n * decode_flops(self._shape, lengths, n_new, pruning)
         answers = TimeLimit.of_passes(rates, n_new - 1, decode, weights, held)

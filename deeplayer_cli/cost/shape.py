@@ -75,6 +75,12 @@ class ModelShape:
     tokens_per_tile: int
     vocabulary: int
 
+    @property
+    def language_parameters(self) -> int:
+        """Number of weights of the language model's matrices and its head: each costs a token 2 FLOPs."""
+        text = self.text
+        return text.layers * (text.query_flops(1) + text.key_flops(1)) // 2 + text.hidden * self.vocabulary
+
     def without_hidden_pairs(self) -> ModelShape:
         """The shape whose FLOPs leave out what a causal mask hides, as attention kernels do where no mask is given."""
         return replace(self, text=replace(self.text, causal_share=0.5))

@@ -12,7 +12,7 @@ from deeplayer_cli.device.transfer import to_device
 from deeplayer_cli.engine.decoder import unrotate
 from deeplayer_cli.engine.result_check import check_result, refuse_faults
 from deeplayer_cli.engine.stopwatch import Stopwatch, phase
-from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.errors import DeeplayerError, first_line
 from deeplayer_cli.pruning import ScorerInputs, Selection
 
 if TYPE_CHECKING:
@@ -77,9 +77,9 @@ class StageSelector:
         except Exception as error:  # a method of another package may raise anything
             if is_out_of_memory(error) or is_device_lost(error):
                 raise
-            reason = (str(error).strip().splitlines() or ["no reason given"])[0]
             raise DeeplayerError(
-                f"method {self._method} is broken: its scorer or selector raised {type(error).__name__}: {reason}"
+                f"method {self._method} is broken: its scorer or selector raised {type(error).__name__}: "
+                f"{first_line(error)}"
             ) from error
         return selection._replace(indices=selection.indices.clamp(0, inputs.n_visual - 1)), check
 

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 from deeplayer_cli.sinks.descriptors import named_descriptor
 from deeplayer_cli.sinks.reading import read_predictions
-from deeplayer_cli.sinks.run_record import load_record, record_path
+from deeplayer_cli.sinks.run_record import load_record, record_path, status_counts
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from deeplayer_cli.schema import Status
 
 
 def disagreements(path: Path) -> list[str]:
@@ -24,13 +26,13 @@ def disagreements(path: Path) -> list[str]:
     record = load_record(path) if named_descriptor(path, dash=0) is None else None
     if record is None:
         return []
-    statuses: Counter[str] = Counter()
+    statuses: Counter[Status] = Counter()
     methods: Counter[str | None] = Counter()
     for row in read_predictions(path):
         statuses[row.status] += 1
         methods[row.method] += 1
     name = record_path(path).name
-    counts = {"rows": statuses.total(), **{status: statuses[status] for status in ("ok", "no_box", "error")}}
+    counts = status_counts(statuses)
     found = []
     if record.counts is None:
         found.append(f"{path} is not finished: its run was stopped; continue it with --resume")

@@ -11,7 +11,7 @@ import numpy as np
 from deeplayer_cli.boxes import CORRECT_IOU
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.evaluation.conventions import GoldCheck
-from deeplayer_cli.evaluation.score import Rate, clustered_interval, image_key
+from deeplayer_cli.evaluation.score import Z95, Rate, clustered_interval, image_key, image_numbers
 from deeplayer_cli.runtime.failure_kinds import FailureKinds
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from deeplayer_cli.schema import Id, Prediction
 
 _DOUBT = 0.05
-_Z = NormalDist().inv_cdf(1 - _DOUBT / 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,14 +240,13 @@ def paired_difference(right: Sequence[float], other: Sequence[float], images: Se
         other: for each row, the same of the other method.
         images: the image of each row.
     """
-    index = {image: number for number, image in enumerate(dict.fromkeys(images))}
     d = np.asarray(right, dtype=np.float64) - np.asarray(other, dtype=np.float64)
-    value, groups = float(d.mean()), len(index)
-    n_differ = int(np.count_nonzero(d))
+    value, n_differ = float(d.mean()), int(np.count_nonzero(d))
+    sums = np.bincount(image_numbers(images), weights=d - value)
+    groups = len(sums)
     if not n_differ:
         bound = 1 - _DOUBT ** (1 / groups)
         return Difference(0.0, -bound, bound, 1.0, 0)
-    sums = np.bincount([index[image] for image in images], weights=d - value)
     if np.allclose(sums, 0):
         pairs, net = groups + 2, groups * value
         centre = net / pairs
@@ -257,7 +255,7 @@ def paired_difference(right: Sequence[float], other: Sequence[float], images: Se
         centre = value
         error = (float((sums**2).sum()) / len(d) ** 2 * groups / (groups - 1)) ** 0.5
     p = 2 * NormalDist().cdf(-abs(centre) / error)
-    return Difference(value, max(-1.0, centre - _Z * error), min(1.0, centre + _Z * error), p, n_differ)
+    return Difference(value, max(-1.0, centre - Z95 * error), min(1.0, centre + Z95 * error), p, n_differ)
 
 
 def _line(run: MethodRun, reference: MethodRun) -> ComparedRun:

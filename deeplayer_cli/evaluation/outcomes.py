@@ -16,6 +16,7 @@ import orjson
 from deeplayer_cli.errors import DeeplayerError, reading
 from deeplayer_cli.evaluation.compare import MethodRun
 from deeplayer_cli.evaluation.results import read_runs
+from deeplayer_cli.evaluation.score import image_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +29,6 @@ def outcomes_json(runs: Sequence[MethodRun]) -> bytes:
         DeeplayerError: a run has other rows than the first one.
     """
     first = runs[0]
-    numbers = {image: number for number, image in enumerate(dict.fromkeys(first.images))}
     lines = []
     for run in runs:
         right = dict(zip(run.ids, run.right, strict=True))
@@ -45,7 +45,7 @@ def outcomes_json(runs: Sequence[MethodRun]) -> bytes:
             "right": "".join("1" if right[row] else "0" for row in first.ids),
         }
         lines.append(orjson.dumps(line))
-    images = orjson.dumps([numbers[image] for image in first.images])
+    images = orjson.dumps(image_numbers(first.images))
     return b'{"images": %b,\n"lines": [\n%b\n]}\n' % (images, b",\n".join(lines))
 
 

@@ -7,22 +7,21 @@ import re
 from collections import Counter, defaultdict
 from dataclasses import asdict, fields, replace
 from functools import reduce
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from deeplayer_cli.cost.model import Cost
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.evaluation.compare import gather, label_for
-from deeplayer_cli.schema import Status
 from deeplayer_cli.schema.values import counted, show
 from deeplayer_cli.sinks.reading import read_predictions
-from deeplayer_cli.sinks.run_record import load_record, record_path
+from deeplayer_cli.sinks.run_record import load_record, record_path, status_counts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from deeplayer_cli.evaluation.compare import MethodRun
-    from deeplayer_cli.schema import Id, Prediction
+    from deeplayer_cli.schema import Id, Prediction, Status
     from deeplayer_cli.sinks import RunRecord
 
 logger = logging.getLogger("deeplayer")
@@ -55,9 +54,8 @@ def result_path(folder: Path, record: RunRecord) -> Path:
 
 def with_outcome(record: RunRecord, statuses: Counter[Status], cost: Cost | None) -> RunRecord:
     """The record of a finished run, with the number of rows by status and their cost."""
-    counts = {"rows": statuses.total(), **{status: statuses[status] for status in get_args(Status)}}
     circumstances = {**record.circumstances, "cost": None if cost is None else asdict(cost)}
-    return replace(record, circumstances=circumstances, counts=counts)
+    return replace(record, circumstances=circumstances, counts=status_counts(statuses))
 
 
 def result_files(folders: Sequence[Path]) -> list[Path]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import orjson
 
-from deeplayer_cli.boxes import centre_inside, to_xyxy
+from deeplayer_cli.boxes import CORRECT_IOU, centre_inside, to_xyxy
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.evaluation.conventions import GoldCheck, unlike_ids
 from deeplayer_cli.evaluation.ranking import ScoreQuality
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from deeplayer_cli.boxes import Box, BoxFormat
     from deeplayer_cli.schema import BadRequest, Id, Request, Status
 
-CORRECT_IOU = 0.5
-"""The smallest IoU that the official evaluation counts as right."""
-
 ACCURACIES = {"acc@0.5": CORRECT_IOU, "acc@0.25": 0.25, "acc@0.75": 0.75}
 """The smallest IoU that each accuracy counts as right."""
 
@@ -35,7 +32,9 @@ NO_VALUE = "(none)"
 """The name of the group of rows without a value in the field that rows are grouped by."""
 
 _FIELDS = frozenset(item.name for item in fields(Prediction))
-_Z = NormalDist().inv_cdf(0.975)
+
+Z95 = NormalDist().inv_cdf(0.975)
+"""Half of a 95% interval of a normal distribution, in standard deviations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +216,12 @@ def image_key(prediction: Prediction) -> Hashable:
     return "row", prediction.id
 
 
+def image_numbers(images: Iterable[Hashable]) -> list[int]:
+    """The number of each row's image; images are numbered from 0 in the order of their first row."""
+    numbers: dict[Hashable, int] = {}
+    return [numbers.setdefault(image, len(numbers)) for image in images]
+
+
 def clustered_interval(right: Sequence[float], images: Sequence[Hashable]) -> tuple[float, float]:
     """95% interval of the share of right rows, clustered by image.
 
@@ -237,21 +242,20 @@ def clustered_interval(right: Sequence[float], images: Sequence[Hashable]) -> tu
     Returns:
         The lower and the upper bound.
     """
-    index = {image: number for number, image in enumerate(dict.fromkeys(images))}
-    clusters = [index[image] for image in images]
     x = np.asarray(right, dtype=np.float64)
     n, p = len(x), float(x.mean())
-    variance = float((np.bincount(clusters, weights=x - p) ** 2).sum()) / n**2
+    sums = np.bincount(image_numbers(images), weights=x - p)
+    variance = float((sums**2).sum()) / n**2
     spread = p * (1 - p)
-    silent = spread == 0 or len(index) == 1
-    effective = float(len(index)) if silent else max(1.0, spread / max(variance, spread / n))
+    silent = spread == 0 or len(sums) == 1
+    effective = float(len(sums)) if silent else max(1.0, spread / max(variance, spread / n))
     return wilson_interval(p, effective)
 
 
 def wilson_interval(p: float, effective: float) -> tuple[float, float]:
     """Wilson's 95% score interval of a share ``p`` of an effective number of rows."""
-    centre = (p + _Z**2 / (2 * effective)) / (1 + _Z**2 / effective)
-    half = _Z * (p * (1 - p) / effective + _Z**2 / (4 * effective**2)) ** 0.5 / (1 + _Z**2 / effective)
+    centre = (p + Z95**2 / (2 * effective)) / (1 + Z95**2 / effective)
+    half = Z95 * (p * (1 - p) / effective + Z95**2 / (4 * effective**2)) ** 0.5 / (1 + Z95**2 / effective)
     return max(0.0, centre - half), min(1.0, centre + half)
 
 

@@ -10,7 +10,15 @@ import numpy as np
 
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.evaluation.compare import Difference, paired_difference
-from deeplayer_cli.evaluation.score import NO_VALUE, Rate, clustered_interval, group_name, wilson_interval
+from deeplayer_cli.evaluation.score import (
+    NO_VALUE,
+    Z95,
+    Rate,
+    clustered_interval,
+    group_name,
+    image_numbers,
+    wilson_interval,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
@@ -19,8 +27,6 @@ if TYPE_CHECKING:
 
     from deeplayer_cli.evaluation.compare import MethodRun
     from deeplayer_cli.schema import Prediction
-
-_Z = NormalDist().inv_cdf(0.975)
 
 
 @dataclass(frozen=True)
@@ -139,10 +145,9 @@ def _average(
     """The mean of the groups' means, and its standard error."""
     counts = np.bincount(groups)
     means = np.bincount(groups, weights=values) / counts
-    index = {image: number for number, image in enumerate(dict.fromkeys(images))}
     shares = (values - means[groups]) / counts[groups] / len(counts)
-    sums = np.bincount([index[image] for image in images], weights=shares)
-    n_images = len(index)
+    sums = np.bincount(image_numbers(images), weights=shares)
+    n_images = len(sums)
     correction = n_images / (n_images - 1) if n_images > 1 else 1.0
     return float(means.mean()), float((correction * (sums**2).sum()) ** 0.5)
 
@@ -153,4 +158,4 @@ def _difference(run: MethodRun, theirs: Sequence[bool], groups: npt.NDArray[np.i
     if error < 1e-12:
         return replace(paired_difference(run.right, theirs, run.images), value=value)
     p = 2 * NormalDist().cdf(-abs(value) / error)
-    return Difference(value, max(-1.0, value - _Z * error), min(1.0, value + _Z * error), p, int(np.count_nonzero(d)))
+    return Difference(value, max(-1.0, value - Z95 * error), min(1.0, value + Z95 * error), p, int(np.count_nonzero(d)))

@@ -10,7 +10,7 @@ import numpy as np
 
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.evaluation.compare import paired_difference
-from deeplayer_cli.evaluation.score import Rate, clustered_interval
+from deeplayer_cli.evaluation.score import Rate, clustered_interval, image_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Hashable, Mapping, Sequence
@@ -182,12 +182,12 @@ def accuracy_on(run: MethodRun, ids: frozenset[Id]) -> Accuracy:
 def _wins(runs: Sequence[MethodRun], ids: frozenset[Id], seed: int) -> list[float]:
     """Share of the bootstrap samples of images in which each run is the best; the first of equals counts."""
     _, images = _rows(runs[0], ids)
-    index = {image: number for number, image in enumerate(dict.fromkeys(images))}
-    groups = np.array([index[image] for image in images])
+    groups = image_numbers(images)
     n_rows = np.bincount(groups)
+    n_images = len(n_rows)
     n_right = np.stack([np.bincount(groups, weights=_rows(run, ids)[0]) for run in runs])  # (runs, images)
     random = np.random.default_rng(seed)
-    times = random.multinomial(len(index), np.full(len(index), 1 / len(index)), size=DRAWS)  # (draws, images)
+    times = random.multinomial(n_images, np.full(n_images, 1 / n_images), size=DRAWS)  # (draws, images)
     # Counts are whole numbers, so equal accuracies are exactly equal.
     best = (times @ n_right.T / (times @ n_rows)[:, None]).argmax(1)
     return [float(share) for share in np.bincount(best, minlength=len(runs)) / DRAWS]

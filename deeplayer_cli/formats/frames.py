@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 from deeplayer_cli.boxes import inverse_orientation
 from deeplayer_cli.errors import DeeplayerError, RowError
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 Frame = Literal["run", "stored", "turned"]
 """As in the run; as the image is stored; or as programs show it that turn images by EXIF."""
-
-FRAMES: tuple[Frame, ...] = get_args(Frame)
 
 
 class BoxFrames:

@@ -107,11 +107,7 @@ def _diagnosis(found: Json) -> str:
                 f"{layer['visual_share']:.1%}",
                 f"{layer['entropy']:.2f}",
                 "-" if layer["stability"] is None else f"{layer['stability']:.2f}",
-                *(
-                    f"{one['rho']:+.2f} ({one['low']:+.2f} to {one['high']:+.2f})"
-                    for one in map(within.get, SIGNALS)
-                    if one
-                ),
+                *(_correlation(within[signal]) for signal in SIGNALS),
                 bias["signal"] if bias else "by place" if layer["biased"] else "no",
                 *(["-"] * 2 if prior is None else [f"{prior['kept']:.1%}", _divided(prior)]),
                 layer["prior_verdict"] or "-",

@@ -7,6 +7,7 @@ from deeplayer_cli.schema.gold import ConventionCheck, GoldReader, WrittenGold, 
 from deeplayer_cli.schema.prediction import Prediction, Status, overlap
 from deeplayer_cli.schema.request import (
     MAX_ROW_BYTES,
+    OWN_FIELDS,
     BadRequest,
     Request,
     check_inside,
@@ -19,6 +20,7 @@ from deeplayer_cli.schema.values import Id, in_text
 
 __all__ = [
     "MAX_ROW_BYTES",
+    "OWN_FIELDS",
     "BadRequest",
     "ConventionCheck",
     "GoldReader",

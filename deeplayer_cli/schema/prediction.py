@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import orjson
 
@@ -210,7 +210,7 @@ class Prediction:
         row = {item.name: row[item.name] for item in fields(cls) if item.name in row}
         if not is_id(row["id"]):
             raise ValueError(f"id must be a string or an integer, not {show(row['id'])}")
-        if row["status"] not in ("ok", "no_box", "error"):
+        if row["status"] not in get_args(Status):
             raise ValueError(f"status must be ok, no_box or error, not {show(row['status'])}")
         boxes = row.get("boxes") or []
         if not isinstance(boxes, list):

@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 MAX_ROW_BYTES = 2**20
 """The longest row, in bytes; a longer line becomes an error row."""
 
+OWN_FIELDS = frozenset({"id", "image", "expression", "sent", "box", "bbox", "width", "height", "meta"})
+"""The fields of a row that say something; all others go under ``meta``."""
+
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://|data:")
-_OWN_FIELDS = frozenset({"id", "image", "expression", "sent", "box", "bbox", "width", "height", "meta"})
 _PREDICTION_FIELDS = frozenset({"status", "answer", "gold"})
 _NON_FINITE = re.compile("NaN|Infinity")  # only such a row can hold a number that JSON does not have
 _LONG_NUMBER = re.compile(rb"\d{19}")  # only such a row can hold an integer that orjson would round
@@ -268,7 +270,7 @@ def _read_resolution(row: Mapping[str, object]) -> Resolution | None:
 
 def _read_meta(row: Mapping[str, object]) -> dict[str, object]:
     """Return the fields that are not ours; the fields of an object called ``meta`` are added and take precedence."""
-    others = {name: value for name, value in row.items() if name not in _OWN_FIELDS}
+    others = {name: value for name, value in row.items() if name not in OWN_FIELDS}
     meta = row.get("meta")
     if isinstance(meta, dict):
         return others | meta

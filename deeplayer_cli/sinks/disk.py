@@ -14,6 +14,13 @@ def write(descriptor: int, data: memoryview) -> int:
     return os.write(descriptor, data)
 
 
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of ``data``."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[write(descriptor, rest) :]
+
+
 def sync(descriptor: int) -> None:
     """Wait until the written data has reached the disk."""
     os.fsync(descriptor)

@@ -19,18 +19,17 @@ from deeplayer_cli.schema.values import counted, show
 from deeplayer_cli.sinks.descriptors import named_descriptor
 from deeplayer_cli.sinks.output_file import replacing
 from deeplayer_cli.sinks.reading import read_lines
-from deeplayer_cli.sinks.run_record import RunRecord, load_record, record_path
+from deeplayer_cli.sinks.run_record import RunRecord, load_record, record_path, status_counts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from deeplayer_cli.schema import BadRequest, Id, Prediction, Request
+    from deeplayer_cli.schema import BadRequest, Id, Prediction, Request, Status
 
     _Place = tuple[tuple[int, str], ...]  # sorts rows in the order of their source
 
 _LINE = re.compile(r"(.*):(\d+)", re.DOTALL)
-_STATUSES = ("ok", "no_box", "error")
 _SHOWN = 5  # missing shards in a sentence
 _USE_LIKE = "give --like SOURCE, which names the requests in their order"
 
@@ -131,11 +130,11 @@ def _unique_ids(records: Mapping[Path, RunRecord]) -> np.ndarray:
     """Return the sorted hashes of all ids; refuse ids that come twice, and parts that their records do not describe."""
     hashes = array("Q")
     for part, record in records.items():
-        statuses: Counter[str] = Counter()
+        statuses: Counter[Status] = Counter()
         for _, row in read_lines(part):
             hashes.append(id_hash(row.id))
             statuses[row.status] += 1
-        counts = {"rows": statuses.total(), **{status: statuses[status] for status in _STATUSES}}
+        counts = status_counts(statuses)
         if counts != record.counts:
             raise DeeplayerError(
                 f"{part} was changed after its run: it has {counted(counts['rows'], 'row')}, and its record says "

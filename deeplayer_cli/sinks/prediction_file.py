@@ -203,7 +203,7 @@ class PredictionFile:
 
     def _append(self, line: bytes) -> None:
         try:
-            write_all(self._descriptor, line)
+            disk.write_all(self._descriptor, line)
         except OSError:
             with suppress(OSError):  # else the torn line stays, and the next run cuts it off
                 self._cut(self._size)
@@ -243,7 +243,7 @@ class _RetriedRows:
         return target.with_name(f"{target.name}.again"), target.with_name(f"{target.name}.partial")
 
     def write(self, key: int, line: bytes) -> None:
-        write_all(self._descriptor, line)
+        disk.write_all(self._descriptor, line)
         self._places[key] = (self._size, len(line))
         self._size += len(line)
 
@@ -261,7 +261,7 @@ class _RetriedRows:
             with self._path.open("rb") as old:
                 for line in old:
                     place = self._places.get(id_hash(Prediction.from_json(line).id))
-                    write_all(whole, line if place is None else os.pread(self._descriptor, place[1], place[0]))
+                    disk.write_all(whole, line if place is None else os.pread(self._descriptor, place[1], place[0]))
             os.fchmod(whole, stat.S_IMODE(self._path.stat().st_mode))
             disk.sync(whole)
             disk.replace(self._whole, Path(os.path.realpath(self._path)))
@@ -299,13 +299,6 @@ class _WholeRows:
                     )
                 self.end += len(line)
                 yield row
-
-
-def write_all(descriptor: int, data: bytes) -> None:
-    """Write all of ``data``."""
-    rest = memoryview(data)
-    while rest:
-        rest = rest[disk.write(descriptor, rest) :]
 
 
 def _open_locked(path: Path) -> int:

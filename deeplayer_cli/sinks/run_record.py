@@ -6,15 +6,17 @@ import hashlib
 import os
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import orjson
 
 from deeplayer_cli.errors import DeeplayerError, writing
+from deeplayer_cli.schema import Status
 from deeplayer_cli.schema.values import show
 from deeplayer_cli.sinks import disk
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
@@ -63,7 +65,7 @@ class RunRecord:
         """
         target = record_path(output)
         content = {"fingerprint": self.fingerprint, **asdict(self)}
-        data = memoryview(orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+        data = orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
         partial = _partial(target)
         try:
             with writing(str(target)):
@@ -76,11 +78,15 @@ class RunRecord:
             raise
 
 
-def _write(path: Path, data: memoryview) -> None:
+def status_counts(statuses: Counter[Status]) -> dict[str, int]:
+    """The ``counts`` of a record: all rows, and the rows of each status."""
+    return {"rows": statuses.total(), **{status: statuses[status] for status in get_args(Status)}}
+
+
+def _write(path: Path, data: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
     try:
-        while data:
-            data = data[disk.write(descriptor, data) :]
+        disk.write_all(descriptor, data)
         disk.sync(descriptor)
     finally:
         os.close(descriptor)

@@ -16,7 +16,7 @@ from deeplayer_cli.formats.imports.images import ImageFinder, coco_image_id, wri
 from deeplayer_cli.formats.imports.recognise import AUTO, recognise
 from deeplayer_cli.formats.imports.splits import SplitCounts
 from deeplayer_cli.images.decode import read_size
-from deeplayer_cli.schema import BadRequest, ConventionCheck, GoldReader, Request, parse_request
+from deeplayer_cli.schema import OWN_FIELDS, BadRequest, ConventionCheck, GoldReader, Request, parse_request
 from deeplayer_cli.schema.gold import read_numbers
 from deeplayer_cli.schema.values import counted
 from deeplayer_cli.sinks.output_file import replacing
@@ -243,13 +243,10 @@ def _request(example: Example, row: Request) -> dict[str, object]:
         written["box"] = [round(number, 2) for number in row.gold]
     if row.resolution_wh is not None:
         written["width"], written["height"] = row.resolution_wh
-    clashing = {name: value for name, value in row.meta.items() if name in _OWN}
+    clashing = {name: value for name, value in row.meta.items() if name in OWN_FIELDS}
     if clashing:
         written["meta"] = clashing
-    return written | {name: value for name, value in row.meta.items() if name not in _OWN}
-
-
-_OWN = frozenset({"id", "image", "expression", "sent", "box", "bbox", "width", "height", "meta"})
+    return written | {name: value for name, value in row.meta.items() if name not in OWN_FIELDS}
 
 
 def missing_images(files: Iterable[FileImporter]) -> list[str]:
