@@ -89,7 +89,7 @@ class ComparisonPlan:
             DeeplayerError: the model cannot run a method, or the rows cannot be compared.
             Stopped: the user stopped the comparison; answers so far are in the files.
         """
-        for one in self.wanted:
+        for one in at_equal_keep(self.wanted, self.shares, self.adaptive):
             runner.method(one)  # refuse methods that this model cannot run before hours of work
         lines = self._lines(runner)
         reachable = [one for one in lines if not isinstance(one, Unreachable)]

@@ -127,10 +127,11 @@ class RayAnswerer:
             DeeplayerError: a worker refuses to go on, or workers die before they answer anything.
         """
         blocks = blocks_of(rows, self._block_size, whole_images=self.answers_whole_images, shipped=self._ship_images)
-        for _, answers in self._workers.answers(map(Block, blocks), stopped, ship_images=self._ship_images):
+        for block, answers in self._workers.answers(map(Block, blocks), stopped, ship_images=self._ship_images):
             answers.log_remarks()
             self._advice = answers.advice or self._advice
-            yield from answers.predictions
+            for _, prediction in zip(block.rows, answers.predictions, strict=True):
+                yield prediction
 
     def advice(self) -> str | None:
         """Return the latest advice of a worker; see `Answerer.advice`."""

@@ -43,7 +43,7 @@ class RayWorkerIdentity:
 
 
 class RayWorker:
-    """The actor of a run under one settings. The model is loaded here and never travels.
+    """The actor of a run under the settings in its arguments. The model is loaded here and never travels.
 
     Args:
         prepare: checks what is wanted, and can load it; see `deeplayer_cli.runtime.prepare`.
@@ -87,7 +87,7 @@ class RayWorker:
         if other := [name for name in ours if ours[name] != theirs.get(name)]:
             raise DeeplayerError(
                 f"the workers would give different answers: {other[0]} is {ours[other[0]]} on {socket.gethostname()}, "
-                f"and {theirs.get(other[0])} on another worker"
+                f"and {theirs.get(other[0])} elsewhere"
             )
         self._loaded = self._prepared.load()
         return self._told()

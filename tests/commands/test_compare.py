@@ -141,6 +141,13 @@ def test_a_signal_ends_it_in_good_order(tmp_path):
     assert [line["n"] for line in again] == [12, 12]
 
 
+def test_a_method_that_cannot_run_is_refused_before_the_first_row(tmp_path):
+    adaptive = ["--methods", "deep-layer,cascade", "--keep", "auto:0.9", "--results", tmp_path]
+    with pytest.raises(DeeplayerError, match="method cascade has no --keep auto:P"):
+        run(*COMPARE, *adaptive)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [

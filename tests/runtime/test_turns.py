@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import pickle
 import time
+from dataclasses import replace
 from unittest.mock import patch
 
+import pytest
+
+from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.runtime.blocks import Block
 from deeplayer_cli.runtime.identity import ModelIdentity
+from deeplayer_cli.runtime.ray_worker import ComparingRayWorker
 from deeplayer_cli.runtime.settings import Settings
-from deeplayer_cli.runtime.turns import LoadedModel, RunLine, answer_each, take_turns
+from deeplayer_cli.runtime.turns import LoadedModel, RunLine, answer_each, prepare_model, take_turns
 from deeplayer_cli.schema import BadRequest, parse_request
 from tests.runtime.test_run import N_ROWS, Fake
 from tests.tiny import tiny_checkpoint
@@ -22,6 +28,22 @@ def requests(tmp_path, count=N_ROWS):
 
 def everything(row):
     return True
+
+
+def test_a_worker_compares(tmp_path, monkeypatch, caplog):
+    """As Ray would call it: it tells the layout, and refuses to answer with another prior."""
+    caplog.set_level("INFO", "deeplayer")
+    monkeypatch.chdir(tmp_path)  # restores the folder that the worker leaves
+    wanted = {"model": "demo", "revision": None, "dtype": "auto", "device": "cpu", "prior": None}
+    worker = ComparingRayWorker(prepare_model, wanted, str(tmp_path))
+    mine = worker.identity()
+    with pytest.raises(DeeplayerError, match=r"different answers: prior is None on .+, and abc elsewhere"):
+        worker.load(replace(mine, deciding={**mine.deciding, "prior": "abc"}))
+    layout = pickle.loads(pickle.dumps(worker.load(mine)))
+    assert layout.config.text_config.num_hidden_layers == 8 and layout.grounding_layer == 6
+    settings = [[Settings()], [], [Settings(method="none"), Settings()]]
+    answers = worker.answer(requests(tmp_path, 3), {}, settings)
+    assert [(row.id, row.method) for row in answers.predictions] == [(0, "deep-layer"), (2, "none"), (2, "deep-layer")]
 
 
 def test_lines_take_turns_batch_by_batch(tmp_path):
