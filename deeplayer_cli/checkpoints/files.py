@@ -33,6 +33,11 @@ def read_text(path: Path) -> str:
                 f"{path} is larger than {_JSON_LIMIT // 2**20} MiB: no text file of InternVL is that large"
             )
         return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise DeeplayerError(
+            f"cannot read {path}: there is no such file, so {path.parent} is no whole checkpoint; name another folder, "
+            "or download it again"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise DeeplayerError(f"cannot read {path} ({error}): download the checkpoint again") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from deeplayer_cli.commands.configuration import (
     find_file,
     read_options,
     set_by_environment,
+    unknown_variables,
 )
+
+logger = logging.getLogger("deeplayer")
 
 
 def config(context: typer.Context, json: options.Json = False) -> None:
@@ -32,6 +36,8 @@ def config(context: typer.Context, json: options.Json = False) -> None:
     for path, command in commands_below(group):
         for flag, value, variable in set_by_environment(command):
             effective[" ".join(path), flag] = (value, variable)
+    for sentence in unknown_variables(group):
+        logger.warning(sentence)
     grouped: dict[tuple[str, str, str], list[str]] = {}
     for (command_name, flag), (value, place) in effective.items():
         grouped.setdefault((flag, value, place), []).append(command_name)
@@ -43,7 +49,7 @@ def config(context: typer.Context, json: options.Json = False) -> None:
         typer.echo(orjson.dumps({"file": file and str(file), "options": rows}, option=orjson.OPT_INDENT_2))
         return
     if not rows:
-        typer.echo(f"no option is set: there is no {FILE_NAME} here or above, and no DEEPLAYER_ variable")
+        typer.echo(f"no option is set: there is no {FILE_NAME} here or above, and no DEEPLAYER_ variable sets one")
         return
 
     from rich.markup import escape

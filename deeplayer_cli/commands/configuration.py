@@ -157,9 +157,7 @@ class _Reader:
 
     def _unknown(self, table: CommandPath, key: str | None, what: str, known: Any) -> DeeplayerError:
         name = table[-1] if key is None else key
-        close = get_close_matches(name, list(known), n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        return DeeplayerError(f"{self._place(table, key)}: {what} {name!r}{hint}")
+        return DeeplayerError(f"{self._place(table, key)}: {what} {name!r}{_did_you_mean(name, list(known))}")
 
     def _place(self, table: CommandPath, key: str | None) -> str:
         """Return file and line of a key, or of a table's heading; the file alone for other ways to write them."""
@@ -172,6 +170,11 @@ class _Reader:
             elif key is not None and current == table and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=", line):
                 return f"{self._file}:{number}"
         return str(self._file)
+
+
+def _did_you_mean(name: str, known: list[str]) -> str:
+    close = get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _variable(key: str) -> str:
@@ -193,6 +196,15 @@ def _option(command: Any, key: str, variable: str | None = None) -> Any:
         if parameter.param_type_name == "option" and f"--{key}" in parameter.opts:
             return parameter if variable in (None, parameter.envvar) else None
     return None
+
+
+def unknown_variables(group: Any) -> Iterator[str]:
+    """Yield a sentence for each variable ``DEEPLAYER_...`` that is set and that no option reads."""
+    known = {parameter.envvar for _, command in commands_below(group) for parameter in command.params}
+    names = sorted(name for name in known if isinstance(name, str))
+    for name in sorted(os.environ):
+        if name.startswith("DEEPLAYER_") and name not in known:
+            yield f"{name} sets no option{_did_you_mean(name, names)}"
 
 
 def set_by_environment(command: Any) -> Iterator[tuple[str, str, str]]:

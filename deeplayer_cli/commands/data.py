@@ -102,7 +102,9 @@ def import_(
     for n_rows, first in summary.left_out.values():
         logger.warning("%s left out, the first: %s", counted(n_rows, "row"), first)
     name = "stdout" if str(output) == "-" else output
-    logger.info("%s: %s from %s", name, counted(summary.n_rows, "request"), ", ".join(summary.formats))
+    without = summary.n_rows - summary.n_boxes
+    boxes = f", {without:,} of them without a box" if without else ""
+    logger.info("%s: %s from %s%s", name, counted(summary.n_rows, "request"), ", ".join(summary.formats), boxes)
     if summary.left_out:
         raise typer.Exit(FINISHED_WITH_PROBLEMS)
 
@@ -174,7 +176,7 @@ def _show_report(report: DataReport) -> None:
             place, message = (escape(printable(text)) for text in (problem.place, problem.message))
             table.add_row(str(problem.count), problem.kind, f"{place}\n[dim]{message}[/dim]" if place else message)
         Console().print(table)
-    found = f"{counted(len(report.problems), 'kind')} of problems" if report.problems else "no problems"
+    found = f"{counted(len(report.problems), 'kind')} of problem" if report.problems else "no problems"
     typer.echo(
         f"{counted(report.rows, 'row')}, {counted(report.images, 'image')} ({report.turned} turned by EXIF), "
         f"{counted(report.boxes, 'box', 'boxes')}: {found}"

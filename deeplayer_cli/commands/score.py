@@ -12,7 +12,7 @@ import typer
 
 from deeplayer_cli.commands import options
 from deeplayer_cli.commands.options import option
-from deeplayer_cli.errors import printable
+from deeplayer_cli.errors import DeeplayerError, printable
 from deeplayer_cli.schema.values import counted
 
 if TYPE_CHECKING:
@@ -62,6 +62,9 @@ def score(
         by=by,
         box_format=written,
     )
+    if not report.overall.n:
+        name = "stdin" if str(predictions) == "-" else predictions
+        raise DeeplayerError(f"{name} has no rows: there is nothing to score")
     for disagreement in evaluation.disagreements(predictions):
         logger.warning(disagreement)
     for warning in report.warnings:

@@ -62,10 +62,12 @@ def result_files(folders: Sequence[Path]) -> list[Path]:
     """The prediction files in the folders.
 
     Raises:
-        DeeplayerError: a folder has no prediction file.
+        DeeplayerError: a folder is not there, or has no prediction file.
     """
     found: list[Path] = []
     for folder in folders:
+        if not folder.is_dir():
+            raise DeeplayerError(f"{folder} is no folder: name one that compare --results has filled")
         files = sorted(folder.glob("*.jsonl"))
         if not files:
             raise DeeplayerError(f"{folder} has no prediction files: name a folder of compare --results or ground -o")

@@ -159,9 +159,12 @@ def score(
     seen: set[Id] = set()
     check = GoldCheck()
     groups: defaultdict[str, list[_Outcome]] = defaultdict(list)
-    for prediction in predictions:
+    for number, prediction in enumerate(predictions, start=1):
         if prediction.id in seen:
-            raise DeeplayerError(f"id {prediction.id!r} comes twice: each id can be scored only once")
+            raise DeeplayerError(
+                f"id {prediction.id!r} comes twice, again in row {number}: each id can be scored only once, so remove "
+                "one of the two rows"
+            )
         seen.add(prediction.id)
         box = gold_in_pixels(prediction.gold if gold is None else gold.get(prediction.id), box_format, prediction)
         if box_format is None:

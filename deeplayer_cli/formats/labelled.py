@@ -139,7 +139,7 @@ def label_images(
     for row in predictions:
         reason = _reason_to_leave_out(row, labelling)
         if row.image is None or not row.width or not row.height:
-            left_out[reason or "without the size of their image"] += 1
+            left_out[reason or f"without {'an image' if row.image is None else 'the size of their image'}"] += 1
             continue
         boxes, resolution_wh = _boxes_of(row, labelling, turn(row))
         source_id = row.meta.get("image_id")

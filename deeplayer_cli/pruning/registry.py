@@ -26,8 +26,8 @@ _PACKAGE = "deeplayer_cli.pruning.methods"
 
 @cache
 def known_methods() -> Mapping[str, Entry]:
-    """All methods by name: deeplayer's own methods, then those of installed packages that can be used."""
-    own = dict(sorted(_own().items(), key=lambda one: (one[1].prunes, one[0])))  # `none` first
+    """All methods by name: `none`, deeplayer's other methods, then those of installed packages that can be used."""
+    own = dict(sorted(_own().items(), key=lambda one: (one[0] != "none", one[0])))
     foreign = {point.name: entry for point, entry in _foreign() if isinstance(entry, Entry)}
     return own | foreign
 
@@ -92,7 +92,7 @@ def find_method(text: str) -> tuple[Entry, Mapping[str, Value]]:
     for setting in settings:
         key, _, value = setting.partition("=")
         if key not in entry.parameters:
-            known = f"its parameters: {', '.join(entry.parameters)}" if entry.parameters else "it has none"
+            known = f"its parameters: {', '.join(entry.parameters)}" if entry.parameters else "it takes none"
             raise DeeplayerError(f"method {name} has no parameter {key!r}; {known}")
         try:
             found[key] = entry.parameters[key].read(value)

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from deeplayer_cli.checkpoints.identity import fingerprint
-from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.errors import DeeplayerError, reading
 from deeplayer_cli.pruning import Prior
 from deeplayer_cli.sinks.output_file import replacing
 
@@ -28,10 +28,8 @@ def prior_digest(path: Path) -> str:
     Raises:
         DeeplayerError: the file cannot be read.
     """
-    try:
+    with reading(str(path)):
         return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
-    except OSError as error:
-        raise DeeplayerError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def save_prior(
@@ -80,11 +78,12 @@ def read_prior(path: Path) -> tuple[Prior, Mapping[str, str]]:
     Raises:
         DeeplayerError: the file cannot be read, or is not a prior.
     """
+    no_prior = f"{path} is not a prior, or is damaged: make one with `deeplayer calibrate`"
     try:
-        with safe_open(path, "pt") as file:
+        with reading(str(path)), safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != _FORMAT:
-                raise DeeplayerError(f"{path} is not a prior: make one with `deeplayer calibrate`")
+                raise DeeplayerError(no_prior)
             return Prior(file.get_tensor("tile"), file.get_tensor("whole"), int(metadata["layer"])), metadata
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise DeeplayerError(f"{path} cannot be read: {error}") from error
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise DeeplayerError(no_prior) from error

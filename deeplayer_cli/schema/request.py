@@ -18,7 +18,7 @@ import orjson
 
 from deeplayer_cli.errors import RowError
 from deeplayer_cli.schema.gold import GoldReader, WrittenGold, read_numbers
-from deeplayer_cli.schema.values import Id, find_non_finite, find_wide, is_id, show
+from deeplayer_cli.schema.values import Id, find_non_finite, find_wide, is_id, json_fault, show
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -175,7 +175,7 @@ def _read_object(raw: bytes | Mapping[str, object]) -> dict[str, object]:
         if _LONG_NUMBER.search(raw):
             row = json.loads(raw)
     except (ValueError, orjson.JSONEncodeError) as error:
-        raise RowError("bad_json", f"the row is not JSON: {error}") from error
+        raise RowError("bad_json", f"the row is not JSON: {json_fault(raw, error)}") from error
     if not isinstance(row, dict):
         raise RowError("bad_row", f"the row must be a JSON object, not {show(row)}")
     refuse_prediction(row)

@@ -19,6 +19,15 @@ Id = str | int
 _RAW_BYTE = re.compile("[\udc80-\udcff]")  # how Python shows a byte that is not UTF-8, in names and in arguments
 
 
+def json_fault(line: bytes, error: Exception) -> str:
+    """What is wrong with a line that is not JSON: its encoding, or else what the parser says."""
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return "it is not UTF-8: save the file as UTF-8"
+    return str(error)
+
+
 def four_numbers(name: str, value: object) -> Box:
     """Return a value as four finite floats; the error message calls it ``name``.
 

@@ -17,6 +17,7 @@ from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.schema.row_ids import id_hash, question_hash, repeated
 from deeplayer_cli.schema.values import counted, show
 from deeplayer_cli.sinks.descriptors import named_descriptor
+from deeplayer_cli.sinks.opening import refuse_twice
 from deeplayer_cli.sinks.output_file import replacing
 from deeplayer_cli.sinks.reading import read_lines
 from deeplayer_cli.sinks.run_record import RunRecord, load_record, record_path, status_counts
@@ -50,9 +51,10 @@ def merge_parts(
         The record of the whole.
 
     Raises:
-        DeeplayerError: a part has no record, is not finished or was changed; parts are of different runs; a shard or a
-            row is missing, or comes twice; or the order cannot be told. Nothing is written then.
+        DeeplayerError: a part is named twice, has no record, is not finished or was changed; parts are of different
+            runs; a shard or a row is missing, or comes twice; or the order cannot be told. Nothing is written then.
     """
+    refuse_twice(parts)
     records = {part: _finished_record(part) for part in parts}
     _refuse_other_runs(records, same_source=requests is None)
     _refuse_missing_shards([(part, records[part]) for part in parts])

@@ -38,6 +38,19 @@ def open_sink(path: Path | None, record: RunRecord, mode: ResumeMode = ResumeMod
     return Stream(path)
 
 
+def refuse_twice(paths: Iterable[Path]) -> None:
+    """Refuse a file that is named twice, also by two paths: its rows would count twice.
+
+    Raises:
+        DeeplayerError: the message names the second path.
+    """
+    seen: set[str] = set()
+    for path in paths:
+        if (real := os.path.realpath(path)) in seen:
+            raise DeeplayerError(f"{path} is given twice: name it once")
+        seen.add(real)
+
+
 def refuse_same_file(output: Path | None, sources: Iterable[str]) -> None:
     """Refuse an output that is one of the inputs, or that the next run would read as one.
 

@@ -10,6 +10,7 @@ import orjson
 
 from deeplayer_cli.errors import DeeplayerError, reading
 from deeplayer_cli.schema import Prediction
+from deeplayer_cli.schema.values import json_fault
 from deeplayer_cli.sinks.descriptors import named_descriptor
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def read_lines(path: Path, *, quiet: bool = False) -> Iterator[tuple[bytes, Pred
                     if not quiet:
                         logger.warning("%s:%d is a torn line, as a killed run leaves it; it is left out", name, number)
                     return
-                raise DeeplayerError(f"{name}:{number} is not a prediction: {error}") from error
+                raise DeeplayerError(f"{name}:{number} is not a prediction: {json_fault(line, error)}") from error
 
 
 def _is_torn(line: bytes) -> bool:

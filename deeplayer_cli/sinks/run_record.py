@@ -122,7 +122,7 @@ def load_record(output: Path) -> RunRecord | None:
     except OSError as error:
         raise DeeplayerError(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise DeeplayerError(f"{path} is not the record of a run: --overwrite starts the run again") from error
+        raise DeeplayerError(f"{path} is not the record of a run: remove it, or run again with --overwrite") from error
 
 
 def refuse_other_settings(output: Path, old: RunRecord, new: RunRecord) -> None:

@@ -322,7 +322,9 @@ def test_wrong_scores_are_one_sentence(predictions, tmp_path):
     assert "'nothing'" in refusal(run("score", predictions, "--by", "nothing"))
     assert "no.jsonl" in refusal(run("score", tmp_path / "no.jsonl"))
     predictions.write_bytes(predictions.read_bytes() * 2)
-    assert "'a' comes twice" in refusal(run("score", predictions))
+    assert "'a' comes twice, again in row " in refusal(run("score", predictions))
+    predictions.write_bytes(b"")
+    assert "has no rows: there is nothing to score" in refusal(run("score", predictions))
 
 
 def test_verify(model, images):

@@ -111,7 +111,9 @@ def test_flags_then_variables_then_the_file(tmp_path: Path) -> None:
     assert record["counts"]["rows"] == 1
 
 
-def test_config_shows_where_an_option_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_config_shows_where_an_option_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("DEEPLAYER_")]:
         monkeypatch.delenv(name)
@@ -124,3 +126,7 @@ def test_config_shows_where_an_option_is_set(tmp_path: Path, monkeypatch: pytest
     assert ("--keep", "0.25") not in rows
     assert rows["--strict", "true"]["from"].endswith("deeplayer.toml:4") and rows["--model", "demo"]
     assert "DEEPLAYER_KEEP" in CliRunner().invoke(app, ["config"]).stdout
+    caplog.clear()
+    monkeypatch.setenv("DEEPLAYER_KEP", "0.5")
+    CliRunner().invoke(app, ["config"])
+    assert "DEEPLAYER_KEP sets no option; did you mean 'DEEPLAYER_KEEP'?" in caplog.messages

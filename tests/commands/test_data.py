@@ -117,6 +117,12 @@ def test_rows_that_are_left_out_show_in_the_exit_code(tmp_path, run):
     assert len(rows_of((tmp_path / "out.jsonl").read_bytes())) == 5
 
 
+def test_import_says_how_many_requests_have_no_box(tmp_path, run):
+    (tmp_path / "rows.csv").write_text("image,expression,x1,y1,x2\na.png,x,1,2,3\n")
+    code, _, said = run("data", "import", tmp_path / "rows.csv", "-o", tmp_path / "out.jsonl")
+    assert code == 0 and said.endswith("1 request from CSV or TSV with named columns, 1 of them without a box")
+
+
 def test_gold_boxes_in_another_format_end_a_run_before_its_model(tmp_path, run):
     Image.new("RGB", (100, 100)).save(tmp_path / "a.png")
     boxes = [[60, 40, 30, 20], [50, 10, 40, 80], [70, 30, 25, 25]]

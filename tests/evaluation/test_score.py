@@ -165,6 +165,11 @@ def test_prediction_files(tmp_path: Path) -> None:
     path.write_bytes(row(1).to_json() + b'{"id": 2, "sta\n')
     with pytest.raises(DeeplayerError, match=r"out\.jsonl:2 is not a prediction"):
         list(read_predictions(path))
+    path.write_bytes(b"\xff\xfe" + row(1).to_json().decode().encode("utf-16-le"))
+    with pytest.raises(
+        DeeplayerError, match=r"out\.jsonl:1 is not a prediction: it is not UTF-8: save the file as UTF-8"
+    ):
+        list(read_predictions(path))
     with pytest.raises(DeeplayerError, match="none cannot be read"):
         list(read_predictions(tmp_path / "none"))
 

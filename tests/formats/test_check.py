@@ -83,7 +83,7 @@ def test_the_table_shows_count_problem_and_place(folder):
     path.write_bytes(path.read_bytes() + b"{broken\n")
     shown = CliRunner().invoke(app, ["data", "check", str(path)], env={"COLUMNS": "200"})
     lines = shown.stdout.splitlines()
-    assert shown.exit_code == 1 and lines[-1].endswith("0 boxes: 3 kinds of problems")
+    assert shown.exit_code == 1 and lines[-1].endswith("0 boxes: 3 kinds of problem")
     assert any(line.split()[:3] == ["1", "bad_json", f"{folder.name}/rows.jsonl:4"] for line in lines)
 
 

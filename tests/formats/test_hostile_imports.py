@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.formats.imports.coco import read_coco
 from deeplayer_cli.formats.imports.images import ImageFinder, write_image
 from deeplayer_cli.formats.imports.json_stream import array_items, object_members
 from deeplayer_cli.formats.imports.label_studio import read_label_studio
@@ -289,6 +290,15 @@ def test_a_lone_quote_in_a_table_swallows_no_rows(tmp_path):
     assert rows == [(2, {"image": "a.png", "expression": "x"})] and last == (3, {"": "unexpected end of data"})
 
 
+def test_a_table_with_two_columns_of_one_name_is_refused(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("image,expression,image,,\na.png,x,b.png,,\n")
+    with pytest.raises(DeeplayerError, match=r"rows\.csv:1: column 'image' comes twice"):
+        import_files([path], tmp_path / "out.jsonl", None, None)
+    path.write_text("image,expression,,\na.png,x,,\n")
+    assert import_files([path], tmp_path / "out.jsonl", None, None).n_rows == 1, "columns without a name are no columns"
+
+
 @pytest.mark.parametrize("number", ["inf", "nan", "-1e999"])
 def test_numbers_of_a_table_that_are_not_finite(number, tmp_path):
     path = tmp_path / "rows.csv"
@@ -312,7 +322,25 @@ def test_a_label_studio_task_of_another_shape_costs_its_rows_only(annotations, t
     path = tmp_path / "tasks.json"
     path.write_text(json.dumps([{"id": 7, "data": {"image": "a.png"}, "annotations": annotations}]))
     (row,) = read_label_studio(path)
-    assert "task 7" in str(row.error)
+    assert str(row.error) == "task 7 is not as Label Studio exports tasks: its data or its results have another form"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"image_id": 5}, "annotation 3 has the image_id 5, and nothing in the file has this id"),
+        ({"category_id": "cat"}, 'annotation 3 has the category_id "cat", and nothing in the file has this id'),
+        ({"image_id": [1]}, "annotation 3 is not written as COCO writes them"),
+    ],
+)
+def test_an_annotation_that_names_nothing_is_told_in_words(changes, said, tmp_path):
+    coco = {"images": [{"id": 1, "file_name": "a.png"}], "categories": [{"id": 1, "name": "cat"}]}
+    annotation = {"id": 3, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}
+    path = tmp_path / "coco.json"
+    without_box = {name: value for name, value in annotation.items() if name != "bbox"}
+    path.write_text(json.dumps(coco | {"annotations": [annotation | changes, without_box]}))
+    named, missing = read_coco(path)
+    assert named.error.message == said and missing.error.message == "annotation 3 has no 'bbox'"
 
 
 def test_nothing_is_recognised_in_random_bytes(tmp_path):

@@ -222,7 +222,7 @@ def test_names_of_splits(text, dataset, split):
 
 def test_a_file_comes_once(tmp_path):
     path = write_internvl(tmp_path)
-    with pytest.raises(DeeplayerError, match="comes twice, and so would its rows"):
+    with pytest.raises(DeeplayerError, match="is given twice: name it once"):
         import_files([path, tmp_path / "." / path.name], tmp_path / "out.jsonl", None, None)
 
 
@@ -233,3 +233,6 @@ def test_what_is_in_no_format_is_named(tmp_path):
         recognise(path)
     with pytest.raises(DeeplayerError, match="cannot be read"):
         recognise(tmp_path / "gone.json")
+    path.write_bytes(b"")
+    with pytest.raises(DeeplayerError, match=r"a\.bin is empty: there is nothing to import"):
+        recognise(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pkgutil import iter_modules
 
 import pytest
 import torch
@@ -10,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deeplayer_cli.errors import DeeplayerError
-from deeplayer_cli.pruning import Budget, Options, Parameter, ScorerInputs, build, known_methods
+from deeplayer_cli.pruning import Budget, Options, Parameter, ScorerInputs, build, known_methods, methods
 from deeplayer_cli.pruning.attention import AttentionScorer
 from deeplayer_cli.pruning.methods.random import RandomScorer
 from deeplayer_cli.pruning.methods.visionzip_nomerge import ClassAttentionScorer
 from deeplayer_cli.pruning.topk import topk
 
+NAMES = [module.name.replace("_", "-") for module in iter_modules(methods.__path__)]
 HEADS, KV_HEADS, DIM, VISUAL_START, N_VISUAL = 4, 2, 8, 3, 10
 
 
@@ -154,6 +156,11 @@ def test_random_may_drop_before_the_language_model():
     assert build("random", Options(Budget(0.1), layer=0), 8).layer == 0
 
 
+def test_none_is_the_first_method_and_the_others_follow_by_name():
+    first, *others = list(known_methods())[: len(NAMES)]
+    assert first == "none" and others == sorted(others) and {first, *others} == set(NAMES)
+
+
 def test_unknown_methods_are_refused_with_the_known_ones():
     with pytest.raises(DeeplayerError, match="'fastvv'.*" + ".*".join(known_methods())):
         build("fastvv", Options(Budget(0.1)), 8)
@@ -165,7 +172,7 @@ def test_unknown_methods_are_refused_with_the_known_ones():
         ("deep-layer-mis@spatial=near", "method deep-layer-mis: spatial must be places or index, not 'near'"),
         ("deep-layer-mis@spatial", "method deep-layer-mis: spatial must be places or index, not ''"),
         ("deep-layer-mis@shape=round", "method deep-layer-mis has no parameter 'shape'; its parameters: spatial"),
-        ("fastv@layer=3", "method fastv has no parameter 'layer'; it has none"),
+        ("fastv@layer=3", "method fastv has no parameter 'layer'; it takes none"),
         ("@spatial=index", "unknown pruning method ''"),
     ],
 )

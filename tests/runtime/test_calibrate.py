@@ -102,8 +102,10 @@ def test_a_prior_of_another_model_layer_or_kind_is_refused(checkpoint, prior, tm
     with pytest.raises(DeeplayerError, match="deep-layer takes no --prior"):
         Settings("deep-layer", prior=path)
     (tmp_path / "broken").write_bytes(b"nothing")
-    with pytest.raises(DeeplayerError, match="broken cannot be read"):
+    with pytest.raises(DeeplayerError, match="broken is not a prior, or is damaged: make one with"):
         load_prior(tmp_path / "broken", checkpoint)
+    with pytest.raises(DeeplayerError, match="gone cannot be read: No such file"):
+        load_prior(tmp_path / "gone", checkpoint)
 
 
 def test_without_an_image_there_is_no_prior(checkpoint):

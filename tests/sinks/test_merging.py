@@ -99,6 +99,13 @@ def change_record(file: Path, /, **changes: object) -> None:
     path.write_bytes(orjson.dumps(orjson.loads(path.read_bytes()) | changes))
 
 
+def copy_of(part: Path) -> Path:
+    copy = part.with_name("copy")
+    copy.write_bytes(part.read_bytes())
+    record_path(copy).write_bytes(record_path(part).read_bytes())
+    return copy
+
+
 def drop_first_row(part: Path) -> None:
     part.write_bytes(b"".join(part.read_bytes().splitlines(keepends=True)[1:]))
 
@@ -124,7 +131,8 @@ def reverse(part: Path) -> None:
 
 REFUSALS: dict[str, Callable[[list[Path], Path], object]] = {
     r"missing: shard 1/3; name all 3 files": lambda parts, _: parts.pop(1),
-    r"part0 and .*part0 are both shard 0/3": lambda parts, _: parts.append(parts[0]),
+    r"part0 is given twice: name it once": lambda parts, _: parts.append(parts[0]),
+    r"part0 and .*copy are both shard 0/3": lambda parts, _: parts.append(copy_of(parts[0])),
     r"part1 is not finished: continue its run with --resume": lambda parts, _: change_record(parts[1], counts=None),
     r"part1 cannot be merged without part1\.run\.json": lambda parts, _: record_path(parts[1]).unlink(),
     r'part1 is a part of another run: method is "fastv", and in .*part0 "none"$': other_settings,

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from deeplayer_cli.errors import DeeplayerError, RowError
 from deeplayer_cli.formats.imports.example import BadExample, ImportedExample
 from deeplayer_cli.formats.imports.json_stream import object_members
 from deeplayer_cli.formats.imports.splits import names_in
+from deeplayer_cli.schema.values import show
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from deeplayer_cli.formats.imports.example import Example
+
+_Item = TypeVar("_Item")
 
 _IMAGE_FIELDS = ("file_name", "width", "height", "caption", "dataset_name", "original_id")
 
@@ -39,11 +42,12 @@ def read_coco(path: Path) -> Iterator[Example]:
         if member == "annotations":
             try:
                 yield _example(one, images, names, named)
-            except (KeyError, TypeError, IndexError) as error:
-                message = (
-                    f"annotation {_id_of(one)} needs {error}: a field, or an image or a category that is not there"
-                )
-                yield BadExample(RowError("bad_row", message))
+            except RowError as error:
+                yield BadExample(RowError(error.kind, f"annotation {_id_of(one)} {error}"))
+            except KeyError as error:
+                yield BadExample(RowError("bad_row", f"annotation {_id_of(one)} has no {error}"))
+            except (TypeError, IndexError):
+                yield BadExample(RowError("bad_row", f"annotation {_id_of(one)} is not written as COCO writes them"))
 
 
 def read_images(path: Path) -> tuple[dict[Any, dict[str, Any]], dict[Any, str]]:
@@ -73,7 +77,7 @@ def stated_size(image: Mapping[str, Any]) -> tuple[int, int] | None:
 def _example(
     one: Mapping[str, Any], images: Mapping[Any, dict[str, Any]], names: Mapping[Any, str], named: dict[str, object]
 ) -> ImportedExample:
-    image = images[one["image_id"]]
+    image = _named_by(one, "image_id", images)
     caption, dataset = image.get("caption"), image.get("dataset_name")
     meta = named | {"ann_id": one["id"], "image_id": image.get("original_id", one["image_id"])}
     if dataset:
@@ -82,12 +86,25 @@ def _example(
         spans = [] if str(dataset).startswith("refcoco") else one.get("tokens_positive") or []
         expression = " ".join(caption[start:end] for start, end in spans) or caption
     else:
-        label = names[one["category_id"]]
+        label = _named_by(one, "category_id", names)
         meta["label"] = label
         expression = one.get("caption") or label
     if one.get("iscrowd"):
         meta["iscrowd"] = 1
     return ImportedExample(image["file_name"], expression, one["bbox"], stated_size(image), meta=meta)
+
+
+def _named_by(one: Mapping[str, Any], field: str, found: Mapping[Any, _Item]) -> _Item:
+    """The image or the category that an annotation names.
+
+    Raises:
+        RowError: there is none with this id.
+        KeyError: the annotation does not name one.
+    """
+    item = found.get(one[field])
+    if item is None:
+        raise RowError("bad_row", f"has the {field} {show(one[field])}, and nothing in the file has this id")
+    return item
 
 
 def _id_of(one: object) -> object:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from itertools import count, islice
 from pathlib import Path
@@ -19,6 +18,7 @@ from deeplayer_cli.images.decode import read_size
 from deeplayer_cli.schema import OWN_FIELDS, BadRequest, ConventionCheck, GoldReader, Request, parse_request
 from deeplayer_cli.schema.gold import read_numbers
 from deeplayer_cli.schema.values import counted
+from deeplayer_cli.sinks import refuse_twice
 from deeplayer_cli.sinks.output_file import replacing
 from deeplayer_cli.sources.files import file_name
 
@@ -180,12 +180,14 @@ class ImportSummary:
 
     Attributes:
         n_rows: requests that were written.
+        n_boxes: how many of them have a gold box.
         formats: of the files, by title.
         warnings: what is odd about the whole, a sentence each.
         left_out: rows that are no requests, by kind of error: how many, and the first one's message.
     """
 
     n_rows: int = 0
+    n_boxes: int = 0
     formats: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     left_out: dict[str, tuple[int, str]] = field(default_factory=dict)
@@ -205,10 +207,10 @@ def import_files(sources: Sequence[Path], output: Path, options: ImportOptions) 
         options: see there.
 
     Raises:
-        DeeplayerError: a file comes twice, cannot be read, is in no known format, or does not say how its boxes are
+        DeeplayerError: a file is given twice, cannot be read, is in no known format, or does not say how its boxes are
             written, or the output cannot be written.
     """
-    _refuse_twice(sources)
+    refuse_twice(sources)
     files = [FileImporter.from_path(path, options) for path in sources]
     counts, summary = SplitCounts(), ImportSummary(formats=list(dict.fromkeys(file.form.title for file in files)))
     with replacing(output) as partial, partial.open("wb") as stream:
@@ -220,19 +222,12 @@ def import_files(sources: Sequence[Path], output: Path, options: ImportOptions) 
                 counts.add(row.meta, row.image, row.gold)
                 stream.write(orjson.dumps(_request(example, row), option=orjson.OPT_APPEND_NEWLINE))
                 summary.n_rows += 1
+                summary.n_boxes += row.gold is not None
         if summary.left_out and not summary.n_rows:
             _, first = next(iter(summary.left_out.values()))
             raise DeeplayerError(f"{', '.join(map(str, sources))}: no row is a request, such as: {first}")
     summary.warnings = [*counts.warnings(), *missing_images(files)]
     return summary
-
-
-def _refuse_twice(paths: Sequence[Path]) -> None:
-    seen: set[str] = set()
-    for path in paths:
-        if (real := os.path.realpath(path)) in seen:
-            raise DeeplayerError(f"{path} comes twice, and so would its rows: leave one out")
-        seen.add(real)
 
 
 def _request(example: Example, row: Request) -> dict[str, object]:

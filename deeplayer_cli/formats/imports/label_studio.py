@@ -52,8 +52,8 @@ def read_label_studio(path: Path) -> Iterator[Example]:
 
 
 def _misplaced(task: object, error: Exception) -> RowError:
-    what = f"no {error}" if isinstance(error, KeyError) else "something else"
-    return RowError("bad_row", f"task {show(task)} has {what} where Label Studio writes its image and its results")
+    what = f"it has no {error}" if isinstance(error, KeyError) else "its data or its results have another form"
+    return RowError("bad_row", f"task {show(task)} is not as Label Studio exports tasks: {what}")
 
 
 def _examples(result: dict[str, Any], image: str, task: object) -> Iterator[Example]:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections import Counter
 from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import orjson
 
-from deeplayer_cli.errors import RowError, reading
+from deeplayer_cli.errors import DeeplayerError, RowError, reading
 from deeplayer_cli.formats.imports.example import BadExample, ImportedExample
 from deeplayer_cli.formats.imports.json_stream import array_items
 from deeplayer_cli.formats.imports.splits import names_in
 from deeplayer_cli.schema import refuse_prediction
+from deeplayer_cli.schema.values import json_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -49,7 +51,7 @@ def read_json_lines(path: Path) -> Iterator[Example]:
             try:
                 row = orjson.loads(content)
             except ValueError as error:
-                yield BadExample(RowError("bad_json", f"the row is not JSON: {error}"), number)
+                yield BadExample(RowError("bad_json", f"the row is not JSON: {json_fault(line, error)}"), number)
             else:
                 yield _example(row, path, number)
 
@@ -83,8 +85,14 @@ def read_table(path: Path) -> Iterator[Example]:
 
 
 def table_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the rows of a table, each with the line that it ends on, or begins on if it cannot be read."""
+    """Yield the rows of a table, each with the line that it ends on, or begins on if it cannot be read.
+
+    Raises:
+        DeeplayerError: the file cannot be read, or two of its columns have one name: a row can hold only one of them.
+    """
     csv.field_size_limit(MAX_FIELD_BYTES)
+    if twice := [name for name, count in Counter(header_of(path)).items() if name and count > 1]:
+        raise DeeplayerError(f"{path}:1: column {twice[0]!r} comes twice: give each column a name of its own")
     with reading(str(path)), path.open(newline="", encoding="utf-8-sig", errors="backslashreplace") as stream:
         table = csv.DictReader(stream, delimiter=delimiter_of(path), strict=True)  # a lone quote swallows no rows
         while True:

@@ -72,6 +72,8 @@ def recognise(path: Path, name: str = AUTO) -> ImportFormat:
         path.stat()
         found = next((one for one in FORMATS if _recognises(one, path)), None)
     wanted = next((one for one in FORMATS if one.name == name), found)
+    if found is None and path.is_file() and not path.stat().st_size:
+        raise DeeplayerError(f"{path} is empty: there is nothing to import")
     if found is None:
         known = ", ".join(one.title for one in FORMATS)
         raise DeeplayerError(f"{path} is in none of the formats that can be imported: {known}")

@@ -13,7 +13,7 @@ from deeplayer_cli.evaluation.compare import gather
 from deeplayer_cli.evaluation.results import keep_of_record, label_of_record, rows_once, total_cost
 from deeplayer_cli.evaluation.score import gold_in_pixels
 from deeplayer_cli.schema import in_text, overlap
-from deeplayer_cli.sinks import load_record, read_predictions, record_path
+from deeplayer_cli.sinks import load_record, read_predictions, record_path, refuse_twice
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -90,9 +90,7 @@ def prediction_files(paths: Sequence[Path]) -> list[Path]:
         DeeplayerError: a file is given twice, or a folder has none.
     """
     files = [file for path in paths for file in (evaluation.result_files([path]) if path.is_dir() else [path])]
-    for number, file in enumerate(files):
-        if any(file.exists() and other.exists() and file.samefile(other) for other in files[:number]):
-            raise DeeplayerError(f"{file} is given twice: name it once")
+    refuse_twice(files)
     return files
 
 
