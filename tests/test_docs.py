@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shlex
@@ -17,6 +18,7 @@ import orjson
 import pytest
 import typer
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from deeplayer_cli.app import app
 from tests.forked import CLIENT
@@ -150,3 +152,31 @@ def test_the_recipes_run(folder):
     assert any("acc@0.5" in one for one in shown.values()) and any("retained" in one for one in shown.values())
     if lacking:
         pytest.skip(f"{' and '.join(sorted(lacking))} not installed: these recipes did not run, the others did")
+
+
+COMPARISON = re.compile(
+    r"^```sh\n(deeplayer compare sample_data [^\n]*)\n```\n(?:(?!```).)*```\n( method .*?)```", re.MULTILINE | re.DOTALL
+)
+TABLES = [
+    pytest.param(*found, id=str(page.relative_to(ROOT)))
+    for page in PAGES
+    for found in COMPARISON.findall(page.read_text())
+]
+
+
+def costs_in(table: str) -> list[list[str]]:
+    """Of each line of a comparison, what follows from the model's shape: method, keep, GFLOPs; layer, mean keep, KV."""
+    lines = re.split(r"─ *\n", table, maxsplit=1)[-1].splitlines()
+    return [line.split()[:3] for line in itertools.takewhile(str.strip, lines)]
+
+
+@pytest.mark.parametrize(("command", "table"), TABLES)
+def test_comparisons_cost_what_the_documentation_shows(command, table, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sample_data").symlink_to(ROOT / "sample_data")
+    printed = CliRunner().invoke(app, shlex.split(command)[1:]).stdout
+    assert costs_in(printed) == costs_in(table) != []
+
+
+def test_the_tables_are_found():
+    assert len(TABLES) == 2
