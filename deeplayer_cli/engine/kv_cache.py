@@ -187,7 +187,7 @@ def _with_space(states: Tensor, n_slots: int) -> Tensor:
 
 
 def _allocated(like: Tensor, n_groups: int, n_filled: int, n_slots: int) -> Tensor:
-    """Space for keys or values (n_groups, kv_heads, n_slots, head_dim), where the first ``n_filled`` slots follow."""
+    """Space for keys or values (n_groups, kv_heads, n_slots, head_dim); the caller fills the first ``n_filled``."""
     held = like.new_empty(n_groups, like.shape[1], n_slots, like.shape[3])
     held[:, :, n_filled:] = 0  # no token sees them, but attention multiplies them by 0
     return held

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deeplayer_cli.evaluation.compare import Difference, paired_difference
+from deeplayer_cli.pruning.prior import EPSILON
 
 if TYPE_CHECKING:
     from deeplayer_cli.evaluation.attention_maps import Floats, ImageAttention
     from deeplayer_cli.pruning import Budget, QueryRowKind
-
-_EPSILON = 1e-7  # as in ``pruning.methods.d2pruner``
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class PriorTest:
         for image, attention in self._rows:
             known = image.targets.any(1)
             if known.any():
-                divided = attention / (self._prior_without(image)[:, None] + _EPSILON)
+                divided = attention / (self._prior_without(image)[:, None] + EPSILON)
                 targets, count = image.targets[known], budget.count(attention.shape[-1])
                 scores = np.stack([attention[:, known], divided[:, known]])
                 found.append(kept_shares(scores, targets, count))

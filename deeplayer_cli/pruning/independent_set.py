@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from deeplayer_cli.pruning.method import Selector
 from deeplayer_cli.pruning.parameter import Parameter
+from deeplayer_cli.pruning.topk import ranks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,7 +56,7 @@ class IndependentSet(Selector):
 
     def __call__(self, scores: Tensor, inputs: ScorerInputs, n_keep: int) -> Tensor:
         """Return sorted indices, (B, n_keep) int64."""
-        rank = scores.sort(dim=-1, descending=True, stable=True).indices.argsort(dim=-1)
+        rank = ranks(scores)
         alike = self.similarity(inputs.features, inputs.places) > self.threshold
         alike.diagonal(dim1=1, dim2=2).fill_(False)
         pivot = rank < max(1, int(self.pivots * n_keep))

@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+EPSILON = 1e-7
+"""Added to a prior before attention is divided by it, as published."""
+
+
 @dataclass(frozen=True)
 class Prior:
     """Mean attention of each place within a tile, over many images and one neutral question.

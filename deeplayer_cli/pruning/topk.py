@@ -62,6 +62,15 @@ def topk(scores: Tensor, n_keep: int) -> Tensor:
 
     Of equal scores, the earlier token is kept.
     """
+    return best_first(scores)[:, :n_keep].sort(dim=-1).values
+
+
+def best_first(scores: Tensor) -> Tensor:
+    """Return the indices of all scores (..., n) by falling score, int64; of equal scores, the earlier comes first."""
     # ``torch.topk`` does not define its choice among equal scores; a stable sort does.
-    order = torch.sort(scores, dim=-1, descending=True, stable=True).indices
-    return order[:, :n_keep].sort(dim=-1).values
+    return torch.sort(scores, dim=-1, descending=True, stable=True).indices
+
+
+def ranks(scores: Tensor) -> Tensor:
+    """Return the rank of each score (..., n) in its row, int64: 0 for the highest; ties as in `best_first`."""
+    return best_first(scores).argsort(dim=-1)

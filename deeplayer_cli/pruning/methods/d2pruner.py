@@ -13,6 +13,7 @@ from deeplayer_cli.pruning.attention import AttentionScorer
 from deeplayer_cli.pruning.entry import Entry
 from deeplayer_cli.pruning.independent_set import PARAMETERS, from_options
 from deeplayer_cli.pruning.method import Scorer
+from deeplayer_cli.pruning.prior import EPSILON
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from deeplayer_cli.pruning.entry import Options
     from deeplayer_cli.pruning.inputs import ScorerInputs
     from deeplayer_cli.pruning.prior import Prior
-
-_EPSILON = 1e-7
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class RelativeScorer(Scorer):
         x, y, level = inputs.places.long().unbind(-1)
         within = y % side * side + x % side
         is_whole = (level == 1) | (inputs.n_visual == len(tile))
-        return attention / (torch.where(is_whole, whole[within], tile[within]) + _EPSILON)
+        return attention / (torch.where(is_whole, whole[within], tile[within]) + EPSILON)
 
 
 def _relative(options: Options) -> Scorer:

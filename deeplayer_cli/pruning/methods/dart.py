@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from deeplayer_cli.pruning.entry import Entry
 from deeplayer_cli.pruning.method import Scorer, Selector
-from deeplayer_cli.pruning.topk import topk
+from deeplayer_cli.pruning.topk import best_first, topk
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,8 +67,9 @@ class UnlikePivots(Selector):
         """Return sorted indices, (B, n_keep) int64."""
         behind = inputs.visual.stop
         unread = ~inputs.prompt_tokens[:, behind:]
-        visual_pivots = _best(scores, min(self.visual, n_keep))
-        text_pivots = _best(key_norms(inputs)[:, behind:].masked_fill(unread, -torch.inf), self.text)
+        visual_pivots = best_first(scores)[:, : min(self.visual, n_keep)]
+        text_norms = key_norms(inputs)[:, behind:].masked_fill(unread, -torch.inf)
+        text_pivots = best_first(text_norms)[:, : self.text]
         visual, text = (functional.normalize(part.float(), dim=-1) for part in (inputs.features, inputs.text_features))
         pivots = torch.cat(
             [
@@ -82,14 +83,9 @@ class UnlikePivots(Selector):
         rest, n_pivots = n_keep - visual_pivots.shape[1], pivots.shape[1]
         for turn in range(n_pivots):
             share = (rest + n_pivots - 1 - turn) // n_pivots
-            unlike = _best(-likeness[:, turn].masked_fill(taken > 0, torch.inf), share)
+            unlike = best_first(-likeness[:, turn].masked_fill(taken > 0, torch.inf))[:, :share]
             taken = taken.scatter(1, unlike, 1.0)
         return topk(taken, n_keep)
-
-
-def _best(scores: Tensor, n: int) -> Tensor:
-    """Indices (B, n) of the highest scores, best first; of equal scores, the earlier token comes first."""
-    return scores.sort(dim=-1, descending=True, stable=True).indices[:, :n]
 
 
 ENTRY = Entry(

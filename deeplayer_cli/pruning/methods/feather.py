@@ -10,7 +10,7 @@ import torch
 from deeplayer_cli.pruning.attention import AttentionScorer
 from deeplayer_cli.pruning.entry import Drop, Entry
 from deeplayer_cli.pruning.method import Selector
-from deeplayer_cli.pruning.topk import topk
+from deeplayer_cli.pruning.topk import ranks, topk
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,7 +39,7 @@ class GridAndTopK(Selector):
         """Return sorted indices, (B, n_keep) int64."""
         x, y, _ = inputs.places.long().unbind(-1)
         on_grid = (x % self.stride == 0) & (y % self.stride == 0)
-        rank = scores.sort(dim=-1, descending=True, stable=True).indices.argsort(dim=-1)
+        rank = ranks(scores)
         return topk(-torch.where(on_grid, rank, rank + rank.shape[-1]), n_keep)
 
 

@@ -9,6 +9,7 @@ import torch
 
 from deeplayer_cli.pruning.entry import Drop, Entry
 from deeplayer_cli.pruning.method import Scorer, Selector
+from deeplayer_cli.pruning.topk import ranks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,11 +97,11 @@ class PlacesAndForeground(Selector):
         rescored = value_similarity(inputs, rows)
         by_place = self._by_place(inputs, max(1, round(_BY_PLACE * share * n_tile)), n_tile)
         wanted = (max(1, round(share * n_tile)) - (by_place & thumbnail).sum(1)).clamp(min=0)  # (B,)
-        rank = _rank(rescored.masked_fill(by_place | ~thumbnail, -torch.inf))
+        rank = ranks(rescored.masked_fill(by_place | ~thumbnail, -torch.inf))
         foreground = (rank < wanted[:, None]) & thumbnail & ~by_place
         priority = by_place | foreground | self._under(foreground, inputs.places, side) | seeds
         # Order: the priority by index, then the thumbnail and then the tiles, each by falling score.
-        filling = _rank(rescored.masked_fill(priority, -torch.inf)) + n_visual * (1 + ~thumbnail)
+        filling = ranks(rescored.masked_fill(priority, -torch.inf)) + n_visual * (1 + ~thumbnail)
         index = torch.arange(n_visual, device=scores.device).expand_as(filling)
         turn = torch.where(priority, index, filling)
         return turn.argsort(dim=1)[:, :n_keep].sort(dim=1).values
@@ -123,14 +124,9 @@ class PlacesAndForeground(Selector):
         return thumbnail.gather(1, at.clamp(max=side * side - 1)) & on_tiles
 
 
-def _rank(scores: Tensor) -> Tensor:
-    """The place of each score among its row's scores, 0 for the highest; of equal scores, the earlier comes first."""
-    return scores.sort(dim=-1, descending=True, stable=True).indices.argsort(dim=-1)
-
-
 def _best(scores: Tensor, n: int) -> Tensor:
     """Which scores are the n highest of their row, bool in the shape of ``scores``."""
-    return _rank(scores) < n
+    return ranks(scores) < n
 
 
 ENTRY = Entry(

@@ -11,7 +11,7 @@ from deeplayer_cli.pruning.entry import Drop, Entry
 from deeplayer_cli.pruning.merging import group_means, with_merged
 from deeplayer_cli.pruning.method import Selection, Selector
 from deeplayer_cli.pruning.methods.sparsevlm_nomerge import SCHEDULES, RaterScorer
-from deeplayer_cli.pruning.topk import topk
+from deeplayer_cli.pruning.topk import best_first, ranks, topk
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,7 +52,7 @@ class Recycle(Selector):
             (n for n in range(n_keep, 0, -1) if n + n_clusters(n_visual - n) <= n_keep),
             1,  # a budget too small for all clusters
         )
-        order = scores.sort(dim=-1, descending=True, stable=True).indices
+        order = best_first(scores)
         best, recycled = order[:, :n_best], order[:, n_best:][:, : n_recycled(n_visual - n_best)].sort(dim=1).values
         features, weights = inputs.features, inputs.weights
         members = features.take_along_dim(recycled[..., None], dim=1)
@@ -85,7 +85,7 @@ def density_clusters(members: Tensor, n: int) -> tuple[Tensor, Tensor]:
     if not n:
         return distance.new_empty(len(members), 0, dtype=torch.int64), distance.new_empty(0, dtype=torch.int64)
     density = (-distance.topk(n, largest=False).values.square().mean(-1)).exp()
-    order = density.sort(dim=-1, descending=True, stable=True).indices.argsort(dim=-1)
+    order = ranks(density)
     denser = order[:, None] < order[:, :, None]  # [b, i, j]: j is denser than i
     furthest = distance.amax((1, 2), keepdim=True)
     to_denser = torch.where(denser, distance, furthest).amin(-1)

@@ -12,6 +12,7 @@ from deeplayer_cli.pruning.entry import Entry
 from deeplayer_cli.pruning.method import Selector
 from deeplayer_cli.pruning.methods.visionzip_nomerge import ClassAttentionScorer
 from deeplayer_cli.pruning.parameter import Parameter
+from deeplayer_cli.pruning.topk import best_first
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,13 +43,13 @@ class ImportantAndDiverse(Selector):
         """Return sorted indices, (B, n_keep) int64."""
         n_important = int(self.important * n_keep)
         n_diverse = n_keep - n_important
-        order = scores.sort(dim=-1, descending=True, stable=True).indices
+        order = best_first(scores)
         likeness_to = _Neighbours.from_features(inputs.features)  # once: there are many rounds
         others = order[:, n_important:] if n_diverse else order[:, :0]
         while (too_many := others.shape[1] - n_diverse) > 0:
             even, odd = others[:, ::2], others[:, 1::2]
             likeness = likeness_to(even, odd)
-            left = likeness.sort(dim=-1, descending=True, stable=True).indices[:, min(_A_ROUND, too_many) :]
+            left = best_first(likeness)[:, min(_A_ROUND, too_many) :]
             others = torch.cat([even.gather(1, left), odd], dim=1)
         return torch.cat([order[:, :n_important], others], dim=1).sort(dim=1).values
 
