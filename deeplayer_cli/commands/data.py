@@ -85,8 +85,6 @@ def import_(
     The format is recognised by content. Images inside a file are written to OUTPUT.images. Counts of the eight RefCOCO
     splits are compared with the standard ones. Rows that are no requests are left out and counted: the exit code is
     then 1.
-
-    Example: `deeplayer data import refcoco_val.jsonl --images coco -o requests.jsonl`
     """
     from deeplayer_cli.formats.imports.importing import ImportOptions, import_files
     from deeplayer_cli.sinks import refuse_same_file
@@ -129,8 +127,6 @@ def check(
     Finds rows that would fail, images that are missing or broken or turned by EXIF, sizes that do not agree, boxes that
     lie outside or are written in another format, rows, ids and images that occur twice, and expressions that look like
     label files. The exit code is 1 if there is a problem, 0 if there is none.
-
-    Example: `deeplayer data check requests.jsonl`
     """
     from tempfile import TemporaryDirectory
 
@@ -228,8 +224,6 @@ def export(
     Boxes are clipped to the image and their corners are ordered. They are in the frame of the run: the stored image, or
     with `ground --exif-transpose` the turned one; --exif changes that. For labelstudio, the labelling configuration is
     written beside the tasks, as OUTPUT.config.xml without OUTPUT's own ending.
-
-    Example: `deeplayer data export boxes.jsonl --to coco -o annotations.json`
     """
     from deeplayer_cli.formats.exports import exports
     from deeplayer_cli.formats.frames import BoxFrames

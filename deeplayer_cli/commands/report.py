@@ -68,8 +68,6 @@ def report(
     """Make one HTML page to look at: accuracy, tables, and every row with its boxes.
 
     The page loads nothing from elsewhere: it opens from a file and can be sent as it is.
-
-    Example: `deeplayer report boxes.jsonl -o report.html`
     """
     from deeplayer_cli import evaluation
     from deeplayer_cli.report.page import PageOptions, prediction_files, require_jinja, write_page

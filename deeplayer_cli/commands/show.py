@@ -46,7 +46,9 @@ def show(
         typer.Option("--id", help="Draw the row with this id only; repeatable.", show_default=False),
     ] = None,
     limit: Annotated[int | None, option("--limit", min=1, help="Draw the first N rows only.")] = None,
-    format_: Annotated[PictureFormat, option("--format", help="Format of the pictures.")] = PictureFormat.PNG,
+    format_: Annotated[
+        PictureFormat, option("--format", command="show", help="Format of the pictures.")
+    ] = PictureFormat.PNG,
     image_root: Annotated[
         Path | None,
         option("--image-root", help="Folder that relative image paths start from; by default, as in the run."),
@@ -84,8 +86,6 @@ def show(
     """Draw rows as pictures: the image with the predicted boxes and the gold box, the expression, score and IoU.
 
     Rows of `ground --with-kept` also show which visual tokens were kept: the places of the others are dark.
-
-    Example: `deeplayer show boxes.jsonl --id scene-0003-0 -o pictures`
     """
     from deeplayer_cli.report.lettering import Lettering
     from deeplayer_cli.report.pictures import Pictures

@@ -67,7 +67,7 @@ def result_files(folders: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for folder in folders:
         if not folder.is_dir():
-            raise DeeplayerError(f"{folder} is no folder: name one that compare --results has filled")
+            raise DeeplayerError(f"{folder} is no folder: name a folder of compare --results or ground -o")
         files = sorted(folder.glob("*.jsonl"))
         if not files:
             raise DeeplayerError(f"{folder} has no prediction files: name a folder of compare --results or ground -o")

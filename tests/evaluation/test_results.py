@@ -58,7 +58,7 @@ def test_what_ground_wrote_has_no_cost(tmp_path):
 def test_what_cannot_be_compared(tmp_path):
     with pytest.raises(DeeplayerError, match="has no prediction files"):
         read_runs([tmp_path])
-    with pytest.raises(DeeplayerError, match="gone is no folder: name one that compare --results has filled"):
+    with pytest.raises(DeeplayerError, match="gone is no folder: name a folder of compare"):
         read_runs([tmp_path / "gone"])
     write(tmp_path, [1])
     write(tmp_path, [1], weights="v")
