@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import pytest
 
@@ -79,3 +80,32 @@ def test_the_budgets_by_confidence(flags: str, method: str) -> None:
     (row,) = (line for line in ROWS if line.startswith(f"| `{flags}` |"))
     cells = [change(line(f"{split}-unsure", method)) for split in ("standard", "hard")]
     assert row.endswith(f"| {' | '.join(cells)} |")
+
+
+@pytest.mark.parametrize(
+    ("keep", "mean", "fixed"), [("auto:0.987:0.03:0.3", 10, 0.1115), ("auto:0.995:0.05:0.45", 15, 0.167)]
+)
+def test_the_focus_that_follows_the_row(keep: str, mean: int, fixed: float) -> None:
+    unpruned, *limits = read("flops-auto")
+    of_keep = {float(one["name"].split()[1]): one["prefill"] / unpruned["prefill"] for one in limits}
+    found = [line(f"{split}-auto-{mean}", f"scout-focus@keep={keep}") for split in ("standard", "hard")]
+    flops = [np.interp(one["kept"], list(of_keep), list(of_keep.values())) for one in found]
+    cells = (
+        f"`--keep {keep}`",
+        "; ".join(f"{one['kept']:.1%}" for one in found),
+        "; ".join(f"{share:.1%}" for share in flops),
+        f"`{fixed}`, {of_keep[fixed]:.1%}",
+        *map(change, found),
+    )
+    assert f"| {' | '.join(cells)} |" in ROWS
+    assert max(flops) < 0.2 and max(flops) < of_keep[fixed]
+    assert all(one["n"] == 4000 and one["n_error"] == 0 for one in found)
+    assert sum(one["difference"]["low"] > 0 for one in found) == 1
+
+
+def test_the_scouts_that_were_chosen_do_not_hold() -> None:
+    content = orjson.loads((ROOM / "cheap" / "scouts.json").read_bytes())
+    assert len(content["selection"]["lines"]) == 77
+    chosen = [one[split]["to scout-focus"] for one in content["report"][0]["lines"] for split in ("standard", "hard")]
+    differences = [one for one in chosen if one is not None]
+    assert len(differences) == 12 and all(one["low"] < 0 < one["high"] for one in differences)
