@@ -22,6 +22,9 @@ _PREFERRED = {
     "math": SDPBackend.MATH,
 }
 
+KERNELS = ("auto", *_PREFERRED)
+"""The names that `attention_kernel` takes."""
+
 
 def attention_kernel(name: str) -> AbstractContextManager[object]:
     """Prefer one kernel by name, and fall back to the plain one if it cannot run; with ``auto``, none is preferred."""

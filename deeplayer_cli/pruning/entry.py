@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 PositionIds = Literal["keep", "renumber"]
 """What later layers do with the position ids of the tokens that are left: keep them, or number them without gaps."""
 
+PositionsOption = Literal["keep", "renumber", "published"]
+"""The values of ``--positions``: one of `PositionIds` for every method, or what the method's authors do."""
+
 _TOP_K = TopK()
 _LAYERS = 32  # depth of the models that the papers name layers of
 _DEEP_LAYER = 12  # the layer of "Deep-Layer Attention Pruning for Vision-Language Models"
@@ -48,7 +51,7 @@ class Options:
     grounding_layer: int | None = None
     query: QueryRowKind = "last"
     prior: Prior | None = None
-    positions: Literal["keep", "renumber", "published"] = "keep"
+    positions: PositionsOption = "keep"
     parameters: Mapping[str, Value] = field(default_factory=dict)
 
 

@@ -6,25 +6,26 @@ import os
 from dataclasses import Field, asdict, dataclass, fields, replace
 from pathlib import Path
 from threading import TIMEOUT_MAX
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from deeplayer_cli import pruning
+from deeplayer_cli.device.attention_kernels import KERNELS
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.images.loader import IMAGE_TIMEOUT
+from deeplayer_cli.pruning.entry import PositionsOption
 
 if TYPE_CHECKING:
     from deeplayer_cli.models.internvl.tiling import Tiling
     from deeplayer_cli.pruning import QueryRowKind
 
 Share = Literal["each", "union", "off"]
-Positions = Literal["keep", "renumber", "published"]
 
 _CHOICES: dict[str, tuple[object, ...]] = {
     **dict.fromkeys(("exif_transpose", "with_kept", "compiled", "profile", "strict"), (True, False)),
     "query": ("last", "text"),
-    "positions": ("keep", "renumber", "published"),
-    "share": ("each", "union", "off"),
-    "attention": ("auto", "flash", "efficient", "cudnn", "math"),
+    "positions": get_args(PositionsOption),
+    "share": get_args(Share),
+    "attention": KERNELS,
 }
 _TYPES: dict[str, tuple[type, ...]] = {  # the others are whole numbers
     "method": (str,),
@@ -93,7 +94,7 @@ class Settings:
     fallback: float | None = None
     layer: int | None = None
     query: QueryRowKind = "last"
-    positions: Positions = "keep"
+    positions: PositionsOption = "keep"
     prior: Path | None = None
     max_tiles: int | None = None
     max_pixels: int | None = None
