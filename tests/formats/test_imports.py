@@ -233,6 +233,12 @@ def test_what_is_in_no_format_is_named(tmp_path):
         recognise(path)
     with pytest.raises(DeeplayerError, match="cannot be read"):
         recognise(tmp_path / "gone.json")
+    table = tmp_path / "a.csv"
+    table.write_text("image;Expression\na.png;x\n")
+    with pytest.raises(
+        DeeplayerError, match=r'a\.csv has the columns \["image;Expression"\]: a table needs one with the'
+    ):
+        recognise(table)
     path.write_bytes(b"")
     with pytest.raises(DeeplayerError, match=r"a\.bin is empty: there is nothing to import"):
         recognise(path)

@@ -26,6 +26,7 @@ from deeplayer_cli.formats.imports.named import (
 from deeplayer_cli.formats.imports.parquet import is_parquet, read_parquet
 from deeplayer_cli.formats.imports.refer import is_pickle, read_refer
 from deeplayer_cli.formats.imports.vlmevalkit import is_vlmevalkit, read_vlmevalkit
+from deeplayer_cli.schema.values import show
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from deeplayer_cli.formats.imports.example import Example
 
 AUTO = "auto"
+
+_TABLES = frozenset({".csv", ".tsv"})
+"""Endings of files that are meant as tables."""
 
 
 @dataclass(frozen=True)
@@ -72,16 +76,25 @@ def recognise(path: Path, name: str = AUTO) -> ImportFormat:
         path.stat()
         found = next((one for one in FORMATS if _recognises(one, path)), None)
     wanted = next((one for one in FORMATS if one.name == name), found)
-    if found is None and path.is_file() and not path.stat().st_size:
-        raise DeeplayerError(f"{path} is empty: there is nothing to import")
     if found is None:
-        known = ", ".join(one.title for one in FORMATS)
-        raise DeeplayerError(f"{path} is in none of the formats that can be imported: {known}")
+        raise DeeplayerError(_unrecognised(path))
     if wanted is not None and found is not wanted:
         if not _recognises(wanted, path):
             raise DeeplayerError(f"{path} is no {wanted.title}; it looks like {found.title}: give --from-format auto")
         found = wanted
     return found
+
+
+def _unrecognised(path: Path) -> str:
+    if path.is_file() and not path.stat().st_size:
+        return f"{path} is empty: there is nothing to import"
+    if path.is_file() and path.suffix.lower() in _TABLES:
+        return (
+            f"{path} has the columns {show(header_of(path))}: a table needs one with the image "
+            f"({', '.join(IMAGE_NAMES)}) and one with the expression ({', '.join(EXPRESSION_NAMES)}), in UTF-8, with "
+            "commas or tabs between the columns"
+        )
+    return f"{path} is in none of the formats that can be imported: {', '.join(one.title for one in FORMATS)}"
 
 
 def _recognises(form: ImportFormat, path: Path) -> bool:
