@@ -29,7 +29,7 @@ MAX_ROW_BYTES = 2**20
 """The longest row, in bytes; a longer line becomes an error row."""
 
 OWN_FIELDS = frozenset({"id", "image", "expression", "sent", "box", "bbox", "width", "height", "meta"})
-"""The fields of a row that say something; all others go under ``meta``."""
+"""The fields of a row that have a meaning here; all others go under ``meta``."""
 
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://|data:")
 _PREDICTION_FIELDS = frozenset({"status", "answer", "gold"})

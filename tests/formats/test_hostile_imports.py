@@ -330,11 +330,12 @@ def test_a_label_studio_task_of_another_shape_costs_its_rows_only(annotations, t
     [
         ({"image_id": 5}, "annotation 3 has the image_id 5, and nothing in the file has this id"),
         ({"category_id": "cat"}, 'annotation 3 has the category_id "cat", and nothing in the file has this id'),
+        ({"image_id": 2}, "annotation 3 has the image_id 2, and that image has no 'file_name'"),
         ({"image_id": [1]}, "annotation 3 is not written as COCO writes them"),
     ],
 )
 def test_an_annotation_that_names_nothing_is_told_in_words(changes, said, tmp_path):
-    coco = {"images": [{"id": 1, "file_name": "a.png"}], "categories": [{"id": 1, "name": "cat"}]}
+    coco = {"images": [{"id": 1, "file_name": "a.png"}, {"id": 2}], "categories": [{"id": 1, "name": "cat"}]}
     annotation = {"id": 3, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}
     path = tmp_path / "coco.json"
     without_box = {name: value for name, value in annotation.items() if name != "bbox"}

@@ -78,6 +78,8 @@ def _example(
     one: Mapping[str, Any], images: Mapping[Any, dict[str, Any]], names: Mapping[Any, str], named: dict[str, object]
 ) -> ImportedExample:
     image = _named_by(one, "image_id", images)
+    if "file_name" not in image:
+        raise RowError("bad_row", f"has the image_id {show(one['image_id'])}, and that image has no 'file_name'")
     caption, dataset = image.get("caption"), image.get("dataset_name")
     meta = named | {"ann_id": one["id"], "image_id": image.get("original_id", one["image_id"])}
     if dataset:
