@@ -123,12 +123,13 @@ def connected(address: str) -> Iterator[Any]:
 def _refuse_unreachable(address: str) -> None:
     """Refuse an address where nothing answers: Ray would try for minutes."""
     host, _, port = address.rpartition(":")
+    wanted = f"--ray must be local, auto or HOST:PORT of a Ray cluster, not {address!r}"
+    if not host or not port.isdecimal() or int(port) >= 2**16:
+        raise DeeplayerError(wanted)
     try:
         socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
-    except (OSError, ValueError) as error:
-        raise DeeplayerError(
-            f"--ray must be local, auto or HOST:PORT of a Ray cluster, not {address!r}: {error}"
-        ) from error
+    except OSError as error:
+        raise DeeplayerError(f"{wanted}: {error}") from error
 
 
 def refuse_too_few(ray: Any, needed: RayResources) -> None:
