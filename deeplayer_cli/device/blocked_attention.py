@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from deeplayer_cli.device.attention_kernels import is_kernel_preferred
+from deeplayer_cli.device.packed_linear import multiply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -62,22 +63,16 @@ def attention(queries: Tensor, keys: Tensor, values: Tensor, *, is_causal: bool)
         head, start = block
         end = min(start + size, length)
         n, n_seen = end - start, end if is_causal else length
-        scores = _multiply(scaled[head, :, start:end].flatten(0, 1), keys[head, :n_seen]).view(group, n, n_seen)
+        scores = multiply(scaled[head, :, start:end].flatten(0, 1), keys[head, :n_seen]).view(group, n, n_seen)
         if is_causal:
             scores[..., start:].masked_fill_(later[:n, :n], -torch.inf)
-        mixed = _multiply(scores.softmax(-1).flatten(0, 1), values[head, :n_seen].T)  # (group * n, head_dim)
+        mixed = multiply(scores.softmax(-1).flatten(0, 1), values[head, :n_seen].T)  # (group * n, head_dim)
         attended[head, :, start:end] = mixed.view(group, n, -1)
 
     starts = range(0, length, size)
     # The long blocks come first, so that no thread is left with one at the end.
     _run_all(attend, [(head, start) for start in reversed(starts) for head in range(len(keys))])
     return attended.view_as(queries)
-
-
-def _multiply(rows: Tensor, weight: Tensor) -> Tensor:
-    """Multiply ``rows`` (N, in) by the transpose of ``weight`` (out, in); returns (N, out)."""
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, None, "none", [], "")
-    return product
 
 
 def _run_all(run: Callable[[tuple[int, int]], None], blocks: Iterable[tuple[int, int]]) -> None:
@@ -105,6 +100,6 @@ def _threads(n_threads: int) -> ThreadPoolExecutor:
 def _can_multiply() -> bool:
     """Whether this torch has oneDNN's product, and this processor runs it."""
     try:
-        return bool(_multiply(torch.ones(1, 2), torch.ones(2, 2)).isfinite().all())
+        return bool(multiply(torch.ones(1, 2), torch.ones(2, 2)).isfinite().all())
     except (RuntimeError, AttributeError):  # AttributeError: a torch without oneDNN lacks the operator
         return False

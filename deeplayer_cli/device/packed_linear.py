@@ -28,8 +28,13 @@ class PackedLinear(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Multiply ``inputs`` (..., in) by the weight; returns (..., out)."""
-        outputs: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, self.weight, self.bias, "none", [], "")
-        return outputs
+        return multiply(inputs, self.weight, self.bias)
+
+
+def multiply(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Multiply ``inputs`` (..., in) by the transpose of a plain or packed weight (out, in), by oneDNN: (..., out)."""
+    outputs: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], "")
+    return outputs
 
 
 @torch.inference_mode()

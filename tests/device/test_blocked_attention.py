@@ -85,7 +85,7 @@ def test_which_calls_it_serves():
 
 def test_a_torch_without_the_product_uses_its_own_kernel():
     blocked_attention._can_multiply.cache_clear()
-    with patch.object(blocked_attention, "_multiply", side_effect=AttributeError), torch.inference_mode():
+    with patch.object(blocked_attention, "multiply", side_effect=AttributeError), torch.inference_mode():
         queries, keys, values = projections(1, 1, 2, 512, 32)
         attended = decoder.attend(queries, keys, values, None)
     blocked_attention._can_multiply.cache_clear()
