@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from deeplayer_cli.schema.request import BadRequest, Request
 
 Status = Literal["ok", "no_box", "error"]
+STATUSES: tuple[Status, ...] = get_args(Status)
 
 _TYPES: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("image", "expression", "answer", "method", "image_id", "source"), str),
@@ -210,7 +211,7 @@ class Prediction:
         row = {item.name: row[item.name] for item in fields(cls) if item.name in row}
         if not is_id(row["id"]):
             raise ValueError(f"id must be a string or an integer, not {show(row['id'])}")
-        if row["status"] not in get_args(Status):
+        if row["status"] not in STATUSES:
             raise ValueError(f"status must be ok, no_box or error, not {show(row['status'])}")
         boxes = row.get("boxes") or []
         if not isinstance(boxes, list):

@@ -6,12 +6,12 @@ import hashlib
 import os
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import orjson
 
 from deeplayer_cli.errors import DeeplayerError, writing
-from deeplayer_cli.schema import Status
+from deeplayer_cli.schema.prediction import STATUSES
 from deeplayer_cli.schema.values import show
 from deeplayer_cli.sinks import disk
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Iterator, Mapping
     from pathlib import Path
+
+    from deeplayer_cli.schema import Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ class RunRecord:
 
 def status_counts(statuses: Counter[Status]) -> dict[str, int]:
     """The ``counts`` of a record: all rows, and the rows of each status."""
-    return {"rows": statuses.total(), **{status: statuses[status] for status in get_args(Status)}}
+    return {"rows": statuses.total(), **{status: statuses[status] for status in STATUSES}}
 
 
 def _write(path: Path, data: bytes) -> None:
