@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 ENTRY_POINTS = "deeplayer.methods"
 _PACKAGE = "deeplayer_cli.pruning.methods"
+_OPTIONS = frozenset({"fallback", "keep", "keep-tokens", "layer", "max-tiles", "positions", "prior", "query", "seed"})
+"""Options of a run that look like parameters of a method."""
 
 
 @cache
@@ -92,13 +94,19 @@ def find_method(text: str) -> tuple[Entry, Mapping[str, Value]]:
     for setting in settings:
         key, _, value = setting.partition("=")
         if key not in entry.parameters:
-            known = f"its parameters: {', '.join(entry.parameters)}" if entry.parameters else "it takes none"
-            raise DeeplayerError(f"method {name} has no parameter {key!r}; {known}")
+            raise DeeplayerError(f"method {name} has no parameter {key!r}; {_way_out(entry, key, value)}")
         try:
             found[key] = entry.parameters[key].read(value)
         except DeeplayerError as error:
             raise DeeplayerError(f"method {name}: {key} {error}") from None
     return entry, found
+
+
+def _way_out(entry: Entry, key: str, value: str) -> str:
+    """What to give instead of a parameter that a method does not have."""
+    if key in _OPTIONS:
+        return f"give the option --{key} {value}".rstrip()
+    return f"its parameters: {', '.join(entry.parameters)}" if entry.parameters else "it takes none"
 
 
 def build(name: str, options: Options, n_layers: int) -> Method:

@@ -172,7 +172,9 @@ def test_unknown_methods_are_refused_with_the_known_ones():
         ("deep-layer-mis@spatial=near", "method deep-layer-mis: spatial must be places or index, not 'near'"),
         ("deep-layer-mis@spatial", "method deep-layer-mis: spatial must be places or index, not ''"),
         ("deep-layer-mis@shape=round", "method deep-layer-mis has no parameter 'shape'; its parameters: spatial"),
-        ("fastv@layer=3", "method fastv has no parameter 'layer'; it takes none"),
+        ("fastv@shape=round", "method fastv has no parameter 'shape'; it takes none"),
+        ("fastv@layer=3", "method fastv has no parameter 'layer'; give the option --layer 3"),
+        ("deep-layer-mis@keep", "method deep-layer-mis has no parameter 'keep'; give the option --keep"),
         ("@spatial=index", "unknown pruning method ''"),
     ],
 )
