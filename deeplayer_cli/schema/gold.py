@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,7 +12,7 @@ from deeplayer_cli.errors import RowError
 from deeplayer_cli.schema.values import four_numbers, show
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from deeplayer_cli.boxes import Box, BoxFormat, Resolution
@@ -25,6 +26,15 @@ _MEANS = {
 }
 _OFTEN, _NEARLY_ALL = 0.25, 0.9
 _SEVERAL = 3  # boxes; fewer can be wrong one by one
+_ROUNDING = 1.0  # pixel, by which corners may differ that mean one box
+
+CORNER_NAMES: Mapping[tuple[str, ...], BoxFormat] = {
+    ("x1", "y1", "x2", "y2"): "xyxy",
+    ("xmin", "ymin", "xmax", "ymax"): "xyxy",
+    ("x", "y", "w", "h"): "xywh",
+    ("cx", "cy", "w", "h"): "cxcywh",
+}
+"""Fields of single numbers, which say by their names how a box is written."""
 
 
 class WrittenGold(NamedTuple):
@@ -88,6 +98,30 @@ def read_numbers(value: object) -> Box:
         return four_numbers("box", value)
     except ValueError as error:
         raise RowError("bad_box", str(error)) from error
+
+
+def refuse_other_corners(box: Box, fields: Mapping[str, object]) -> None:
+    """Refuse a row whose fields ``x1, y1, x2, y2`` or ``xmin, ymin, xmax, ymax`` are another box than its box.
+
+    The sizes ``w, h`` can be those of the image, so that other names are not looked at.
+
+    Args:
+        box: corners in pixels.
+        fields: the row's other fields; numbers may be text, as in tables.
+
+    Raises:
+        RowError: ``bad_box``: a corner differs by more than a pixel.
+    """
+    for names, box_format in CORNER_NAMES.items():
+        if box_format != "xyxy" or not fields.keys() >= set(names):
+            continue
+        written = [fields[name] for name in names]
+        with suppress(TypeError, ValueError):  # they are no numbers, and so no box
+            corners = [float(number) for number in written]  # type: ignore[arg-type]
+            if not all(abs(one - other) <= _ROUNDING for one, other in zip(box, corners, strict=True)):
+                message = f"box is {show(list(box))} in pixels, but {', '.join(names)} are {show(written)}"
+                way_out = "remove one of the two, or say with --box-format how box is written"
+                raise RowError("bad_box", f"{message}: {way_out}")
 
 
 @dataclass

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import orjson
 
 from deeplayer_cli.errors import RowError
-from deeplayer_cli.schema.gold import GoldReader, WrittenGold, read_numbers
+from deeplayer_cli.schema.gold import GoldReader, WrittenGold, read_numbers, refuse_other_corners
 from deeplayer_cli.schema.values import Id, find_non_finite, find_wide, is_id, json_fault, show
 
 if TYPE_CHECKING:
@@ -136,6 +136,8 @@ def parse_request(
     numbers = attempt("box", lambda: read_numbers(box)) if box is not None else None
     written = WrittenGold(numbers, resolution_wh, path) if numbers is not None else None
     gold = attempt("box", lambda: gold_reader.read(written)) if written is not None else None
+    if gold is not None:
+        attempt("box", lambda: refuse_other_corners(gold, meta))
     if row_id is None:
         row_id = default_id
     if problems or image is None or path is None or expression is None:

@@ -134,6 +134,16 @@ def test_bad_rows_are_left_out_and_counted(tmp_path):
     assert "refcoco_val.jsonl:6: the row is not JSON" in summary.left_out["bad_json"][1]
 
 
+def test_a_table_with_two_boxes_a_row_keeps_the_rows_whose_boxes_agree(tmp_path):
+    table, output = tmp_path / "boxes.csv", tmp_path / "out.jsonl"
+    table.write_text('image,expression,box,x1,y1,x2,y2\na.jpg,x,"1,2,3,4",1,2,3,4\na.jpg,y,"1,2,3,4",1,2,30,4\n')
+    summary = import_files([table], output, None, "xyxy")
+    assert [(row["expression"], row["box"]) for row in rows_of(output)] == [("x", [1, 2, 3, 4])]
+    n_rows, first = summary.left_out["bad_box"]
+    assert n_rows == 1
+    assert "boxes.csv:3: box is [1.0, 2.0, 3.0, 4.0] in pixels, but x1, y1, x2, y2 are" in first
+
+
 def test_images_inside_a_file_are_told_apart_by_content(tmp_path):
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     row = {"question_id": "1", "answer": ["x"], "bbox": [1.0, 1.0, 9.0, 9.0], "file_name": "../../same.jpg"}

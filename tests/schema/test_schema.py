@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -16,6 +17,7 @@ from deeplayer_cli.errors import RowError
 from deeplayer_cli.schema import (
     MAX_ROW_BYTES,
     BadRequest,
+    GoldReader,
     Prediction,
     Request,
     TileLayout,
@@ -207,6 +209,35 @@ def test_bad_rows(raw: object, kind: str) -> None:
     assert error.kind == kind
     assert error.message.startswith("f.jsonl:1: ")
     assert len(error.message) < 300 and "\n" not in error.message
+
+
+@pytest.mark.parametrize("names", [("x1", "y1", "x2", "y2"), ("xmin", "ymin", "xmax", "ymax")])
+@pytest.mark.parametrize("place", [lambda corners: corners, lambda corners: {"meta": corners}])
+@pytest.mark.parametrize("written", [float, str])
+def test_two_boxes_of_a_row_must_agree(names: tuple[str, ...], place: Any, written: Any) -> None:
+    def corners(*numbers: float) -> dict[str, object]:
+        return dict(zip(names, map(written, numbers), strict=True))
+
+    row = ROW | {"box": [10, 20, 30, 40]}
+    same = corners(10.4, 20, 30, 39.5)
+    assert asked(row | place(same)).gold == (10, 20, 30, 40) and asked(row | place(same)).meta == same
+    other = corners(10, 20, 20, 20)
+    error = refused(row | place(other))
+    shown = str(list(other.values())).replace("'", '"')
+    assert error.kind == "bad_box"
+    assert error.message == (
+        f"f.jsonl:1: box is [10.0, 20.0, 30.0, 40.0] in pixels, but {', '.join(names)} are {shown}: remove one of the "
+        "two, or say with --box-format how box is written"
+    )
+
+
+def test_fields_of_other_things_are_no_second_box() -> None:
+    for other in ({"x": 1, "y": 2, "w": 640, "h": 480}, {"x1": 1, "y1": 2}, dict.fromkeys(("x1", "y1", "x2", "y2"))):
+        assert asked(ROW | {"box": [10, 20, 30, 40]} | other).meta == other
+    row = ROW | {"box": [10, 20, 20, 20], "x1": 10, "y1": 20, "x2": 30, "y2": 40}
+    assert isinstance(refused(row), RowError)
+    as_xywh = parse_request(row, "f.jsonl:1", "f.jsonl:1", ROOT, gold_reader=GoldReader("xywh"))
+    assert isinstance(as_xywh, Request) and as_xywh.gold == (10, 20, 30, 40)
 
 
 def test_a_bad_row_keeps_what_can_be_read() -> None:

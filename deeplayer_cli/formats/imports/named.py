@@ -17,6 +17,7 @@ from deeplayer_cli.formats.imports.example import BadExample, ImportedExample
 from deeplayer_cli.formats.imports.json_stream import array_items
 from deeplayer_cli.formats.imports.splits import names_in
 from deeplayer_cli.schema import refuse_prediction
+from deeplayer_cli.schema.gold import CORNER_NAMES
 from deeplayer_cli.schema.values import json_fault
 
 if TYPE_CHECKING:
@@ -29,13 +30,6 @@ if TYPE_CHECKING:
 IMAGE_NAMES = ("image", "image_path", "file_name", "filename")
 EXPRESSION_NAMES = ("expression", "sent", "caption", "phrase", "label")
 BOX_NAMES = ("box", "bbox")
-CORNER_NAMES: Mapping[tuple[str, ...], BoxFormat] = {
-    ("x1", "y1", "x2", "y2"): "xyxy",
-    ("xmin", "ymin", "xmax", "ymax"): "xyxy",
-    ("x", "y", "w", "h"): "xywh",
-    ("cx", "cy", "w", "h"): "cxcywh",
-}
-"""Columns of single numbers, which say by their names how the box is written."""
 
 MAX_FIELD_BYTES = 2**27
 """The longest field of a table, in bytes: an image as base64 must fit in."""
@@ -131,10 +125,10 @@ def _example(row: object, path: Path, line: int | None) -> Example:
         refuse_prediction(row)
     except RowError as error:
         return BadExample(error, line)
-    corners = next((names for names in CORNER_NAMES if row.keys() >= set(names)), ())
     box = _first(row, BOX_NAMES)
+    corners = next((names for names in CORNER_NAMES if box is None and row.keys() >= set(names)), ())
     box_format: BoxFormat | None = None
-    if box is None and corners:
+    if corners:
         box, box_format = [row[name] for name in corners], CORNER_NAMES[corners]
     image, expression = _first_name(row, IMAGE_NAMES), _first_name(row, EXPRESSION_NAMES)
     used = {image, expression, *BOX_NAMES, *corners, "width", "height", "id", "meta"}
