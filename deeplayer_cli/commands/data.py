@@ -223,7 +223,8 @@ def export(
 
     Boxes are clipped to the image and their corners are ordered. They are in the frame of the run: the stored image, or
     with `ground --exif-transpose` the turned one; --exif changes that. For labelstudio, the labelling configuration is
-    written beside the tasks, as OUTPUT.config.xml without OUTPUT's own ending.
+    written beside the tasks, as OUTPUT.config.xml without OUTPUT's own ending. The exit code is 1 if every row is left
+    out, so that no box is written.
     """
     from deeplayer_cli.formats.exports import exports
     from deeplayer_cli.formats.frames import BoxFrames
@@ -240,6 +241,7 @@ def export(
         refuse_folder(output)
     for path, _ in target.outputs(output):
         refuse_output(path, inputs=[predictions, record_path(predictions)], overwrite=overwrite)
+    name = "stdin" if str(predictions) == "-" else predictions
     record = load_record(predictions)
     images = RowImages.from_predictions(predictions, image_root)
     is_turned = record is not None and bool(record.settings.get("exif_transpose"))
@@ -250,6 +252,8 @@ def export(
         image_root=None if image_root is None else str(image_root.absolute()),
         turn=frames.turn,
     )
+    if not (labelled.images or labelled.left_out):
+        raise DeeplayerError(f"{name} has no rows: there is nothing to export")
     if target.is_folder:
         with replacing_entries(output) as folder:
             target.write(labelled, folder)
@@ -257,8 +261,13 @@ def export(
         for path, write in target.outputs(output):
             with replacing(path) as partial:
                 write(labelled, partial)
-    logger.info("%s: %s", output, labelled.summary())
+    if labelled.with_boxes:
+        logger.info("%s: %s", output, labelled.summary())
+    else:
+        logger.warning("%s: no boxes, as every row of %s is left out: %s", output, name, labelled.reasons())
     for path, _ in target.outputs(output)[1:]:
         logger.info("%s: the labelling configuration, for the settings of the project", path)
     if (sentence := frames.summary()) is not None:
         logger.warning(sentence)
+    if not labelled.with_boxes:
+        raise typer.Exit(FINISHED_WITH_PROBLEMS)

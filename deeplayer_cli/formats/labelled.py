@@ -99,6 +99,10 @@ class Labelled:
         """All labels, sorted."""
         return sorted({box.label for image in self.images for box in image.boxes})
 
+    def reasons(self) -> str:
+        """How many rows were left out, by reason: ``2 rows in error, 1 row without a box``."""
+        return ", ".join(f"{counted(rows, 'row')} {reason}" for reason, rows in self.left_out.items())
+
     def summary(self) -> str:
         """One line: what is in the export, and what is not."""
         n_boxes = sum(len(image.boxes) for image in self.images)
@@ -107,9 +111,7 @@ class Labelled:
             f"{counted(len(self.with_boxes), 'image')}"
         )
         if self.left_out:
-            said += "; left out: " + ", ".join(
-                f"{counted(rows, 'row')} {reason}" for reason, rows in self.left_out.items()
-            )
+            said += f"; left out: {self.reasons()}"
         return said if self.folder is None else f"{said}; image paths start from {self.folder}"
 
 

@@ -94,6 +94,31 @@ def test_every_target_from_the_command_line(target, predictions, tmp_path, run):
     assert run(*arguments, "--overwrite")[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, "2 rows with a score below 0.9"),
+        ({"status": "error"}, "1 row with a score below 0.9, 1 row in error"),
+        ({"status": "no_box", "box": None, "boxes": []}, "1 row with a score below 0.9, 1 row without a box"),
+    ],
+)
+def test_an_export_without_a_box_is_written_and_shows_in_the_exit_code(changes, reason, predictions, run):
+    row = orjson.loads(predictions.read_bytes())
+    predictions.write_bytes(b"%b\n%b\n" % (orjson.dumps(row), orjson.dumps(row | {"id": 2} | changes)))
+    output = predictions.with_name("coco.json")
+    code, _, said = run("data", "export", predictions, "--to", "coco", "-o", output, "--min-score", "0.9")
+    assert code == 1 and f"{output}: no boxes, as every row of {predictions} is left out: {reason}" in said
+    exported = json.loads(output.read_text())
+    assert exported["annotations"] == [] and len(exported["images"]) == 1  # all the same an image to label
+
+
+def test_an_export_of_no_rows_is_refused(predictions, run):
+    predictions.write_bytes(b"")
+    output = predictions.with_name("coco.json")
+    code, _, said = run("data", "export", predictions, "--to", "coco", "-o", output)
+    assert code == 2 and said == f"{predictions} has no rows: there is nothing to export" and not output.exists()
+
+
 def test_what_is_refused(predictions, tmp_path, run):
     before = predictions.read_bytes()
     assert "is also an input" in run("data", "export", predictions, "--to", "csv", "-o", predictions, "--overwrite")[2]
