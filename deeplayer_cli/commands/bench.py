@@ -15,6 +15,7 @@ import typer
 from deeplayer_cli.commands import options
 from deeplayer_cli.commands.options import option
 from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.schema.values import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -202,8 +203,8 @@ def _roofline(
         table.add_row(str(limit.visual_tokens), limit.name, *milliseconds, f"{limit.kv_bytes / 1e6:.0f}")
     show_table(table)
     Console().print(
-        f"Best possible milliseconds for one expression about one image, {plan.n_new} answer tokens: one per pass "
-        "(decode), or all drafts right (drafted). visual: number of visual tokens."
+        f"Best possible milliseconds for one expression about one image, {counted(plan.n_new, 'answer token')}: one "
+        "per pass (decode), or all drafts right (drafted). visual: number of visual tokens."
     )
 
 

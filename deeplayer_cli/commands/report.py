@@ -12,6 +12,7 @@ import typer
 
 from deeplayer_cli.commands import options
 from deeplayer_cli.commands.options import option
+from deeplayer_cli.schema.values import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -103,18 +104,16 @@ def _progress() -> Iterator[Callable[[int, int], None]]:
 
 def _say(summary: PageSummary, output: Path, max_images: int) -> None:
     """Log what the page holds, and what it does not."""
-    from deeplayer_cli.report.page.formatting import counted
-
-    n_images = len(summary.pictures)
+    images = counted(len(summary.pictures), "image")
     for warning in summary.warnings:
         logger.warning(warning)
     if problems := summary.problems:
-        logger.warning("%d of %d images are not shown, such as: %s", len(problems), n_images, problems[0])
+        logger.warning("not shown: %d of %s, such as: %s", len(problems), images, problems[0])
     if summary.n_left_out:
         logger.warning(
-            "%d of %d images are left out by --max-images %d; their rows are on the page",
-            *(summary.n_left_out, n_images, max_images),
+            "left out by --max-images %d: %d of %s; their rows are on the page",
+            *(max_images, summary.n_left_out, images),
         )
     size = f", {output.stat().st_size / 1e6:.1f} MB" if output.is_file() else ""
-    rows, runs, images = counted(summary.n_rows, "row"), counted(summary.n_runs, "run"), counted(n_images, "image")
+    rows, runs = counted(summary.n_rows, "row"), counted(summary.n_runs, "run")
     logger.info("%s: %s of %s, %s%s", output, rows, runs, images, size)

@@ -17,6 +17,7 @@ from deeplayer_cli.pruning import Method, token_places, tokens_in_box
 from deeplayer_cli.runtime.calibrate import QUESTION
 from deeplayer_cli.runtime.grounder import Grounder
 from deeplayer_cli.schema import Request
+from deeplayer_cli.schema.values import counted
 from deeplayer_cli.sources import by_image
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class AttentionReader:
             raise DeeplayerError(f"no row can be read: {problems[0] if problems else 'the source is empty'}")
         if problems:
             n_rows = n_read + len(problems)
-            logger.warning("%d of %d rows are left out; the first: %s", len(problems), n_rows, problems[0])
+            logger.warning("left out: %d of %s; the first: %s", len(problems), counted(n_rows, "row"), problems[0])
 
     def _read_image(self, tasks: Sequence[Task]) -> ImageAttention:
         image, n_visual = tasks[0].image, tasks[0].n_visual

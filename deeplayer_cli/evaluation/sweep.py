@@ -11,6 +11,7 @@ import numpy as np
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.evaluation.compare import paired_difference
 from deeplayer_cli.evaluation.score import Rate, clustered_interval, image_numbers
+from deeplayer_cli.schema.values import counted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Hashable, Mapping, Sequence
@@ -208,8 +209,8 @@ def _refuse_shared_images(select: frozenset[Id], report: frozenset[Id], image_of
     if both:
         shared = sum(image_of[row] in both for row in report)
         raise DeeplayerError(
-            f"--select-on and --report-on share {len(both)} images, those of {shared} report rows: rows that chose the "
-            "layer, or share an image with them, cannot report what the choice is worth"
+            f"--select-on and --report-on share {counted(len(both), 'image')}, with {counted(shared, 'report row')}: "
+            "rows that chose the layer, or share an image with them, cannot report what the choice is worth"
         )
 
 

@@ -40,7 +40,7 @@ def show(diagnosis: Diagnosis) -> None:
     console.print(
         f"Attention of {_ROWS[diagnosis.kind]}, mean over heads: {counted(diagnosis.n_rows, 'row')}, "
         f"{counted(diagnosis.n_images, 'image')}, "
-        f"{diagnosis.n_targets} targets. {_EXPLANATION}\n"
+        f"{counted(diagnosis.n_targets, 'target')}. {_EXPLANATION}\n"
     )
     for layer in diagnosis.layers:
         console.print(layer.sentence, highlight=False)

@@ -29,8 +29,8 @@ def show(choice: Choice, measured: TargetMeasures, split: RowSplit) -> None:
     console = Console()
     show_table(_table(choice, measured))
     console.print(
-        f"{_EXPLANATION} Attention is that of {measured.n_rows} selection rows about {measured.n_images} images; their "
-        f"targets are {measured.area:.1%} of the tokens.\n"
+        f"{_EXPLANATION} Attention is that of {counted(measured.n_rows, 'selection row')} about "
+        f"{counted(measured.n_images, 'image')}; their targets are {measured.area:.1%} of the tokens.\n"
     )
     for sentence in sentences(choice, split):
         console.print(sentence, highlight=False)
@@ -42,12 +42,12 @@ def sentences(choice: Choice, split: RowSplit) -> list[str]:
     others = sorted((one for one in choice.layers if one is not best), key=lambda one: one.wins, reverse=True)
     rivals = ", ".join(f"layer {one.layer} in {one.wins:.0%}" for one in others[:2] if one.wins)
     told = [
-        f"Layer {best.layer} (index {best.layer - 1}) is chosen: {_words(best.accuracy)} on the {best.accuracy.n} "
-        f"selection rows, unpruned {choice.unpruned.rate.value:.1%}. It is the best in {best.wins:.0%} of the "
-        f"bootstrap samples{f' ({rivals})' if rivals else ''}.",
-        f"On the {held_out.n} report rows about {held_out.n_images} other images: {_words(held_out)}, unpruned "
-        f"{_words(whole)}; difference {100 * change.value:+.1f} ({100 * change.low:+.1f} to {100 * change.high:+.1f}), "
-        f"p = {change.p:.2g}.",
+        f"Layer {best.layer} (index {best.layer - 1}) is chosen: {_words(best.accuracy)} on "
+        f"{counted(best.accuracy.n, 'selection row')}, unpruned {choice.unpruned.rate.value:.1%}. It is the best in "
+        f"{best.wins:.0%} of the bootstrap samples{f' ({rivals})' if rivals else ''}.",
+        f"On {counted(held_out.n, 'report row')} about {counted(held_out.n_images, 'other image')}: "
+        f"{_words(held_out)}, unpruned {_words(whole)}; difference {100 * change.value:+.1f} "
+        f"({100 * change.low:+.1f} to {100 * change.high:+.1f}), p = {change.p:.2g}.",
     ]
     if split.n_left_out:
         told.append(f"{counted(split.n_left_out, 'row')} in neither set, because the other set has their image.")

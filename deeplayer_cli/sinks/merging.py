@@ -77,8 +77,8 @@ def _finished_record(part: Path) -> RunRecord:
         raise DeeplayerError(f"{part} is not finished: continue its run with --resume")
     if "limit" in record.part:
         raise DeeplayerError(
-            f"{part} has only the first {record.part['limit']} rows of its shard: continue its run with --resume, "
-            "without --limit"
+            f"{part} has only the rows of its shard that --limit {record.part['limit']} left: continue its run with "
+            "--resume, without --limit"
         )
     return record
 

@@ -28,7 +28,7 @@ def test_a_page_is_written_and_never_over_another_file(predictions, tmp_path):
     assert finished.returncode == 0 and finished.stdout == b""
     said = finished.stderr.decode()
     assert "report.html: 3 rows of 1 run, 1 image" in said
-    assert said.count("1 of 1 images are not shown, such as: row 0: a.png is not found") == 1 and "--image-root" in said
+    assert said.count("not shown: 1 of 1 image, such as: row 0: a.png is not found") == 1 and "--image-root" in said
     page = output.read_bytes()
     assert "exists: --overwrite replaces it" in refusal(run("report", predictions, "-o", output))
     assert "is also an input" in refusal(run("report", predictions, "-o", predictions, "--overwrite"))
@@ -49,7 +49,7 @@ def test_options_reach_the_page(predictions, tmp_path, caplog):
     assert finished.exit_code == 0, finished.exception
     page = output.read_text()
     assert "<title>A &amp; B</title>" in page and "By <bdi>image</bdi>" in page and '"iou":0.0' in page
-    assert "1 of 1 images are left out by --max-images 0; their rows are on the page" in caplog.messages
+    assert "left out by --max-images 0: 1 of 1 image; their rows are on the page" in caplog.messages
 
 
 def test_a_file_that_does_not_fit_its_record_is_told(predictions, tmp_path, caplog):

@@ -46,7 +46,7 @@ def test_the_layer_where_the_model_looks_is_chosen(tmp_path):
 def test_fields_choose_and_report():
     found = orjson.loads(run(*SWEEP, "--layers", "6", "--select-on", "image=images/scene-0000.png", "--json"))
     assert found["n_select"] + found["n_report"] == 24 and found["n_left_out"] == 0
-    with pytest.raises(DeeplayerError, match=r"share \d images"):
+    with pytest.raises(DeeplayerError, match=r"share \d images?"):
         run(*SWEEP, "--layers", "6", "--select-on", "kind=place", "--report-on", "kind=relation")
 
 

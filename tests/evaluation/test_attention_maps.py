@@ -45,7 +45,7 @@ def test_rows_are_read_image_by_image(source, golden_checkpoint, caplog):
     assert [row.id for row in rows] == ["a0", "a1", "b0", "missing", "no image"]
     with caplog.at_level(logging.WARNING):
         one, other = reader(golden_checkpoint, ("last", "text", "drafted")).read(rows)
-    assert "2 of 5 rows are left out" in caplog.text and "nothing.png" in caplog.text
+    assert "left out: 2 of 5 rows; the first: " in caplog.text and "nothing.png" in caplog.text
     assert (list(one.ids), list(other.ids)) == (["a0", "a1"], ["b0"])
     assert one.by_kind["drafted"].shape == (16, 2, 20) and other.by_kind["text"].shape == (16, 1, 16)
     assert one.generic.shape == (16, 3, 20)

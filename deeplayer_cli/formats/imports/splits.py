@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from deeplayer_cli.schema.values import counted
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -106,5 +108,5 @@ def check_splits(expressions: Counter[tuple[str, str]], objects: Counter[tuple[s
                 f"scores on it do not compare with published ones ({expected:,} expressions)"
             )
         else:
-            said.append(f"{name} has {count:,} expressions, and the standard split has {expected:,}")
+            said.append(f"{name} has {counted(count, 'expression')}, and the standard split has {expected:,}")
     return said

@@ -10,11 +10,6 @@ if TYPE_CHECKING:
     from deeplayer_cli.evaluation import Rate, Report
 
 
-def counted(n: int, noun: str) -> str:
-    """A number and what it counts: ``1 row``, ``1,234 rows``."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
-
-
 def percent(share: float) -> str:
     """A share of 1 in percent, with one decimal."""
     return f"{share:.1%}"

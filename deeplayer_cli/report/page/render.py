@@ -15,11 +15,12 @@ from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.evaluation.score import image_key
 from deeplayer_cli.report.method_styles import style_of
 from deeplayer_cli.report.page.chart import draw_charts
-from deeplayer_cli.report.page.formatting import all_groups, colour_class, counted, interval, percent, points
+from deeplayer_cli.report.page.formatting import all_groups, colour_class, interval, percent, points
 from deeplayer_cli.report.page.rows import filter_fields, first_of, joined_rows, row_data
 from deeplayer_cli.report.page.runs import read_page_runs
 from deeplayer_cli.report.page.thumbnails import Picture, make_pictures, unseen
 from deeplayer_cli.report.row_images import RowImages
+from deeplayer_cli.schema.values import counted
 from deeplayer_cli.sinks.output_file import replacing
 
 if TYPE_CHECKING:

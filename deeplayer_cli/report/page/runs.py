@@ -13,6 +13,7 @@ from deeplayer_cli.evaluation.compare import gather
 from deeplayer_cli.evaluation.results import keep_of_record, label_of_record, rows_once, total_cost
 from deeplayer_cli.evaluation.score import gold_in_pixels
 from deeplayer_cli.schema import in_text, overlap
+from deeplayer_cli.schema.values import counted
 from deeplayer_cli.sinks import load_record, read_predictions, record_path, refuse_twice
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def _read(
     odd = {place for place, row in enumerate(rows) if row.kept is not None and not _fits(row)}
     if odd:
         logger.warning(
-            "%s: %d rows have kept tokens that their tiles do not have; they are not shown", paths[0], len(odd)
+            "%s: kept tokens are not shown of %s whose tiles do not have them", paths[0], counted(len(odd), "row")
         )
         rows = [replace(row, kept=None) if place in odd else row for place, row in enumerate(rows)]
     if not rows:

@@ -385,7 +385,7 @@ def test_kept_tokens_are_a_mask(tmp_path, page, caplog):
     assert first["tiles"] == [2, 1, True, 3] and others == [None] * 3
     mask = base64.b64decode(first["mask"])
     assert [index for index in range(8 * len(mask)) if mask[index // 8] >> index % 8 & 1] == kept
-    assert "3 rows have kept tokens that their tiles do not have" in caplog.text
+    assert "kept tokens are not shown of 3 rows whose tiles do not have them" in caplog.text
 
 
 def test_runs_are_drawn_by_accuracy_and_cost(tmp_path, rows):
