@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 
 class DeeplayerError(Exception):
@@ -52,6 +53,12 @@ def writing(name: str) -> Iterator[None]:
         raise  # not an error of this run: the reader closed the pipe
     except OSError as error:
         raise DeeplayerError(f"{name} cannot be written: {error.strerror or error}") from error
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence that refuses a name: the nearest of the ``known`` ones, or nothing if none is near."""
+    close = get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def first_line(error: BaseException) -> str:

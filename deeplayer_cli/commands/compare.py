@@ -158,15 +158,18 @@ def compare(
 ) -> None:
     """Run several methods on the same rows with one model, and compare each with the reference, row by row."""
     from deeplayer_cli import evaluation
+    from deeplayer_cli.evaluation.compare import require_gold
     from deeplayer_cli.evaluation.published_tables import beside, read_published
-    from deeplayer_cli.evaluation.splits import by_split, namer
+    from deeplayer_cli.evaluation.score import require_fields
+    from deeplayer_cli.evaluation.splits import by_split, fields_in, namer
 
     if json and format_ is not TextFormat.TABLE:
         raise DeeplayerError(
             f"--json and --format {format_.value} both say how the table is printed: give one of the two"
         )
     refuse_bad_outputs(csv, plot, inputs=[*(source or []), *(from_ or [])], overwrite=overwrite)
-    split_of = namer(by) if by else None
+    fields = fields_in(by) if by else []
+    split_of = namer(fields) if by else None
     figures = read_published(published) if published else None
     if figures and not source and not from_:
         show_splits(figures.table, figures, format_, csv, json=json)
@@ -178,7 +181,7 @@ def compare(
     unreachable: list[Unreachable] = []
     if from_:
         _refuse_options_of_a_run(context)
-        runs = _recorded(from_, split_of)
+        runs = _recorded(from_, fields, split_of)
     else:
         from deeplayer_cli.evaluation.matching import prunes
         from deeplayer_cli.evaluation.running import ComparisonPlan, ComparisonRunner, Stopped
@@ -202,6 +205,8 @@ def compare(
         plan.refuse_impossible()
         source = source or []
         requests = open_repeatable(source, image_root, limit, from_format, box_format, results)
+        require_gold(requests)
+        require_fields((row for row in requests if row.gold is not None), fields)
         circumstances = circumstances_of(source, image_root, model, revision)
         options.agree_to_download(model, revision, yes=yes)
         load: LoadModel = LoadedModel.load
@@ -236,13 +241,19 @@ def compare(
         raise typer.Exit(FINISHED_WITH_ERRORS)
 
 
-def _recorded(folders: Sequence[Path], split_of: Callable[[Prediction], str] | None) -> list[MethodRun]:
+def _recorded(
+    folders: Sequence[Path], fields: Sequence[str], split_of: Callable[[Prediction], str] | None
+) -> list[MethodRun]:
     """Read the runs in some folders; warn of files that are unfinished or were changed."""
     from deeplayer_cli import evaluation
+    from deeplayer_cli.evaluation.score import require_fields
+    from deeplayer_cli.sinks import read_predictions
 
-    for path in evaluation.result_files(folders):
+    paths = evaluation.result_files(folders)
+    for path in paths:
         for disagreement in evaluation.disagreements(path):
             logger.warning(disagreement)
+    require_fields((row for path in paths for row in read_predictions(path, quiet=True)), fields)
     return evaluation.read_runs(folders, split_of)
 
 

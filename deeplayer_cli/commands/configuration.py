@@ -6,13 +6,12 @@ import os
 import re
 import tomllib
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from deeplayer_cli.errors import DeeplayerError, reading
+from deeplayer_cli.errors import DeeplayerError, did_you_mean, reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -157,7 +156,7 @@ class _Reader:
 
     def _unknown(self, table: CommandPath, key: str | None, what: str, known: Any) -> DeeplayerError:
         name = table[-1] if key is None else key
-        return DeeplayerError(f"{self._place(table, key)}: {what} {name!r}{_did_you_mean(name, list(known))}")
+        return DeeplayerError(f"{self._place(table, key)}: {what} {name!r}{did_you_mean(name, known)}")
 
     def _place(self, table: CommandPath, key: str | None) -> str:
         """Return file and line of a key, or of a table's heading; the file alone for other ways to write them."""
@@ -170,11 +169,6 @@ class _Reader:
             elif key is not None and current == table and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*=", line):
                 return f"{self._file}:{number}"
         return str(self._file)
-
-
-def _did_you_mean(name: str, known: list[str]) -> str:
-    close = get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _variable(key: str) -> str:
@@ -204,7 +198,7 @@ def unknown_variables(group: Any) -> Iterator[str]:
     names = sorted(name for name in known if isinstance(name, str))
     for name in sorted(os.environ):
         if name.startswith("DEEPLAYER_") and name not in known:
-            yield f"{name} sets no option{_did_you_mean(name, names)}"
+            yield f"{name} sets no option{did_you_mean(name, names)}"
 
 
 def set_by_environment(command: Any) -> Iterator[tuple[str, str, str]]:

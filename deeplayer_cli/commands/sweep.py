@@ -15,7 +15,7 @@ from deeplayer_cli.commands.options import INPUT, OUTPUT, PRUNING, Query, option
 from deeplayer_cli.commands.outputs import Csv, refuse_bad_outputs
 from deeplayer_cli.commands.progress import ProgressBar
 from deeplayer_cli.commands.stopping import stoppable
-from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.errors import DeeplayerError, did_you_mean
 from deeplayer_cli.schema.values import counted
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def sweep(
 
 def _rows_with(requests: Requests, flag: str, text: str | None) -> frozenset[Id] | None:
     """The ids of the rows that ``FIELD=VALUE`` describes; None without a text."""
-    from deeplayer_cli.evaluation.score import NO_VALUE, group_name
+    from deeplayer_cli.evaluation.score import NO_VALUE, group_name, no_such_field, own_fields
 
     if text is None:
         return None
@@ -173,10 +173,12 @@ def _rows_with(requests: Requests, flag: str, text: str | None) -> frozenset[Id]
     if not equals or not field:
         raise DeeplayerError(f"--{flag}-on must be FIELD=VALUE, such as split=val, not {text!r}")
     values: dict[str, list[Id]] = {}
+    fields: dict[str, None] = {}
     for row in requests:
+        fields |= own_fields(row)
         values.setdefault(group_name(row, field), []).append(row.id)
     if value not in values:
         known = sorted(values.keys() - {NO_VALUE})
-        others = f"its values are {', '.join(known[:10])}" if known else "no row has this field"
-        raise DeeplayerError(f"--{flag}-on {text}: no row has this value; {others}")
+        others = f"no row has this value; its values are {', '.join(known[:10])}{did_you_mean(value, known)}"
+        raise DeeplayerError(f"--{flag}-on {text}: {others if known else no_such_field(field, fields)}")
     return frozenset(values[value])

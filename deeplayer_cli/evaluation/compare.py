@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Sequence
 
     from deeplayer_cli.cost.model import Cost
-    from deeplayer_cli.schema import Id, Prediction
+    from deeplayer_cli.schema import BadRequest, Id, Prediction, Request
 
 _DOUBT = 0.05
+_NO_GOLD = "no row has a gold box: there is nothing to compare"
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +211,16 @@ def line_called(name: str, labels: Sequence[str]) -> int:
     return found[0]
 
 
+def require_gold(requests: Iterable[Request | BadRequest]) -> None:
+    """Refuse requests whose answers cannot be compared; it reads on to the first one with a gold box.
+
+    Raises:
+        DeeplayerError: no row has a gold box.
+    """
+    if all(row.gold is None for row in requests):
+        raise DeeplayerError(_NO_GOLD)
+
+
 def compare(runs: Sequence[MethodRun], reference: MethodRun) -> list[ComparedRun]:
     """Compare every run with the reference run, over the same rows.
 
@@ -217,7 +228,7 @@ def compare(runs: Sequence[MethodRun], reference: MethodRun) -> list[ComparedRun
         DeeplayerError: no row has a gold box, or the runs did not answer the same rows.
     """
     if not reference.right:
-        raise DeeplayerError("no row has a gold box: there is nothing to compare")
+        raise DeeplayerError(_NO_GOLD)
     return [_line(run, reference) for run in runs]
 
 

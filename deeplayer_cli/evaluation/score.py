@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 
 from deeplayer_cli.boxes import CORRECT_IOU, centre_inside, to_xyxy
-from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.errors import DeeplayerError, did_you_mean
 from deeplayer_cli.evaluation.conventions import GoldCheck, unlike_ids
 from deeplayer_cli.evaluation.ranking import ScoreQuality
 from deeplayer_cli.schema import Prediction, overlap
@@ -31,6 +31,7 @@ CENTRE_ACCURACY = "centre_acc"
 NO_VALUE = "(none)"
 """The name of the group of rows without a value in the field that rows are grouped by."""
 
+_MOST_NAMES = 12  # in a sentence
 _FIELDS = frozenset(item.name for item in fields(Prediction))
 
 Z95 = NormalDist().inv_cdf(0.975)
@@ -159,6 +160,7 @@ def score(
     seen: set[Id] = set()
     check = GoldCheck()
     groups: defaultdict[str, list[_Outcome]] = defaultdict(list)
+    known: dict[str, None] = {}
     for number, prediction in enumerate(predictions, start=1):
         if prediction.id in seen:
             raise DeeplayerError(
@@ -166,12 +168,13 @@ def score(
                 "one of the two rows"
             )
         seen.add(prediction.id)
+        known |= own_fields(prediction)
         box = gold_in_pixels(prediction.gold if gold is None else gold.get(prediction.id), box_format, prediction)
         if box_format is None:
             check.add(prediction, box, prediction.box)
         groups[NO_VALUE if by is None else group_name(prediction, by)].append(_judge(prediction, box, rule))
     if by is not None and seen and set(groups) == {NO_VALUE}:
-        raise DeeplayerError(f"no row has a value for {by!r}: it is neither a field of the row nor one in meta")
+        raise DeeplayerError(no_such_field(by, known))
     return Report(
         overall=_summarise([outcome for group in groups.values() for outcome in group]),
         rule=rule,
@@ -205,6 +208,42 @@ def group_name(row: Prediction | Request | BadRequest, by: str) -> str:
     if value is None:
         return NO_VALUE
     return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def require_fields(rows: Iterable[Prediction | Request | BadRequest], names: Iterable[str]) -> None:
+    """Refuse fields that no row has; it reads on until all have a value.
+
+    A field of predictions passes, even if requests lack it: it comes with the answer.
+
+    Args:
+        rows: of a source or of a prediction file; if there are none, nothing is refused.
+        names: the fields.
+
+    Raises:
+        DeeplayerError: no row has a value for one of them; the sentence names the fields that the rows have.
+    """
+    missing, known = [name for name in names if name not in _FIELDS], dict[str, None]()
+    is_empty = True
+    for row in rows:
+        missing, is_empty = [name for name in missing if row.meta.get(name) is None], False
+        if not missing:
+            return
+        known |= own_fields(row)
+    if missing and not is_empty:
+        raise DeeplayerError(no_such_field(missing[0], known))
+
+
+def own_fields(row: Prediction | Request | BadRequest) -> dict[str, None]:
+    """The fields of a row's ``meta`` that have a value, in their order."""
+    return {name: None for name, value in row.meta.items() if value is not None}
+
+
+def no_such_field(name: str, known: Iterable[str]) -> str:
+    """The sentence that refuses a field that no row has; ``known`` are those that rows have, see `own_fields`."""
+    known = list(known)
+    names = ", ".join(known[:_MOST_NAMES]) + (", ..." if len(known) > _MOST_NAMES else "")
+    fields_of_rows = f"the rows have {names}" if known else "the rows have no fields of their own"
+    return f"no row has a value for {name!r}; {fields_of_rows}{did_you_mean(name, known)}"
 
 
 def image_key(prediction: Prediction) -> Hashable:

@@ -88,11 +88,20 @@ class SplitTable:
         return {"n": dict(zip(self.splits, self.counts, strict=False)), "reference": self.reference, "lines": lines}
 
 
-def namer(by: str) -> Callable[[Prediction], str]:
-    """A function that names a row's split: the values of the fields ``by``, which commas separate."""
+def fields_in(by: str) -> list[str]:
+    """The fields that ``--by`` names, which commas separate.
+
+    Raises:
+        DeeplayerError: one of them is empty.
+    """
     fields = [field.strip() for field in by.split(",")]
     if not all(fields):
         raise DeeplayerError(f"--by must be a field, or fields separated by commas, such as dataset,split, not {by!r}")
+    return fields
+
+
+def namer(fields: Sequence[str]) -> Callable[[Prediction], str]:
+    """A function that names a row's split: the values of the fields."""
     return lambda row: " ".join(group_name(row, field) for field in fields)
 
 

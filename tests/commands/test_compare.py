@@ -182,6 +182,31 @@ def test_what_is_refused(arguments, reason, tmp_path, monkeypatch):
     assert reason in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    ("by", "changes", "reason"),
+    [
+        ("kid", {}, "no row has a value for 'kid'; the rows have split, kind; did you mean 'kind'?"),
+        ("split,colour", {}, "no row has a value for 'colour'; the rows have split, kind"),
+        ("empty", {"empty": None}, "no row has a value for 'empty'; the rows have split, kind"),
+        ("kind", {"box": None}, "no row has a gold box: there is nothing to compare"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_a_model_is_loaded(by, changes, reason, tmp_path):
+    rows, results = tmp_path / "rows.jsonl", tmp_path / "results"
+    row = {"image": "a.png", "expression": "x", "box": [1, 2, 3, 4], "split": "val", "kind": "place"}
+    rows.write_bytes(orjson.dumps(row | changes))
+    with pytest.raises(DeeplayerError) as refusal:
+        run("compare", rows, "--model", "no-model", "--by", by, "--results", results)
+    assert str(refusal.value) == reason and not results.exists()
+
+
+def test_fields_that_come_with_the_answer_are_no_unknown_fields(tmp_path):
+    arguments = [*COMPARE, "--limit", "2", "--methods", "random", "--results", tmp_path]
+    assert list(compared(*arguments, "--by", "width")["n"].values()) == [2]
+    with pytest.raises(DeeplayerError, match="no row has a value for 'kin'; the rows have kind; did you mean 'kind'"):
+        run("compare", "--from", tmp_path, "--by", "width,kin")
+
+
 def test_files_of_ground_are_compared(tmp_path):
     ground = ["ground", SAMPLES, "--model", "demo", "--limit", "8"]
     for method in ("none", "random"):

@@ -79,7 +79,7 @@ def test_error_rows_count_as_wrong_and_show_in_the_exit_code(tmp_path):
         (["--method", "pyramiddrop", "--layers", "2"], "drops after several layers"),
         (["--select-on", "kind"], r"--select-on must be FIELD=VALUE"),
         (["--report-on", "kind=banana"], "no row has this value; its values are attribute, place, relation"),
-        (["--select-on", "banana=1"], "no row has this field"),
+        (["--select-on", "banana=1"], "no row has a value for 'banana'; the rows have kind"),
     ],
 )
 def test_wrong_input_is_refused(arguments, reason):

@@ -11,8 +11,8 @@ import pytest
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.evaluation.compare import gather, paired_difference
 from deeplayer_cli.evaluation.published_tables import beside, published_tables, read_published
-from deeplayer_cli.evaluation.score import clustered_interval
-from deeplayer_cli.evaluation.splits import by_split, namer
+from deeplayer_cli.evaluation.score import clustered_interval, require_fields, score
+from deeplayer_cli.evaluation.splits import by_split, fields_in, namer
 from deeplayer_cli.report.split_table import csv_rows, headings_and_rows
 from deeplayer_cli.schema import Prediction
 
@@ -28,7 +28,7 @@ def run_of(seed, label, chance=0.7, splits=SPLITS):
             iou = float(random.random() < chance)
             meta = {"dataset": "refcoco", "split": split}
             rows.append(Prediction(len(rows), f"{number // 3}.jpg", "b", "ok", iou=iou, layer=2, meta=meta))
-    return gather(rows, label=label, keep=0.1, split_of=namer("dataset,split"))
+    return gather(rows, label=label, keep=0.1, split_of=namer(["dataset", "split"]))
 
 
 NONE, PRUNED = run_of(0, "none", 0.9), run_of(1, "fastv")
@@ -89,12 +89,20 @@ def test_what_never_varies_is_not_certain():
 
 def test_a_field_that_no_row_has_is_refused():
     rows = [Prediction(1, "a", "b", "ok", iou=1.0)]
-    run = gather(rows, label="none", keep=1.0, split_of=namer("split"))
+    run = gather(rows, label="none", keep=1.0, split_of=namer(["split"]))
     with pytest.raises(DeeplayerError, match="no row has a value for 'split'"):
         by_split([run], run, "split")
+    row = replace(rows[0], meta={f"field{number}": 1 for number in range(14)})
+    names = ", ".join(f"field{number}" for number in range(12))
+    with pytest.raises(DeeplayerError, match=f"no row has a value for 'split'; the rows have {names}, ...$"):
+        require_fields([row], ["status", "split"])
+    with pytest.raises(DeeplayerError, match=r"for 'split'; the rows have no fields of their own$"):
+        score([rows[0]], by="split")
+    require_fields([rows[0], replace(row, meta={"split": "val"})], ["split"])
+    require_fields([], ["split"])
     for text in ("", "a,", ","):
         with pytest.raises(DeeplayerError, match="--by must be a field"):
-            namer(text)
+            fields_in(text)
 
 
 def test_the_papers_table_is_whole_and_says_where_it_is_from():

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from deeplayer_cli.errors import DeeplayerError
-from deeplayer_cli.evaluation.score import NO_VALUE, group_name
+from deeplayer_cli.evaluation.score import NO_VALUE, group_name, no_such_field, own_fields
 from deeplayer_cli.schema.values import show
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def filter_fields(runs: Sequence[PageRun], wanted: Sequence[str] | None) -> dict
 def _wanted_values(rows: Sequence[Prediction], name: str) -> list[str]:
     values = _values(rows, name, MOST_VALUES)
     if values == [NO_VALUE]:
-        raise DeeplayerError(f"no row has a value for {name!r}: it is neither a field of the row nor one in meta")
+        raise DeeplayerError(no_such_field(name, dict.fromkeys(known for row in rows for known in own_fields(row))))
     if len(values) > MOST_VALUES:
         raise DeeplayerError(f"--by {name} has more than {MOST_VALUES} values: choose a field that groups the rows")
     return values
