@@ -66,11 +66,15 @@ class ComparisonPlan:
         """Refuse an impossible comparison before a model is loaded.
 
         Raises:
-            DeeplayerError: the reference is not one of the lines, or the first method cannot set the cost.
+            DeeplayerError: the reference is not one of the lines, the first method cannot set the cost, or the cost of
+                a method is not known before its answers.
         """
         self._require_reference(at_equal_keep(self.wanted, self.shares, self.adaptive))
-        if self.adaptive and self.match != "keep":
-            raise DeeplayerError(f"--keep auto:P depends on each row, so there is no --match {self.match} with it")
+        if self.adaptive:
+            self._refuse_match("--keep auto:P")
+        for one in self.wanted:
+            if one.fallback is not None:
+                self._refuse_match(label_of(one))
         require_measure(self.wanted, self.match)
 
     def run(
@@ -90,7 +94,8 @@ class ComparisonPlan:
             Stopped: the user stopped the comparison; answers so far are in the files.
         """
         for one in at_equal_keep(self.wanted, self.shares, self.adaptive):
-            runner.method(one)  # refuse methods that this model cannot run before hours of work
+            if runner.method(one).is_adaptive:  # refuse what this model cannot run before hours of work
+                self._refuse_match(label_of(one))
         lines = self._lines(runner)
         reachable = [one for one in lines if not isinstance(one, Unreachable)]
         self._require_reference(reachable)
@@ -107,6 +112,14 @@ class ComparisonPlan:
             cost=lambda settings: runner.cost(settings, workload),
             largest=lambda settings: runner.largest(settings, workload),
         )
+
+    def _refuse_match(self, adapts: str) -> None:
+        """Refuse to match a cost that the content of each row decides: nobody knows it before the answers."""
+        if self.match != "keep":
+            raise DeeplayerError(
+                f"--match {self.match} needs a cost that is known before the answers, and that of {adapts} depends on "
+                "each row: leave out --match, and compare the GFLOPs of the table, which count what was really kept"
+            )
 
     def _require_reference(self, wanted: Sequence[Settings]) -> None:
         line_called(self.reference, [label_of(one) for one in (self.base, *wanted)])

@@ -49,6 +49,17 @@ def test_every_method_runs_on_the_same_rows():
     assert costs[0] > costs[2] > costs[1] > costs[4] > costs[3] > 0
 
 
+def test_a_budget_by_attention_is_priced_by_the_tokens_that_each_row_kept(tmp_path):
+    arguments = ["--limit", "4", "--methods", "deep-layer", "--keep", "auto:0.9", "--results", tmp_path]
+    whole, adaptive = compared(*COMPARE, *arguments)
+    (path,) = tmp_path.glob("deep-layer*.jsonl")
+    rows = [orjson.loads(line) for line in path.read_bytes().splitlines()]
+    visual, kept = (sum(row[name] for row in rows) for name in ("visual_tokens", "kept_tokens"))
+    assert adaptive["method"] == "deep-layer@keep=auto:0.9" and len({row["kept_tokens"] for row in rows}) > 1
+    assert adaptive["mean_keep"] == pytest.approx((6 + 2 * kept / visual) / 8) and whole["mean_keep"] == 1
+    assert adaptive["gflops"] < whole["gflops"]
+
+
 def test_fewer_tiles_are_a_line_of_their_own(reference_dir, tmp_path):
     rows = [{"image": name, "expression": "the dog", "box": [1, 2, 30, 40]} for name in ("a_square_224.png", "d.png")]
     (tmp_path / "rows.jsonl").write_bytes(b"\n".join(map(orjson.dumps, rows)))
@@ -157,6 +168,8 @@ def test_a_method_that_cannot_run_is_refused_before_the_first_row(tmp_path):
         ([*COMPARE, "--reference", "fastv"], "--reference fastv is not one of the lines: none, deep-layer, random"),
         ([*COMPARE, "--keep", "0.1,0.2", "--reference", "random"], "names several lines (random, random)"),
         ([*COMPARE, "--methods", "none@max-tiles=1", "--match", "mean-keep"], "none@max-tiles=1 prunes nothing"),
+        ([*COMPARE, "--match", "flops", "--keep", "0.1,auto:0.9"], "and that of --keep auto:P depends on each row"),
+        ([*COMPARE, "--match", "mean-keep", "--methods", "fastv@fallback=0.5"], "that of fastv@fallback=0.5 depends"),
         ([*COMPARE, "--results", Path(SAMPLES).parent], "sample_data contains the requests"),
         ([*COMPARE, "--methods", "d2pruner"], "method d2pruner needs --prior FILE"),
         ([*COMPARE, "--num-workers", "2"], "--num-workers is for a Ray cluster: add --ray local, auto or HOST:PORT"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from deeplayer_cli import pruning
 from deeplayer_cli.cost.model import CostModel
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.evaluation.matching import Unreachable, at_equal_cost, at_equal_keep, label_of
+from deeplayer_cli.evaluation.running import ComparisonPlan
 from deeplayer_cli.runtime.settings import Settings
 from deeplayer_cli.schema import Prediction
 from tests.tiny import tiny_checkpoint
@@ -101,3 +103,15 @@ def test_rows_whose_image_was_not_read_cost_nothing():
     assert (found.rows, found.visual_tokens, found.mean_keep) == (1, 4, 1.0)
     double = found.plus(found)
     assert (double.rows, double.gflops, double.kv_bytes) == (2, found.gflops, found.kv_bytes)
+
+
+@pytest.mark.parametrize("what", ["flops", "mean-keep"])
+def test_a_method_that_adapts_by_itself_is_not_priced_at_its_upper_bound(what):
+    """Its selector decides; a cost before the answers would be that of the most tokens that it may keep."""
+    adapts = pruning.build("deep-layer", Settings(keep_mass=0.9).pruning_options(None, None), 8)
+    assert adapts.is_adaptive and adapts.mean_keep(100, 8) == 1.0 > adapts.mean_keep(100, 8, 20)
+    plan = ComparisonPlan(Settings(method="none"), wanted("fastv", "random"), [0.1], what, "none")
+    fixed = pruning.build("fastv", Settings(method="fastv").pruning_options(None, None), 8)
+    runner = SimpleNamespace(method=lambda one: adapts if one.method == "random" else fixed)
+    with pytest.raises(DeeplayerError, match=f"--match {what} needs .* and that of random depends on each row"):
+        plan.run(runner, lambda progress: None)
