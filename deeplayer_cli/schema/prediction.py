@@ -222,6 +222,8 @@ class Prediction:
             value = row.get(name)
             if value is not None and not (isinstance(value, kinds) and (kinds is bool or not isinstance(value, bool))):
                 raise ValueError(f"{name} must be {_CALLED[kinds]}, not {show(value)}")
+        if not 0 <= (row.get("iou") or 0) <= 1:
+            raise ValueError(f"iou must be from 0 to 1, not {show(row['iou'])}")
         row |= {name: four_numbers(name, row[name]) for name in ("box", "gold") if row.get(name) is not None}
         row |= {"boxes": tuple(four_numbers("boxes", box) for box in boxes)}
         row |= _exact_boxes(row)

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeGuard
 
 if TYPE_CHECKING:
@@ -20,11 +21,14 @@ _RAW_BYTE = re.compile("[\udc80-\udcff]")  # how Python shows a byte that is not
 
 
 def json_fault(line: bytes, error: Exception) -> str:
-    """What is wrong with a line that is not JSON: its encoding, or else what the parser says."""
+    """What is wrong with a line that is not JSON: its encoding, a number that JSON lacks, or what the parser says."""
     try:
         line.decode()
     except UnicodeDecodeError:
         return "it is not UTF-8: save the file as UTF-8"
+    with suppress(ValueError, RecursionError):  # Python's parser reads such numbers, and nothing else that is wrong
+        if (place := find_non_finite(json.loads(line))) is not None:
+            return f"{place} is infinite or not a number, and JSON has no such numbers: write null"
     return str(error)
 
 

@@ -26,6 +26,7 @@ from deeplayer_cli.schema import (
     overlap,
     parse_request,
 )
+from deeplayer_cli.schema.values import json_fault
 
 ROOT = Path("/photos")
 ROW = {"image": "a.jpg", "expression": "the dog"}
@@ -336,6 +337,35 @@ def test_a_message_may_quote_any_path() -> None:
 def test_lines_that_are_no_predictions(line: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         Prediction.from_json(line)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_a_number_that_json_lacks_is_named(number: str) -> None:
+    line = b'{"id": 1, "status": "ok", "meta": {"NaN": "NaN"}, "score": %b}' % number.encode()
+    with pytest.raises(ValueError, match=r"."):
+        Prediction.from_json(line)
+    fault = "score is infinite or not a number, and JSON has no such numbers: write null"
+    assert json_fault(line, ValueError("parser")) == fault
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("score", '"0.9"', 'score must be a number, not "0.9"'),
+        ("score", "true", "score must be a number, not true"),
+        ("iou", "1.5", "iou must be from 0 to 1, not 1.5"),
+        ("iou", "-0.2", "iou must be from 0 to 1, not -0.2"),
+    ],
+)
+def test_scores_that_are_none_are_refused(field: str, value: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=f"^{reason}$"):
+        Prediction.from_json(f'{{"id": 1, "status": "ok", "{field}": {value}}}'.encode())
+
+
+@pytest.mark.parametrize("score", [-7.5, -0.2, 1.5, 40, None])
+def test_a_score_on_another_scale_is_read_as_it_is(score: float | None) -> None:
+    """Other programs write logits: only their order counts, in the AUC and where rows are sorted."""
+    assert Prediction.from_json(orjson.dumps({"id": 1, "status": "ok", "score": score, "iou": 1})).score == score
 
 
 SIDES = st.integers(1, 5000)

@@ -140,6 +140,20 @@ def test_two_runs_stand_side_by_side(page):
     assert count(page) == "120 rows" and page.run("document.getElementById('filters').elements.result.value") == "any"
 
 
+def test_a_histogram_has_every_score_on_its_axis(browser, tmp_path):
+    """Scores of other programs may be negative, such as logits."""
+    Image.new("RGB", (80, 80)).save(tmp_path / "0.png")
+    rows = [prediction(number, image="0.png", score=score) for number, score in enumerate((-3.0, -0.2, 0.4, 1.7))]
+    (tmp_path / "boxes.jsonl").write_bytes(b"".join(row.to_json() for row in rows))
+    write_page([tmp_path / "boxes.jsonl"], tmp_path / "report.html", PageOptions())
+    browser.open(tmp_path / "report.html")
+    chart = "[...document.querySelectorAll('.histograms svg[role=img]')].at(-1)"
+    heights = browser.run(f"[...{chart}.querySelectorAll('.bar')].map((bar) => bar.height.baseVal.value)")
+    assert len([height for height in heights if height > 0]) == 4
+    ticks = browser.run(f"[...{chart}.querySelectorAll('.centre')].map((tick) => tick.textContent)")
+    assert (ticks[0], ticks[-1]) == ("-5", "2")
+
+
 def test_kept_tokens_are_switched_on_and_off(page):
     choose(page, first="1")
     shaded = "document.querySelectorAll('.shade').length"

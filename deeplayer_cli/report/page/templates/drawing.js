@@ -56,9 +56,9 @@ function drawPicture(row, answer, picture, { description, tokens = null }) {
   return make("span", { class: "picture" }, canvas, note);
 }
 
-function binned(values, most) {
+function binned(values, most, least) {
   const bins = new Array(BINS).fill(0);
-  for (const value of values) bins[Math.min(BINS - 1, Math.floor((value / most) * BINS))] += 1;
+  for (const value of values) bins[Math.min(BINS - 1, Math.floor(((value - least) / (most - least)) * BINS))] += 1;
   return bins;
 }
 
@@ -78,9 +78,9 @@ function key(kind, label) {
 }
 
 /* One histogram of one or two runs: the first as bars, the second as an outline. */
-function drawHistogram(title, series, most) {
+function drawHistogram(title, series, most, least = 0) {
   const [width, height, left, bottom, top] = [360, 150, 40, 24, 8];
-  const bins = series.map(({ values }) => binned(values, most));
+  const bins = series.map(({ values }) => binned(values, most, least));
   const highest = Math.max(1, ...bins.flat());
   const x = (bin) => left + (bin / BINS) * (width - left - 8);
   const y = (n) => height - bottom - (n / highest) * (height - bottom - top);
@@ -92,7 +92,7 @@ function drawHistogram(title, series, most) {
   );
   const outline = bins[1]?.flatMap((n, bin) => [`${x(bin)},${y(n)}`, `${x(bin + 1)},${y(n)}`]);
   const ticks = [0, 0.25, 0.5, 0.75, 1].map((share) =>
-    draw("text", { x: x(share * BINS), y: height - 6, class: "centre" }, String(Number((share * most).toPrecision(2)))),
+    draw("text", { x: x(share * BINS), y: height - 6, class: "centre" }, String(Number((least + share * (most - least)).toPrecision(2)))),
   );
   const label = `${title}. ${described(series, most)}`;
   const canvas = draw(

@@ -204,7 +204,8 @@ function showHistograms(filters) {
   const parts = [];
   if (ious.some(({ values }) => values.length)) parts.push(drawHistogram("IoU", ious, 1));
   const all = scores.flatMap(({ values }) => values);
-  if (all.length) parts.push(drawHistogram("Score", scores, roundAbove(all)));
+  const least = all.some((value) => value < 0) ? -roundAbove(all.map((value) => -value)) : 0;
+  if (all.length) parts.push(drawHistogram("Score", scores, roundAbove(all), least));
   element.histograms.replaceChildren(...parts);
 }
 
