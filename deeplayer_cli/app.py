@@ -36,6 +36,7 @@ from deeplayer_cli.commands import (
     verify,
 )
 from deeplayer_cli.commands.options import example
+from deeplayer_cli.commands.usage import Commands
 from deeplayer_cli.errors import DeeplayerError, printable
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ USAGE_OR_IO, DEFECT, INTERRUPTED = 2, 70, 130
 
 app = typer.Typer(
     name="deeplayer",
+    cls=Commands,
     help="Batch visual grounding with InternVL: image + referring expression -> box, as JSON lines.",
     no_args_is_help=True,
     rich_markup_mode="markdown",

@@ -61,6 +61,18 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+def listed(known: Iterable[object]) -> str:
+    """Names to choose from, for a sentence: ``each, union or off``."""
+    *others, last = map(str, known)
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def not_one_of(name: str, value: object, known: Iterable[object]) -> str:
+    """The sentence that refuses a value: ``--share must be each, union or off, not 'of'; did you mean 'off'?``."""
+    names = [str(one) for one in known]
+    return f"{name} must be {listed(names)}, not {value!r}{did_you_mean(str(value), names)}"
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its type if it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

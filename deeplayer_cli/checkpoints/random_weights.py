@@ -17,7 +17,7 @@ from deeplayer_cli.checkpoints.original import internvl_config
 from deeplayer_cli.checkpoints.sizes import MINI, SIZES
 from deeplayer_cli.checkpoints.tokenizer import FastTokenizer
 from deeplayer_cli.checkpoints.weights import materialise
-from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.errors import DeeplayerError, did_you_mean
 from deeplayer_cli.models.internvl.prompt import IMAGE_CONTEXT
 from deeplayer_cli.models.internvl.tiling import Tiling
 
@@ -39,7 +39,7 @@ def read(name: str) -> Layout:
     """
     sizes = {f"{PREFIX}{size.name}": size for size in (*SIZES, MINI)}
     if name not in sizes:
-        raise DeeplayerError(f"unknown model {name!r}: choose {', '.join(sizes)}")
+        raise DeeplayerError(f"unknown model {name!r}: choose {', '.join(sizes)}{did_you_mean(name, sizes)}")
     folder = locate(DEMO, None)
     tokenizer = FastTokenizer.read(folder)
     config = internvl_config(sizes[name].original_config(), tokenizer.token_id(IMAGE_CONTEXT))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from deeplayer_cli.commands.usage import refusal
 from deeplayer_cli.errors import DeeplayerError, did_you_mean, reading
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ class _Reader:
         try:
             read = option.process_value(typer.Context(command), texts)
         except typer.BadParameter as error:
-            raise DeeplayerError(f"{place}: {key} = {value!r}: {error.message}") from error
+            raise DeeplayerError(f"{place}: {refusal(command, option, key, error, value)}") from error
         return FileOption(path, option.name, f"--{key}", self._from_here(texts, read), place)
 
     def _from_here(self, texts: Any, read: Any) -> Any:

@@ -9,7 +9,7 @@ from statistics import fmean
 
 import orjson
 
-from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.errors import DeeplayerError, not_one_of
 from deeplayer_cli.evaluation.score import Rate
 from deeplayer_cli.evaluation.splits import SplitLine, SplitTable
 
@@ -45,7 +45,7 @@ def read_published(name: str) -> PublishedTable:
         DeeplayerError: there is none of this name.
     """
     if name not in published_tables():
-        raise DeeplayerError(f"there are no published figures called {name!r}: choose {', '.join(published_tables())}")
+        raise DeeplayerError(not_one_of("--published", name, published_tables()))
     found = orjson.loads((_FOLDER / f"{name}.json").read_bytes())
     lines = tuple(
         SplitLine(

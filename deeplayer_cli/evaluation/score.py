@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 
 from deeplayer_cli.boxes import CORRECT_IOU, centre_inside, to_xyxy
-from deeplayer_cli.errors import DeeplayerError, did_you_mean
+from deeplayer_cli.errors import DeeplayerError, did_you_mean, not_one_of
 from deeplayer_cli.evaluation.conventions import GoldCheck, unlike_ids
 from deeplayer_cli.evaluation.ranking import ScoreQuality
 from deeplayer_cli.schema import Prediction, overlap
@@ -156,7 +156,7 @@ def score(
             again, or ``box_format`` needs the size of an image that a row does not have.
     """
     if rule is not None and rule not in ANSWER_RULES:
-        raise DeeplayerError(f"unknown answer rule {rule!r}: choose from {', '.join(ANSWER_RULES)}")
+        raise DeeplayerError(not_one_of("--rule", rule, ANSWER_RULES))
     seen: set[Id] = set()
     check = GoldCheck()
     groups: defaultdict[str, list[_Outcome]] = defaultdict(list)

@@ -9,7 +9,7 @@ from importlib.metadata import entry_points
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
-from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.errors import DeeplayerError, did_you_mean
 from deeplayer_cli.pruning.entry import Entry
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def find_method(text: str) -> tuple[Entry, Mapping[str, Value]]:
     name, *settings = canonical_name(text).split("@")
     if name not in known_methods():
         unknown = f"unknown pruning method {name!r}; known methods: {', '.join(known_methods())}"
-        raise DeeplayerError(broken_methods().get(name, unknown))
+        raise DeeplayerError(broken_methods().get(name, f"{unknown}{did_you_mean(name, known_methods())}"))
     entry = known_methods()[name]
     found: dict[str, Value] = {}
     for setting in settings:

@@ -14,7 +14,7 @@ from deeplayer_cli.cost.savings import PruningSavings
 from deeplayer_cli.cost.shape import ModelShape, PromptLengths
 from deeplayer_cli.engine import Engine, each_row, union_of_rows
 from deeplayer_cli.engine.stopwatch import Stopwatch
-from deeplayer_cli.errors import DeeplayerError, RowError
+from deeplayer_cli.errors import DeeplayerError, RowError, did_you_mean
 from deeplayer_cli.images.loader import WorkerTimes
 from deeplayer_cli.models.internvl.answer_format import TemplateDraft
 from deeplayer_cli.runtime.batching import Batching, affordable_tokens
@@ -148,7 +148,8 @@ class Grounder:
         """
         names = [item.name for item in fields(Settings)]
         if unknown := [name for name in options if name not in names]:
-            raise DeeplayerError(f"there is no setting {unknown[0]!r}: choose from {', '.join(names)}")
+            near = did_you_mean(unknown[0], names)
+            raise DeeplayerError(f"there is no setting {unknown[0]!r}: choose from {', '.join(names)}{near}")
         wanted = replace(settings, **options) if settings else Settings(**options)
         identity = identity or ModelIdentity.from_name(model, revision=revision, dtype=dtype, device=device)
         return cls(checkpoints.load(model, revision=revision, dtype=dtype, device=device), wanted, identity=identity)

@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.errors import DeeplayerError, not_one_of
 from deeplayer_cli.runtime.failure_limit import FailureLimit
 from deeplayer_cli.runtime.totals import Totals
 from deeplayer_cli.schema import in_text
@@ -194,8 +194,7 @@ def run(
         DeeplayerError: the run cannot go on; the rows written so far are safe.
     """
     if mode.upper() not in ResumeMode.__members__:
-        names = ", ".join(name.lower() for name in ResumeMode.__members__)
-        raise DeeplayerError(f"unknown mode {mode!r}: choose from {names}")
+        raise DeeplayerError(not_one_of("mode", mode, map(str.lower, ResumeMode.__members__)))
     named = [] if isinstance(source, Requests) else [source] if isinstance(source, (str, Path)) else list(source)
     sources = [str(one) for one in named]
     requests = source if isinstance(source, Requests) else open_source(sources)

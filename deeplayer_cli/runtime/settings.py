@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from deeplayer_cli import pruning
 from deeplayer_cli.device.attention_kernels import KERNELS
-from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.errors import DeeplayerError, not_one_of
 from deeplayer_cli.images.loader import IMAGE_TIMEOUT
 from deeplayer_cli.pruning.entry import PositionsOption
 
@@ -184,7 +184,7 @@ def _checked(item: Field[Any], value: Any) -> object:
     flag = f"--{item.name.replace('_', '-')}"
     if choices := _CHOICES.get(item.name):
         if not any(value is choice or (isinstance(choice, str) and value == choice) for choice in choices):
-            raise DeeplayerError(f"{flag} must be {' or '.join(map(str, choices))}, not {value!r}")
+            raise DeeplayerError(not_one_of(flag, value, choices))
         return value
     kinds = _TYPES.get(item.name, (int,))
     if kinds == (Path,) and isinstance(value, (str, os.PathLike)):

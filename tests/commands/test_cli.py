@@ -262,7 +262,7 @@ def test_no_rows_is_no_failure(model):
         (["--layer", "16"], "layer 16 is out of range"),
         (["--shard", "2/2"], "2/2"),
         (["--batch-size", "0"], "--batch-size"),
-        (["--seed", "9" * 23], "'--seed'"),
+        (["--seed", "9" * 23], "--seed must be"),
         (["--keep-tokens", "9" * 80], "--keep-tokens must be between"),
         (["--layer", "9" * 5000], "--layer"),
         (["--dtype", "int3"], "int3"),

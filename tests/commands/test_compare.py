@@ -283,7 +283,7 @@ def test_published_figures_are_printed_with_their_source():
     assert "| deep-layer-mis (published) | 0.1 | 12 | 69.24 |" in run(
         "compare", "--published", "deep-layer-paper", "--format", "markdown"
     )
-    with pytest.raises(DeeplayerError, match="choose deep-layer-paper"):
+    with pytest.raises(DeeplayerError, match="--published must be deep-layer-paper, not 'nothing'"):
         run("compare", "--published", "nothing")
 
 

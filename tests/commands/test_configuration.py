@@ -71,9 +71,10 @@ def test_paths_start_from_the_file(tmp_path: Path) -> None:
         ("[data.exprot]", r"deeplayer\.toml:1: there is no command 'exprot'; did you mean 'export'\?"),
         ("keep = 0.1\n[ground]\nkep = 1", r"toml:3: `deeplayer ground` has no option 'kep'; did you mean 'keep'\?"),
         ("[data]\nto = 'coco'", r"toml:2: `deeplayer data` has no option 'to'"),
-        ("ground.seed = 'much'", r"deeplayer\.toml: seed = 'much': .*integer"),
-        ("[ground]\nbatch-size = 9999", r"toml:2: batch-size = 9999: .*4096"),
-        ("[ground]\nlimit = 0.5", r"toml:2: limit = 0\.5: "),
+        ("ground.seed = 'much'", r"deeplayer\.toml: seed must be a whole number, not 'much'"),
+        ("[ground]\nbatch-size = 9999", r"toml:2: batch-size must be a whole number of at most 4096, not '9999'"),
+        ("[ground]\nlimit = 0.5", r"toml:2: limit must be a whole number of at least 1, not '0\.5'"),
+        ("[data.export]\nto = 'cocoa'", r"toml:2: to must be coco, .* or fiftyone, not 'cocoa'; did you mean 'coco'\?"),
         ("[ground]\nstrict = 1", r"toml:2: strict must be true or false, not 1"),
         ("[ground]\nkeep = true", r"toml:2: keep must be a text or a number, not True"),
         ("[ground]\nkeep = [0.1]", r"toml:2: keep must be one value, not \[0\.1\]"),
@@ -83,7 +84,7 @@ def test_paths_start_from_the_file(tmp_path: Path) -> None:
         ("[ground]\noverwrite = true", r"toml:2: --overwrite can be given on the command line only"),
         ("output = 'x'", r"toml:1: --output can be given on the command line only"),
         ("[ground]\nsource = 'x'", r"toml:2: `deeplayer ground` has no option 'source'"),
-        ("[ground]\nquery = 'best'", r"toml:2: query = 'best': .*last.*text"),
+        ("[ground]\nquery = 'best'", r"toml:2: query must be last or text, not 'best'"),
     ],
 )
 def test_what_is_refused(text: str, said: str, tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_the_papers_table_is_whole_and_says_where_it_is_from():
     for line in found.table.lines:
         assert line.published and len(line.accuracies) == 8 and all(0 < rate.value < 1 for rate in line.accuracies)
         assert line.average.value == pytest.approx(np.mean([rate.value for rate in line.accuracies]), abs=1e-4)
-    with pytest.raises(DeeplayerError, match="choose deep-layer-paper"):
+    with pytest.raises(DeeplayerError, match="--published must be deep-layer-paper, not"):
         read_published("other")
 
 

@@ -94,7 +94,7 @@ def test_a_given_format_must_be_the_files(tmp_path):
     path = write_array(tmp_path)
     with pytest.raises(DeeplayerError, match=r"is no COCO JSON; it looks like JSON array: give --from-format auto"):
         recognise(path, "coco")
-    with pytest.raises(DeeplayerError, match="unknown format 'voc': choose from auto, flickr30k"):
+    with pytest.raises(DeeplayerError, match=r"--from-format must be auto, flickr30k, .* or csv, not 'voc'"):
         recognise(path, "voc")
 
 

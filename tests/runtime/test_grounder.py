@@ -328,8 +328,8 @@ WRONG = [
     *[("keep", value, "a number") for value in ("0.1", True)],
     *[("layer", "6", "a whole number"), ("batch_size", 2.5, "a whole number"), ("keep_tokens", 3.7, "a whole number")],
     *[("seed", None, "a whole number"), ("max_tiles", True, "a whole number"), ("method", 3, "a name")],
-    *[("prior", 3, "a path"), ("query", "first", "last or text"), ("share", "all", "each or union or off")],
-    *[("with_kept", "yes", "True or False"), ("attention", "slow", "auto or flash")],
+    *[("prior", 3, "a path"), ("query", "first", "last or text"), ("share", "all", "each, union or off")],
+    *[("with_kept", "yes", "True or False"), ("attention", "slow", "auto, flash")],
     *[("seed", 10**30, "less than 2^63"), ("keep_tokens", 2**63, "less than 2^63"), ("seed", -(2**63), "less than")],
 ]
 

@@ -123,7 +123,7 @@ def test_a_share_counts_from_the_first_row_that_can_exceed_it(source, output):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"mode": "again"}, "unknown mode 'again': choose from new, resume, retry, overwrite"),
+        ({"mode": "again"}, "mode must be new, resume, retry or overwrite, not 'again'"),
         ({"mode": "new"}, "out.jsonl is not empty"),
         ({"mode": "resume", "grounder": Fake(name="other")}, 'method was "fake" and is now "other"'),
         ({"max_failures": "many"}, "'many'"),

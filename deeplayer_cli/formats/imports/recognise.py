@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from deeplayer_cli.errors import DeeplayerError, reading
+from deeplayer_cli.errors import DeeplayerError, not_one_of, reading
 from deeplayer_cli.formats.imports.coco import is_coco, read_coco
 from deeplayer_cli.formats.imports.flickr30k import is_flickr30k, read_flickr30k
 from deeplayer_cli.formats.imports.json_stream import array_items
@@ -71,7 +71,7 @@ def recognise(path: Path, name: str = AUTO) -> ImportFormat:
         DeeplayerError: there is no such format, the path is in none or in another, or it cannot be read.
     """
     if name not in NAMES:
-        raise DeeplayerError(f"unknown format {name!r}: choose from {', '.join(NAMES)}")
+        raise DeeplayerError(not_one_of("--from-format", name, NAMES))
     with reading(str(path)):
         path.stat()
         found = next((one for one in FORMATS if _recognises(one, path)), None)
