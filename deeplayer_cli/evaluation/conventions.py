@@ -13,7 +13,7 @@ from deeplayer_cli.schema.values import counted
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from deeplayer_cli.boxes import Box
+    from deeplayer_cli.boxes import Box, BoxFormat
     from deeplayer_cli.schema import Id, Prediction
 
 _CLEARLY_BETTER = 0.1
@@ -24,21 +24,29 @@ _INTEGER = re.compile(r"\s*(-?)0*(\d+)(?:\.0*)?\s*", re.ASCII)
 
 @dataclass
 class GoldCheck:
-    """Counts the gold boxes that are in another format by their numbers, or that fit the predictions better as xywh."""
+    """Counts the gold boxes that are in another format by their numbers, or that fit the predictions better as xywh.
 
-    _numbers: ConventionCheck = field(default_factory=ConventionCheck)
+    Attributes:
+        box_format: how the user says that they are written; ``xyxy`` ends all doubt. None if nobody says.
+    """
+
+    box_format: BoxFormat | None = None
+    _numbers: ConventionCheck = field(init=False)
     _n_judged: int = 0
     _n_better: int = 0
     _n_too_large: int = 0
     _gain: float = 0.0
 
+    def __post_init__(self) -> None:
+        self._numbers = ConventionCheck(self.box_format or "xyxy")
+
     def add(self, prediction: Prediction, gold: Box | None, box: Box | None) -> None:
-        """Look at the gold box of a row, and at the box that was predicted for it."""
-        if gold is None:
+        """Look at the gold box of a row as it is written, and at the box that was predicted for it."""
+        if gold is None or self.box_format == "xyxy":
             return
         size = None if prediction.width is None or prediction.height is None else (prediction.width, prediction.height)
         self._numbers.add(gold, size)
-        if box is None:
+        if box is None or self.box_format is not None:
             return
         other = to_xyxy(gold, "xywh")
         gain = box_iou(box, other) - box_iou(box, gold)
@@ -49,7 +57,7 @@ class GoldCheck:
             self._n_too_large += other[2] > size[0] + 1 or other[3] > size[1] + 1
 
     def warnings(self) -> list[str]:
-        """What speaks against gold boxes as corners in pixels: one sentence, or none."""
+        """What speaks against the format of the gold boxes: one sentence, or none."""
         if doubt := self._numbers.doubt():
             return [doubt]
         clearly = self._gain > _CLEARLY_BETTER * self._n_judged and not self._n_too_large

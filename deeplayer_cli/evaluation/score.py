@@ -149,7 +149,7 @@ def score(
         rule: read the stored answers again by this rule of `deeplayer_cli.schema.answer_rules.ANSWER_RULES`.
         gold: gold boxes by id; they replace the rows' own gold boxes.
         by: also score each value of this field of the prediction or of its ``meta``.
-        box_format: how the gold boxes are written; None for corners in pixels, with a warning if that is doubtful.
+        box_format: how the gold boxes are written; None for corners in pixels. A warning says if it is doubtful.
 
     Raises:
         DeeplayerError: the rule is unknown, an id comes twice, no row has the field ``by``, an answer cannot be read
@@ -158,7 +158,7 @@ def score(
     if rule is not None and rule not in ANSWER_RULES:
         raise DeeplayerError(not_one_of("--rule", rule, ANSWER_RULES))
     seen: set[Id] = set()
-    check = GoldCheck()
+    check = GoldCheck(box_format)
     groups: defaultdict[str, list[_Outcome]] = defaultdict(list)
     known: dict[str, None] = {}
     for number, prediction in enumerate(predictions, start=1):
@@ -169,9 +169,9 @@ def score(
             )
         seen.add(prediction.id)
         known |= own_fields(prediction)
-        box = gold_in_pixels(prediction.gold if gold is None else gold.get(prediction.id), box_format, prediction)
-        if box_format is None:
-            check.add(prediction, box, prediction.box)
+        written = prediction.gold if gold is None else gold.get(prediction.id)
+        box = gold_in_pixels(written, box_format, prediction)
+        check.add(prediction, written, prediction.box)
         groups[NO_VALUE if by is None else group_name(prediction, by)].append(_judge(prediction, box, rule))
     if by is not None and seen and set(groups) == {NO_VALUE}:
         raise DeeplayerError(no_such_field(by, known))

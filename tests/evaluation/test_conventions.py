@@ -54,6 +54,26 @@ def test_gold_in_fractions_ends_it_and_names_the_option(predictions: Path, caplo
     assert finished.exit_code == 0 and caplog.messages == [] and "100.0%" in finished.stdout
 
 
+@pytest.mark.parametrize("wrong", ["unit", "per-mille"])
+def test_a_format_that_the_rows_own_boxes_cannot_be_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, wrong: str
+) -> None:
+    """A run has converted them to pixels: they are not what the requests had."""
+    path = tmp_path / "p.jsonl"
+    boxes = [(10.0, 20.0, 60.0, 1070.0), (5.0, 5.0, 30.0, 1090.0), (50.0, 40.0, 95.0, 1060.0)]
+    rows = [
+        Prediction(n, "a.jpg", "x", "ok", box, (box,), gold=box, width=100, height=2000) for n, box in enumerate(boxes)
+    ]
+    path.write_bytes(b"".join(row.to_json() for row in rows))
+    finished = CliRunner().invoke(app, ["score", str(path), "--box-format", wrong])
+    assert finished.exit_code == 0 and "0.0%" in finished.stdout
+    (said,) = caplog.messages
+    assert said.startswith("3 of 3 gold boxes cannot be") and "give --box-format xyxy" in said
+    caplog.clear()
+    assert "100.0%" in CliRunner().invoke(app, ["score", str(path), "--box-format", "xyxy"]).stdout
+    assert caplog.messages == []
+
+
 def test_gold_with_width_and_height_ends_it_and_names_the_option(predictions: Path) -> None:
     rows = [{"id": n, "box": [x1, y1, x2 - x1, y2 - y1], "width": 100, "height": 100}
             for n, (x1, y1, x2, y2) in enumerate([(60, 60, 90, 90), (50, 10, 70, 90), (70, 20, 99, 60)])]  # fmt: skip
