@@ -207,7 +207,9 @@ class Prediction:
         """
         row = orjson.loads(line)
         if not isinstance(row, dict) or not {"id", "status"} <= row.keys():
-            raise ValueError("a prediction is an object with id and status")
+            is_request = isinstance(row, dict) and {"image", "expression"} <= row.keys()
+            way_out = "; this is a request, which `deeplayer ground` answers" if is_request else ""
+            raise ValueError(f"a prediction is an object with id and status{way_out}")
         row = {item.name: row[item.name] for item in fields(cls) if item.name in row}
         if not is_id(row["id"]):
             raise ValueError(f"id must be a string or an integer, not {show(row['id'])}")

@@ -368,6 +368,13 @@ def test_a_score_on_another_scale_is_read_as_it_is(score: float | None) -> None:
     assert Prediction.from_json(orjson.dumps({"id": 1, "status": "ok", "score": score, "iou": 1})).score == score
 
 
+def test_a_request_in_place_of_a_prediction_is_told_what_answers_it() -> None:
+    with pytest.raises(ValueError, match=r"^a prediction is .* id and status; this is a request, which `deeplayer gr"):
+        Prediction.from_json(orjson.dumps(ROW | {"id": 1}))
+    with pytest.raises(ValueError, match=r"^a prediction is an object with id and status$"):
+        Prediction.from_json(b'{"id": 1}')
+
+
 SIDES = st.integers(1, 5000)
 PER_MILLE = st.tuples(*[st.integers(0, 1000)] * 4)
 
