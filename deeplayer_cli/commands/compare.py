@@ -279,6 +279,9 @@ def _wanted(text: str, base: Settings, layer: int | None, prior: Path | None) ->
     found: dict[str, Any] = {} if name == base.method else {"layer": layer, "keep": entry.keep}
     if entry.is_calibrated:
         found["prior"] = prior
+    keys = [change.partition("=")[0] for change in changes]
+    if twice := [key for key in keys if keys.count(key) > 1]:
+        raise DeeplayerError(f"--methods {text}: {twice[0]} is given twice: give it once")
     for change in changes:
         key, _, value = change.partition("=")
         if key in entry.parameters:

@@ -95,6 +95,8 @@ def find_method(text: str) -> tuple[Entry, Mapping[str, Value]]:
         key, _, value = setting.partition("=")
         if key not in entry.parameters:
             raise DeeplayerError(f"method {name} has no parameter {key!r}; {_way_out(entry, key, value)}")
+        if key in found:
+            raise DeeplayerError(f"method {name}: {key} is given twice: give it once")
         try:
             found[key] = entry.parameters[key].read(value)
         except DeeplayerError as error:

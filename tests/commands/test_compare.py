@@ -164,6 +164,7 @@ def test_a_method_that_cannot_run_is_refused_before_the_first_row(tmp_path):
     [
         ([*COMPARE, "--keep", "x"], "'x'"),
         ([*COMPARE, "--methods", "fastv@tiles=2"], "positions=keep|renumber|published or fallback=T, not 'tiles=2'"),
+        ([*COMPARE, "--methods", "fastv@layer=2@layer=3"], "fastv@layer=2@layer=3: layer is given twice: give it once"),
         ([*COMPARE, "--methods", "fastv@layer=9"], "layer 9 is out of range"),
         ([*COMPARE, "--reference", "fastv"], "--reference fastv is not one of the lines: none, deep-layer, random"),
         ([*COMPARE, "--keep", "0.1,0.2", "--reference", "random"], "names several lines (random, random)"),

@@ -175,6 +175,7 @@ def test_unknown_methods_are_refused_with_the_known_ones():
         ("fastv@shape=round", "method fastv has no parameter 'shape'; it takes none"),
         ("fastv@layer=3", "method fastv has no parameter 'layer'; give the option --layer 3"),
         ("deep-layer-mis@keep", "method deep-layer-mis has no parameter 'keep'; give the option --keep"),
+        ("deep-layer-mis@spatial=index@spatial=places", "method deep-layer-mis: spatial is given twice: give it once"),
         ("@spatial=index", "unknown pruning method ''"),
     ],
 )
