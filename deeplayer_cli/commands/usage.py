@@ -16,7 +16,7 @@ from deeplayer_cli.errors import DeeplayerError, did_you_mean, listed, not_one_o
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-_NUMBERS = {int: "a whole number", float: "a number"}
+_CALLED = {int: "a whole number", float: "a number", bool: "true or false"}
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """The base of all errors about the words of a command line; Typer does not export it."""
@@ -89,9 +89,9 @@ def refusal(command: Any, parameter: Any, name: str, error: Any, value: object =
         return f"{name}: {error.message}"
     if choices := _choices(kind):
         return not_one_of(name, str(value), choices)
-    if kind not in _NUMBERS:
+    if kind not in _CALLED:
         return f"{name}: {error.message}"
-    return f"{name} must be {_NUMBERS[kind]}{_range(info.min, info.max)}, not {str(value)!r}"
+    return f"{name} must be {_CALLED[kind]}{_range(info.min, info.max)}, not {str(value)!r}"
 
 
 def _range(low: float | None, high: float | None) -> str:
@@ -139,5 +139,5 @@ def _given(error: Any) -> object:
     """The value that was given: pydantic has it, and click's sentence begins with it."""
     if hasattr(error.__cause__, "errors"):
         return error.__cause__.errors()[0]["input"]
-    found = re.match(r"'(.*)' is not|(\S+) is not", error.message, re.DOTALL)
+    found = re.match(r"(?:Value )?'(.*)' is not|(\S+) is not", error.message, re.DOTALL)
     return found and (found[1] if found[1] is not None else found[2])

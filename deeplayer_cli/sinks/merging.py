@@ -77,7 +77,7 @@ def _finished_record(part: Path) -> RunRecord:
         raise DeeplayerError(f"{part} is not finished: continue its run with --resume")
     if "limit" in record.part:
         raise DeeplayerError(
-            f"{part} has only the rows of its shard that --limit {record.part['limit']} left: continue its run with "
+            f"{part} lacks rows of its shard, as its run had --limit {record.part['limit']}: continue it with "
             "--resume, without --limit"
         )
     return record

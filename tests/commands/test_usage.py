@@ -51,9 +51,9 @@ def test_a_variable_is_named_as_such():
     assert refused("ground", "x", DEEPLAYER_SHARE="unoin") == (
         "DEEPLAYER_SHARE must be each, union or off, not 'unoin'; did you mean 'union'?"
     )
-    assert (
-        refused("ground", "x", DEEPLAYER_LIMIT="0") == "DEEPLAYER_LIMIT must be a whole number of at least 1, not '0'"
-    )
+    said = refused("ground", "x", DEEPLAYER_LIMIT="0")
+    assert said == "DEEPLAYER_LIMIT must be a whole number of at least 1, not '0'"
+    assert refused("score", "x", DEEPLAYER_JSON="maybe") == "DEEPLAYER_JSON must be true or false, not 'maybe'"
 
 
 @pytest.mark.parametrize(("path", "parameter", "kind", "info"), NUMBERS, ids=[named(*one[:2]) for one in NUMBERS])

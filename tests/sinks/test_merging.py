@@ -144,7 +144,7 @@ REFUSALS: dict[str, Callable[[list[Path], Path], object]] = {
         parts[1], part={"shard": "1/4"}
     ),
     r"part0 is one of 3 shards, but .*part1 is no shard": lambda parts, _: change_record(parts[1], part={}),
-    r"part2 has only the rows of its shard that --limit 1 left": lambda parts, _: change_record(
+    r"part2 lacks rows of its shard, as its run had --limit 1: continue it": lambda parts, _: change_record(
         parts[2], part={"limit": 1, "shard": "2/3"}
     ),
     r"the rows of .*part0 are not in the order of their places \(.*:\d+\): give --like": lambda parts, _: reverse(
