@@ -64,6 +64,7 @@ def open_repeatable(
 def result_folder(results: Path | None, source: Sequence[str]) -> Iterator[Path]:
     """Yield the folder for the rows of all methods: ``results``, or a temporary folder if it is None."""
     from deeplayer_cli.errors import writing
+    from deeplayer_cli.sinks.output_file import refuse_folder
 
     if results is None:
         with TemporaryDirectory() as folder:
@@ -72,6 +73,7 @@ def result_folder(results: Path | None, source: Sequence[str]) -> Iterator[Path]
     target = Path(os.path.realpath(results))  # unlike Path.resolve, it raises nothing where links form a circle
     if any(target in (real := Path(os.path.realpath(one)), real.parent) for one in source):
         raise DeeplayerError(f"--results {results} contains the requests: name another folder")
+    refuse_folder(results)
     with writing(str(results)):
         results.mkdir(exist_ok=True)
     yield results

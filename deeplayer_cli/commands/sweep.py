@@ -106,6 +106,7 @@ def sweep(
     json: options.Json = False,
 ) -> None:
     """Prune after one layer after the other, choose the best layer on some rows, and report its accuracy on others."""
+    from deeplayer_cli.evaluation.compare import require_gold
     from deeplayer_cli.runtime.settings import Settings
 
     refuse_bad_outputs(csv, plot, inputs=source, overwrite=overwrite)
@@ -115,6 +116,7 @@ def sweep(
     own_share: dict[str, Any] = {} if keep is None else {"keep": keep}
     pruned = Settings(method=method, query=query.value, **own_share, **common)
     requests = open_repeatable(source, image_root, limit, from_format, box_format, results)
+    require_gold(requests)
     select, report = (_rows_with(requests, flag, text) for flag, text in (("select", select_on), ("report", report_on)))
 
     from deeplayer_cli.evaluation.running import ComparisonRunner, Stopped

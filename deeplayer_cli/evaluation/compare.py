@@ -13,12 +13,13 @@ from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.evaluation.conventions import GoldCheck
 from deeplayer_cli.evaluation.score import Z95, Rate, clustered_interval, image_key, image_numbers
 from deeplayer_cli.runtime.failure_kinds import FailureKinds
+from deeplayer_cli.schema import BadRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Sequence
 
     from deeplayer_cli.cost.model import Cost
-    from deeplayer_cli.schema import BadRequest, Id, Prediction, Request
+    from deeplayer_cli.schema import Id, Prediction, Request
 
 _DOUBT = 0.05
 _NO_GOLD = "no row has a gold box: there is nothing to compare"
@@ -215,10 +216,15 @@ def require_gold(requests: Iterable[Request | BadRequest]) -> None:
     """Refuse requests whose answers cannot be compared; it reads on to the first one with a gold box.
 
     Raises:
-        DeeplayerError: no row has a gold box.
+        DeeplayerError: no row has a gold box; the sentence has the reason of the first row that cannot be read.
     """
-    if all(row.gold is None for row in requests):
-        raise DeeplayerError(_NO_GOLD)
+    reason = ""
+    for row in requests:
+        if row.gold is not None:
+            return
+        if isinstance(row, BadRequest) and not reason:
+            reason = f"; {row.error.message}"
+    raise DeeplayerError(f"{_NO_GOLD}{reason}")
 
 
 def compare(runs: Sequence[MethodRun], reference: MethodRun) -> list[ComparedRun]:

@@ -214,6 +214,24 @@ def test_what_cannot_be_compared_is_refused_before_a_model_is_loaded(by, changes
     assert str(refusal.value) == reason and not results.exists()
 
 
+@pytest.mark.parametrize("command", ["compare", "sweep"])
+def test_predictions_in_the_place_of_requests_are_called_that(command, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_bytes(
+        b'{"id": 1, "image": "a.png", "expression": "x", "status": "ok", "answer": "", "gold": [1, 2, 3, 4]}'
+    )
+    with pytest.raises(DeeplayerError, match=r"^no row has a gold box: .*; .*rows.jsonl:1: the row is a prediction: "):
+        run(command, rows, "--model", "no-model")
+
+
+@pytest.mark.parametrize("command", ["compare", "sweep"])
+def test_results_that_are_no_folder_are_refused(command, tmp_path):
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(DeeplayerError, match="file is not a folder that can be written: name another"):
+        run(command, SAMPLES, "--model", "no-model", "--results", tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "kept"
+
+
 def test_fields_that_come_with_the_answer_are_no_unknown_fields(tmp_path):
     arguments = [*COMPARE, "--limit", "2", "--methods", "random", "--results", tmp_path]
     assert list(compared(*arguments, "--by", "width")["n"].values()) == [2]

@@ -54,7 +54,7 @@ def test_rows_that_cannot_choose_or_report_are_refused_before_the_model_is_loade
     monkeypatch.setattr(checkpoints, "load", lambda *_, **__: pytest.fail("loaded a model"))
     rows = [{"image": f"{number}.png", "expression": "the dog"} for number in range(4)]
     (tmp_path / "rows.jsonl").write_bytes(b"\n".join(map(orjson.dumps, rows)))
-    with pytest.raises(DeeplayerError, match="there is no selection row"):
+    with pytest.raises(DeeplayerError, match="no row has a gold box"):
         run("sweep", tmp_path / "rows.jsonl", "--model", "demo")
     with pytest.raises(DeeplayerError, match="there is no report row"):
         run("sweep", SAMPLES, "--model", "demo", "--limit", "2")
