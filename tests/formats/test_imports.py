@@ -144,6 +144,19 @@ def test_a_table_with_two_boxes_a_row_keeps_the_rows_whose_boxes_agree(tmp_path)
     assert "boxes.csv:3: box is [1.0, 2.0, 3.0, 4.0] in pixels, but x1, y1, x2, y2 are" in first
 
 
+def test_rows_of_a_table_with_too_many_or_too_few_fields_are_bad_rows(tmp_path):
+    table, output = tmp_path / "boxes.csv", tmp_path / "out.jsonl"
+    header, good = "x1,y1,x2,y2,image,expression\n", "1,2,3,4,a.jpg,dog\n"
+    table.write_text(f"{header}{good}1,2,3,4,a.jpg,the dog, on the left\n1,2,3,,a.jpg,dog\n,,,,a.jpg,cat\n")
+    summary = import_files([table], output, None, None)
+    assert [(row["expression"], row.get("box")) for row in rows_of(output)] == [("dog", [1, 2, 3, 4]), ("cat", None)]
+    said = {kind: first.partition("boxes.csv:")[2] for kind, (_, first) in summary.left_out.items()}
+    assert said == {
+        "bad_row": "3: the row has 7 fields, and the header 6: put quotes around a field with a comma in it",
+        "bad_box": "4: the row has a part of a box, and no y2",
+    }
+
+
 def test_images_inside_a_file_are_told_apart_by_content(tmp_path):
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     row = {"question_id": "1", "answer": ["x"], "bbox": [1.0, 1.0, 9.0, 9.0], "file_name": "../../same.jpg"}

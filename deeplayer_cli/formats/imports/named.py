@@ -75,6 +75,13 @@ def read_json_array(path: Path) -> Iterator[Example]:
 def read_table(path: Path) -> Iterator[Example]:
     """One example a row of a table with a header."""
     for line, row in table_rows(path):
+        if more := row.pop(None, None):  # type: ignore[call-overload]  # csv keeps what no column is for under None
+            message = f"the row has {len(row) + len(more)} fields, and the header {len(row)}"
+            yield BadExample(RowError("bad_row", f"{message}: put quotes around a field with a comma in it"), line)
+            continue
+        if (lacking := _lacking(row)) is not None:
+            yield BadExample(RowError("bad_box", f"the row has a part of a box, and no {lacking}"), line)
+            continue
         yield _example({name: value for name, value in row.items() if value not in (None, "")}, path, line)
 
 
@@ -145,6 +152,15 @@ def _example(row: object, path: Path, line: int | None) -> Example:
         line=line,
         box_format=box_format,
     )
+
+
+def _lacking(row: Mapping[str, object]) -> str | None:
+    """The first column of a box that is empty while its others are not; None if the row has a box by another name."""
+    for names in CORNER_NAMES if _first_name(row, BOX_NAMES) is None else ():
+        empty = [name for name in names if name in row and row[name] in (None, "")]
+        if row.keys() >= set(names) and 0 < len(empty) < len(names):
+            return empty[0]
+    return None
 
 
 def _first_name(row: Mapping[str, object], names: tuple[str, ...]) -> str | None:
