@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from deeplayer_cli.boxes import clip_box, turn_box
 from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.schema.row_ids import Ids
 from deeplayer_cli.schema.values import counted
 
 if TYPE_CHECKING:
@@ -134,11 +135,15 @@ def label_images(
         turn: the EXIF orientation to turn a row's boxes by.
 
     Raises:
-        DeeplayerError: an image lies outside of ``image_root``, or no row with a box has the field of the label.
+        DeeplayerError: an id comes twice, an image lies outside of ``image_root``, or no row with a box has the field
+            of the label.
     """
     images: dict[str, LabelledImage] = {}
     left_out: Counter[str] = Counter()
-    for row in predictions:
+    seen = Ids()
+    for number, row in enumerate(predictions, start=1):
+        if not seen.add(row.id):
+            raise DeeplayerError(f"id {row.id!r} comes twice, again in row {number}: remove one of the two rows")
         reason = _reason_to_leave_out(row, labelling)
         if row.image is None or not row.width or not row.height:
             left_out[reason or f"without {'an image' if row.image is None else 'the size of their image'}"] += 1

@@ -228,6 +228,12 @@ def test_the_label_is_a_field(field, label):
     assert label_images([one], Labelling(label_field=field)).labels == [label]
 
 
+def test_an_id_that_comes_twice_is_refused():
+    rows = [row(number, "b.png", (1.0, 1.0, 9.0, 9.0)) for number in (1, 2, 1)]
+    with pytest.raises(DeeplayerError, match="id 1 comes twice, again in row 3: remove one of the two rows"):
+        label_images(rows, Labelling())
+
+
 def test_rows_without_the_field_of_the_label_are_left_out():
     rows = [row(0, "b.png", (1.0, 1.0, 9.0, 9.0)), row(1, "b.png", (1.0, 1.0, 9.0, 9.0), meta={"kind": None})]
     rows[0].meta["kind"] = "place"
