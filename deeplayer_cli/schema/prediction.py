@@ -229,6 +229,7 @@ class Prediction:
         row |= {name: four_numbers(name, row[name]) for name in ("box", "gold") if row.get(name) is not None}
         row |= {"boxes": tuple(four_numbers("boxes", box) for box in boxes)}
         row |= _exact_boxes(row)
+        row |= _both_boxes(row)
         if not all(type(index) is int and index >= 0 for index in row.get("kept") or []):
             raise ValueError(f"kept must be a list of indices, not {show(row['kept'])}")
         if row.get("tiles") is not None:
@@ -262,6 +263,20 @@ def overlap(box: Box | None, gold: Box | None) -> float | None:
 def _rounded(box: Box) -> Box:
     x1, y1, x2, y2 = box
     return round(x1, 2), round(y1, 2), round(x2, 2), round(y2, 2)
+
+
+def _both_boxes(row: dict[str, Any]) -> dict[str, object]:
+    """Return ``box`` and ``boxes``; files of other programs may have only one of the two.
+
+    Raises:
+        ValueError: the row has a box, and its status says that it has none.
+    """
+    box, boxes = row.get("box"), row["boxes"]
+    if row["status"] != "ok" and (box is not None or boxes):
+        raise ValueError(f"status is {row['status']}, but the row has a box: make it ok, or remove the box")
+    if box is None:
+        return {"box": boxes[0]} if boxes else {}
+    return {} if boxes else {"boxes": (box,)}
 
 
 def _exact_boxes(row: dict[str, Any]) -> dict[str, object]:

@@ -29,7 +29,7 @@ def json_fault(line: bytes, error: Exception) -> str:
     with suppress(ValueError, RecursionError):  # Python's parser reads such numbers, and nothing else that is wrong
         if (place := find_non_finite(json.loads(line))) is not None:
             return f"{place} is infinite or not a number, and JSON has no such numbers: write null"
-    return str(error)
+    return f"{error}; a row is one line" if "end of data" in str(error) else str(error)
 
 
 def four_numbers(name: str, value: object) -> Box:

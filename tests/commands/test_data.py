@@ -98,7 +98,7 @@ def test_every_target_from_the_command_line(target, predictions, tmp_path, run):
     ("changes", "reason"),
     [
         ({}, "2 rows with a score below 0.9"),
-        ({"status": "error"}, "1 row with a score below 0.9, 1 row in error"),
+        ({"status": "error", "box": None, "boxes": []}, "1 row with a score below 0.9, 1 row in error"),
         ({"status": "no_box", "box": None, "boxes": []}, "1 row with a score below 0.9, 1 row without a box"),
     ],
 )

@@ -158,7 +158,10 @@ def test_images_are_told_apart_by_content_else_by_folder() -> None:
 
 def test_prediction_files(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
-    predictions = [row(1), row(2, status="error", box=None, error={"type": "image_missing", "message": "gone"})]
+    predictions = [
+        row(1, boxes=(GOLD,)),
+        row(2, status="error", box=None, error={"type": "image_missing", "message": "gone"}),
+    ]
     path.write_bytes(b"\n".join(prediction.to_json() for prediction in predictions))
     assert list(read_predictions(path)) == predictions
     assert score(read_predictions(path)) == score(predictions)

@@ -348,6 +348,10 @@ def test_a_number_that_json_lacks_is_named(number: str) -> None:
     assert json_fault(line, ValueError("parser")) == fault
 
 
+def test_a_row_of_several_lines_is_told_to_be_one() -> None:
+    assert refused(b'{"image": "a.jpg",\n').message.endswith("; a row is one line")
+
+
 @pytest.mark.parametrize(
     ("field", "value", "reason"),
     [
@@ -366,6 +370,22 @@ def test_scores_that_are_none_are_refused(field: str, value: str, reason: str) -
 def test_a_score_on_another_scale_is_read_as_it_is(score: float | None) -> None:
     """Other programs write logits: only their order counts, in the AUC and where rows are sorted."""
     assert Prediction.from_json(orjson.dumps({"id": 1, "status": "ok", "score": score, "iou": 1})).score == score
+
+
+@pytest.mark.parametrize("given", [{"box": [1, 2, 30, 40]}, {"boxes": [[1, 2, 30, 40]]}, {"boxes": [], "box": None}])
+def test_a_prediction_with_one_of_box_and_boxes_has_both(given: dict[str, object]) -> None:
+    read = Prediction.from_json(orjson.dumps({"id": 1, "status": "ok"} | given))
+    box = None if given.get("boxes") == [] else (1, 2, 30, 40)
+    assert read.box == box and read.boxes == (() if box is None else (box,))
+
+
+@pytest.mark.parametrize("status", ["no_box", "error"])
+@pytest.mark.parametrize("given", [{"box": [1, 2, 30, 40]}, {"boxes": [[1, 2, 30, 40]]}])
+def test_a_row_without_a_box_has_none(status: str, given: dict[str, object]) -> None:
+    with pytest.raises(
+        ValueError, match=rf"^status is {status}, but the row has a box: make it ok, or remove the box$"
+    ):
+        Prediction.from_json(orjson.dumps({"id": 1, "status": status} | given))
 
 
 def test_a_request_in_place_of_a_prediction_is_told_what_answers_it() -> None:
