@@ -147,7 +147,7 @@ def test_a_table_with_two_boxes_a_row_keeps_the_rows_whose_boxes_agree(tmp_path)
 def test_rows_of_a_table_with_too_many_or_too_few_fields_are_bad_rows(tmp_path):
     table, output = tmp_path / "boxes.csv", tmp_path / "out.jsonl"
     header, good = "x1,y1,x2,y2,image,expression\n", "1,2,3,4,a.jpg,dog\n"
-    table.write_text(f"{header}{good}1,2,3,4,a.jpg,the dog, on the left\n1,2,3,,a.jpg,dog\n,,,,a.jpg,cat\n")
+    table.write_text(f"{header}{good}1,2,3,4,a.jpg,the dog, on the left\n1,2,3,,a.jpg,dog\n,,,,a.jpg,cat,,\n")
     summary = import_files([table], output, None, None)
     assert [(row["expression"], row.get("box")) for row in rows_of(output)] == [("dog", [1, 2, 3, 4]), ("cat", None)]
     said = {kind: first.partition("boxes.csv:")[2] for kind, (_, first) in summary.left_out.items()}

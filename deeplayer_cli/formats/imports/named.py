@@ -75,7 +75,8 @@ def read_json_array(path: Path) -> Iterator[Example]:
 def read_table(path: Path) -> Iterator[Example]:
     """One example a row of a table with a header."""
     for line, row in table_rows(path):
-        if more := row.pop(None, None):  # type: ignore[call-overload]  # csv keeps what no column is for under None
+        more = row.pop(None, ())  # type: ignore[call-overload]  # csv keeps what no column is for under None
+        if any(more):
             message = f"the row has {len(row) + len(more)} fields, and the header {len(row)}"
             yield BadExample(RowError("bad_row", f"{message}: put quotes around a field with a comma in it"), line)
             continue
