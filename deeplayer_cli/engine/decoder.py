@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers.models.llama.modeling_llama import LlamaAttention, LlamaDecoderLayer
 
+# The least number of tokens that go through an MLP together on a CPU. For all tokens of an image, its wide states would
+# often take new memory, whose pages the system has to clear, in every layer. Each block reads the weights once more.
+_MLP_BLOCK = 512
+
 Rotation = tuple["Tensor", "Tensor"]
 """Cosines and sines of RoPE, each (B or 1, T, head_dim)."""
 
@@ -125,7 +129,12 @@ def attention_output_and_mlp(layer: LlamaDecoderLayer, hidden: Tensor, attended:
         Output of the layer, (B, T, C).
     """
     hidden = hidden + layer.self_attn.o_proj(attended.transpose(1, 2).flatten(2))
-    return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+    n_blocks = hidden.shape[:2].numel() // _MLP_BLOCK if hidden.device.type == "cpu" else 1
+    if n_blocks < 2:
+        return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+    for block in hidden.flatten(0, 1).chunk(n_blocks):  # views, (tokens, C)
+        block += layer.mlp(layer.post_attention_layernorm(block))
+    return hidden
 
 
 def causal_after(n_past: int, n_new: int, device: torch.device) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from deeplayer_cli.device import blocked_attention
-from deeplayer_cli.engine import Engine, Row, each_row, union_of_rows
+from deeplayer_cli.engine import Engine, Row, decoder, each_row, union_of_rows
 from deeplayer_cli.engine.drafting import no_draft
 from deeplayer_cli.models.internvl.vision import Encoded, normalize
 from deeplayer_cli.pruning import Budget, Options, Prior, build, known_methods, token_places
@@ -276,7 +276,7 @@ def test_without_a_compiler_selection_warns_once_and_runs_eagerly(tiles, monkeyp
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
-def test_attention_by_blocks_changes_nothing(tiles, monkeypatch):
+def test_attention_and_mlps_by_blocks_change_nothing(tiles, monkeypatch):
     checkpoint = tiny_checkpoint(dtype=torch.float32)
     rows = make_rows(checkpoint)
     expected = [run(make_engine(checkpoint, method), tiles, rows) for method in ("none", "deep-layer", "freeze")]
@@ -290,11 +290,12 @@ def test_attention_by_blocks_changes_nothing(tiles, monkeypatch):
 
 
 def use_blocks(monkeypatch):
-    """Let attention by blocks serve the short prompts of these tests, with blocks that are shorter still."""
+    """Let the short prompts of these tests run by blocks, in attention and MLPs, with blocks that are shorter still."""
     if not torch.backends.mkldnn.is_available():
         pytest.skip("this torch has no oneDNN")
     monkeypatch.setattr(blocked_attention, "_LEAST_NUMBERS", 1)
     monkeypatch.setattr(blocked_attention, "_ROWS", 16)
+    monkeypatch.setattr(decoder, "_MLP_BLOCK", 7)
 
 
 @pytest.mark.parametrize("by_blocks", [False, True])
