@@ -25,7 +25,7 @@ from deeplayer_cli.engine.decode import decode
 from deeplayer_cli.engine.drafting import no_draft
 from deeplayer_cli.engine.language_model import LanguageModel
 from deeplayer_cli.engine.prefill import prefill
-from deeplayer_cli.engine.prefix import run_prefix
+from deeplayer_cli.engine.prefix import PrefixKind, run_prefix
 from deeplayer_cli.engine.pruned_layers import each_row
 from deeplayer_cli.engine.selection import StageSelector
 from deeplayer_cli.engine.stopwatch import Stopwatch, phase
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from deeplayer_cli.checkpoints import Checkpoint
     from deeplayer_cli.engine.attention_rows import AttentionRows
     from deeplayer_cli.engine.drafting import Draft
-    from deeplayer_cli.engine.prefix import PrefixKind
     from deeplayer_cli.engine.pruned_layers import PrunedLayers
     from deeplayer_cli.engine.types import Answer, Prefilled, Prefix, Pruned, Row, Suffix
     from deeplayer_cli.pruning import Method, QueryRowKind
@@ -105,7 +104,7 @@ class Engine:
 
     def prefix_kind(self, n_visual: int) -> PrefixKind:
         """The kind of prefix that images of ``n_visual`` tokens get; methods of equal kind can share a prefix."""
-        return self.method.prefix_layers(n_visual, self.n_layers)
+        return PrefixKind(*self.method.prefix_layers(n_visual, self.n_layers), not self.method.scouts(n_visual))
 
     @phase("vision")
     @torch.inference_mode()

@@ -173,8 +173,7 @@ def _shared_in_groups(slots: CacheSlots, shared: Tensor, images: Sequence[int]) 
     """Keys or values (N, kv_heads, n_shared, head_dim) of images, once for each group, with space for the suffixes."""
     n_groups, size = len(slots.groups), slots.groups.size
     held = _allocated(shared, n_groups, slots.n_shared, slots.n_shared + slots.capacity * size)
-    image_of_group = {place.group: images[row] for row, place in enumerate(slots.groups.places)}
-    for first, last, image in _runs([image_of_group[group] for group in range(n_groups)]):
+    for first, last, image in _runs(slots.groups.of_groups(images)):
         held[first:last, :, : slots.n_shared] = shared[image : image + last - first]
     return held
 

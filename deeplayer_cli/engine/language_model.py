@@ -50,6 +50,7 @@ class LanguageModel:
         self._decoder = model.model.language_model
         self.layers = list(self._decoder.layers)
         self._run_cached = compiler(run_cached_layer) if compiler else run_cached_layer
+        self._run_after = compiler(run_layer_after) if compiler else run_layer_after
         # A dimension of 1 is compiled on its own; tokens of padding are there in most passes anyway.
         self.least_width = 2 if compiler else 1
         self._rotations = self._compute_rotations()
@@ -128,6 +129,24 @@ class LanguageModel:
         """
         return unweighted_norm(self.layers[0], hidden)
 
+    def project_frozen(self, index: int, frozen: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
+        """Project keys and values of tokens that a layer does not update.
+
+        Args:
+            index: 0-based index of the layer.
+            frozen: (B, F, C), hidden states of tokens that follow P0, from `normalise_frozen`.
+            rotation: RoPE of these tokens.
+
+        Returns:
+            Keys and values (B, kv_heads, n_p0 + F, head_dim) of P0 and these tokens.
+        """
+        projected = project_unweighted(self.layers[index], frozen, rotation)
+        keys, values = (
+            torch.cat([p0.expand(len(frozen), -1, -1, -1), own], dim=2)
+            for p0, own in zip(self.p0[index][1:], projected, strict=True)
+        )
+        return keys, values
+
     def run_frozen_layer(
         self, index: int, frozen: Tensor, hidden: Tensor, rotation: Rotation, visible: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -175,6 +194,25 @@ class LanguageModel:
         """
         return self._run_cached(self.layers[index], hidden, rotation, cache, step)
 
+    def run_after(
+        self, index: int, hidden: Tensor, rotation: Rotation, keys: Tensor, values: Tensor, visible: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Run one layer over tokens that follow known keys and values.
+
+        Args:
+            index: 0-based index of the layer.
+            hidden: (B, T, C), input of the layer for these tokens.
+            rotation: RoPE of these tokens.
+            keys: (B, kv_heads, S, head_dim).
+            values: the same.
+            visible: (1, 1, group * T, S + T) bool, the keys that each token attends to, `repeated`.
+
+        Returns:
+            Output of the layer (B, T, C), queries (B, heads, T, head_dim) of these tokens, and keys and values
+            (B, kv_heads, S + T, head_dim) of all.
+        """
+        return self._run_after(self.layers[index], hidden, rotation, keys, values, visible)
+
     @torch.inference_mode()
     def _compute_rotations(self) -> Rotation:
         """Cosines and sines of every position of the model, (max_position_embeddings, head_dim) each.
@@ -212,3 +250,13 @@ def run_cached_layer(
     cache.write(step.written, keys, values)
     attended = attend(groups.pack(queries), *cache.upto(step.visible.shape[-1]), step.visible)
     return attention_output_and_mlp(layer, hidden, groups.unpack(attended, hidden.shape[1])), queries
+
+
+def run_layer_after(
+    layer: LlamaDecoderLayer, hidden: Tensor, rotation: Rotation, keys: Tensor, values: Tensor, visible: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Run a layer over tokens that follow known keys and values; see `LanguageModel.run_after`."""
+    queries, *own = project_few(layer, hidden, rotation)
+    keys, values = (torch.cat(parts, dim=2) for parts in zip((keys, values), own, strict=True))
+    attended = attend(queries, keys, values, visible)
+    return attention_output_and_mlp(layer, hidden, attended), queries, keys, values

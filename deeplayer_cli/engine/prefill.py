@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING
 
 import torch
 
 from deeplayer_cli.engine.kv_cache import CacheSlots, LayerCache
 from deeplayer_cli.engine.row_groups import RowGroups
+from deeplayer_cli.engine.scout import run_scout
 from deeplayer_cli.engine.suffixes import copy_suffixes
-from deeplayer_cli.engine.types import KeptTokens, Prefilled, Suffix
+from deeplayer_cli.engine.types import KeptTokens, LayerView, Prefilled, Suffix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,16 +49,16 @@ def prefill(
     # One slot more than needed: decoding writes padding to the last.
     n_suffix, capacity = ids.shape[1], max(query_rows.lengths.prompts) + max_new_tokens + 1
     embeddings = language.embed(ids)
-    hidden, queries, caches = _read_suffixes(language, method, prefix, rows, embeddings, capacity)
+    caches: list[LayerCache]
+    if method.scouts(prefix.n_visual):
+        hidden, caches, layer_k = embeddings, [], run_scout(language, prefix, rows, embeddings)
+    else:
+        hidden, caches, layer_k = _read_suffixes(language, prefix, rows, images, embeddings, capacity)
     if not method.prunes(prefix.n_visual):
         kept = KeptTokens.from_all(len(rows), prefix.n_visual, device)
     else:
-        # Without layers before the drop (K = 0) there are no keys. No scorer may read them there.
-        keys, values = caches[-1].of_rows(n_suffix) if caches else (queries, queries)
-        suffix = Suffix(embeddings, hidden, queries, keys, values, images, query_rows, capacity)
-        pruned = run_pruned_layers(prefix, suffix)
-        hidden, kept = pruned.hidden, pruned.kept
-        caches = [*caches, *pruned.caches][-len(language.layers) :]  # without a scout's own cache
+        pruned = run_pruned_layers(prefix, Suffix(embeddings, hidden, layer_k, images, query_rows, capacity))
+        hidden, kept, caches = pruned.hidden, pruned.kept, [*caches, *pruned.caches]
     # Logits are needed at the last prompt token and at each drafted token: they verify the draft.
     wanted = query_rows.prompts[:, None] - 1 + torch.arange(max(map(len, drafts)) + 1, device=device)  # (B, D + 1)
     last = hidden.take_along_dim(wanted.clamp(max=n_suffix - 1)[..., None], dim=1)  # (B, D + 1, C)
@@ -66,27 +66,32 @@ def prefill(
 
 
 def _read_suffixes(
-    language: LanguageModel, method: Method, prefix: Prefix, rows: Sequence[Row], embeddings: Tensor, capacity: int
-) -> tuple[Tensor, Tensor, list[LayerCache]]:
+    language: LanguageModel, prefix: Prefix, rows: Sequence[Row], images: Tensor, embeddings: Tensor, capacity: int
+) -> tuple[Tensor, list[LayerCache], LayerView]:
     """Run the suffixes ``embeddings`` (B, T, C) through layers 1..K.
 
     Returns:
-        Output of layer K (B, T, C), its queries (B, heads, T, head_dim), and the caches of layers 1..K. If K = 0, the
-        output is the embeddings and the queries are a placeholder (B, 1, T, 1). A scout is not continued, so only its
-        last cache is there.
+        Output of layer K (B, T, C), the caches of layers 1..K, and layer K. If K = 0, the output is the embeddings.
     """
     hidden, n_suffix = embeddings, embeddings.shape[1]
-    queries = hidden.new_empty(len(hidden), 1, n_suffix, 1)
-    caches: deque[LayerCache] = deque(maxlen=1 if method.scouts(prefix.n_visual) else None)
-    images = [row.image for row in rows]
-    slots = CacheSlots(RowGroups.by_image(images, language.device), prefix.n_shared, capacity, prefix.n_shared)
+    queries = hidden.new_zeros(len(hidden), 1, n_suffix, 1)
+    caches: list[LayerCache] = []
+    image_of_row = [row.image for row in rows]
+    slots = CacheSlots(RowGroups.by_image(image_of_row, language.device), prefix.n_shared, capacity, prefix.n_shared)
     numbers = torch.arange(n_suffix, device=language.device).expand(len(rows), -1)
     rotation, step = (
         language.rotation(slots.suffix_start + numbers),
         slots.step(numbers, numbers, n_suffix, language.group),
     )
     for index, (keys, values) in enumerate(zip(prefix.keys, prefix.values, strict=True)):
-        cache = LayerCache.from_shared(slots, keys, values, images)
+        cache = LayerCache.from_shared(slots, keys, values, image_of_row)
         hidden, queries = language.run_cached(index, hidden, rotation, cache, step)
         caches.append(cache)
-    return hidden, queries, list(caches)
+
+    def whole_hidden() -> Tensor:
+        return torch.cat([torch.cat([prefix.visual, prefix.text], dim=1)[images], hidden], dim=1)
+
+    # Without layers before the drop (K = 0) there are no keys. No scorer may read them there.
+    keys, values = caches[-1].of_rows(n_suffix) if caches else (queries, queries)
+    queries = torch.cat([prefix.text_queries[images], queries], dim=2)
+    return hidden, caches, LayerView(queries, keys, values, whole_hidden)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -15,8 +15,20 @@ if TYPE_CHECKING:
     from deeplayer_cli.engine.language_model import LanguageModel
     from deeplayer_cli.models.internvl.vision import Encoded
 
-PrefixKind = tuple[int, int]
-"""K, the number of layers that a prefix runs through, and in how many of them it updates the visual tokens."""
+
+class PrefixKind(NamedTuple):
+    """What a prefix runs through; images of equal kind can share one.
+
+    Attributes:
+        n_layers: K, the number of layers.
+        n_updated: number of layers that update the hidden states of the visual tokens. The later layers only project
+            keys and values of the visual tokens.
+        runs_text: whether P1 runs through them as well. With a scout, it runs with the suffixes instead.
+    """
+
+    n_layers: int
+    n_updated: int
+    runs_text: bool
 
 
 def run_prefix(
@@ -29,26 +41,32 @@ def run_prefix(
         after_image: (1, n_p1) token ids of P1.
         images: N images.
         places: (N, n_visual, 3), from ``pruning.token_places``.
-        kind: K, and the number of layers that update the hidden states of the visual tokens. The later layers only
-            project keys and values of the visual tokens.
+        kind: what they run through.
     """
     n_images, n_visual, _ = images.features.shape
-    n_layers, n_updated = kind
-    # (N, n_visual + n_p1, C); the keys and values of P0 are known already.
     text_embeddings = language.embed(after_image)
-    hidden = torch.cat([images.features, text_embeddings.expand(n_images, -1, -1)], dim=1)
-    n_shared = language.n_p0 + hidden.shape[1]
-    rotation = language.rotation(torch.arange(language.n_p0, n_shared, device=language.device)[None])
+    text, hidden = text_embeddings.expand(n_images, -1, -1), images.features
+    if kind.runs_text:
+        hidden = torch.cat([hidden, text], dim=1)  # (N, n_visual + n_p1, C); P0's keys and values are known already
+    n_shared = language.n_p0 + n_visual + text.shape[1]
+    rotation = language.rotation(
+        torch.arange(language.n_p0, language.n_p0 + hidden.shape[1], device=hidden.device)[None]
+    )
     keys, values = [], []
-    queries = hidden.new_empty(n_images, 1, text_embeddings.shape[1], 1)
-    for index in range(n_updated):
+    queries = hidden.new_zeros(n_images, 1, text.shape[1], 1)
+    for index in range(kind.n_updated):
         hidden, queries, layer_keys, layer_values = language.run_layer(index, hidden, rotation)  # keys: P0 included
         keys.append(layer_keys)
         values.append(layer_values)
-    visual, text = hidden[:, :n_visual], hidden[:, n_visual:]
+    visual = hidden[:, :n_visual]
+    if kind.runs_text:
+        text = hidden[:, n_visual:]
     frozen = language.normalise_frozen(visual)
-    for index in range(n_updated, n_layers):
-        text, queries, layer_keys, layer_values = language.run_frozen_layer(index, frozen, text, rotation)
+    for index in range(kind.n_updated, kind.n_layers):
+        if kind.runs_text:
+            text, queries, layer_keys, layer_values = language.run_frozen_layer(index, frozen, text, rotation)
+        else:
+            layer_keys, layer_values = language.project_frozen(index, frozen, rotation)
         keys.append(layer_keys)
         values.append(layer_values)
     return Prefix(
@@ -59,7 +77,7 @@ def run_prefix(
         queries[:, :, -text.shape[1] :].contiguous(),  # a copy, so that the visual tokens' queries are freed
         images.features,
         text_embeddings,
-        n_updated,
+        kind.n_updated,
         to_device(places, hidden.device),
         images.class_attention,
         images.vision_keys,

@@ -14,8 +14,8 @@ import torch
 from deeplayer_cli.engine.decoder import attend, attention_output_and_mlp, causal_after, project, project_queries
 from deeplayer_cli.engine.kv_cache import CacheSlots, LayerCache
 from deeplayer_cli.engine.row_groups import RowGroups
-from deeplayer_cli.engine.selection import Chooser, LayerView
-from deeplayer_cli.engine.types import KeptTokens, Pruned
+from deeplayer_cli.engine.selection import Chooser
+from deeplayer_cli.engine.types import KeptTokens, LayerView, Pruned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -164,7 +164,7 @@ def union_of_rows(
     (select,) = selects
     choose = Chooser.from_prompts(language, prefix, suffix, renumbers=method.renumbers)
     everything = KeptTokens.from_all(len(suffix.images), prefix.n_visual, language.device)
-    kept = choose(select, _view_of_layer_k(prefix, suffix), everything).indices.unique()[None]  # (1, n_union)
+    kept = choose(select, suffix.layer_k, everything).indices.unique()[None]  # (1, n_union)
     image, positions = suffix.images[:1], choose.positions(kept)
     suffix_start = choose.positions.text_start(kept.shape[1]) + prefix.text.shape[1]
     shared, hidden = _first_hidden(language, method, prefix, suffix, image, kept)  # shared: one copy for all rows
@@ -223,7 +223,7 @@ def _first_batch(
     kept = KeptTokens.from_all(len(suffix.images), prefix.n_visual, language.device)
     merged = None
     if not waiting[0].stage.reads_next_layer:
-        selection = choose(waiting.pop(0), _view_of_layer_k(prefix, suffix), kept)
+        selection = choose(waiting.pop(0), suffix.layer_k, kept)
         kept, merged = narrow(kept, selection), selection.features
     parts = _first_hidden(language, method, prefix, suffix, suffix.images, kept.indices)
     hidden = torch.cat(parts, dim=1)  # (B, n_keep + n_p1 + T, C)
@@ -249,11 +249,10 @@ def _first_hidden(
         Kept tokens and P1 (B or 1, n_keep + n_p1, C), and the suffixes (B, T, C).
     """
     if method.scout is None:
-        visual, text, own = finish_layer_k(language, method, prefix, image, kept), prefix.text[image], suffix.hidden
+        visual = finish_layer_k(language, method, prefix, image, kept)
     else:
-        visual, own = prefix.embeddings[image[:, None], kept], suffix.embeddings
-        text = prefix.text_embeddings.expand(len(image), -1, -1)
-    return torch.cat([visual, text], dim=1), own
+        visual = prefix.embeddings[image[:, None], kept]
+    return torch.cat([visual, prefix.text[image]], dim=1), suffix.hidden
 
 
 def _run_layer(
@@ -272,15 +271,6 @@ def _run_layer(
     normed = language.normalise_frozen(frozen)
     text, queries, keys, values = language.run_frozen_layer(index, normed, text, rotation, visible)
     return torch.cat([frozen, text], dim=1), queries, keys, values
-
-
-def _view_of_layer_k(prefix: Prefix, suffix: Suffix) -> LayerView:
-    def hidden() -> Tensor:
-        shared = torch.cat([prefix.visual, prefix.text], dim=1)[suffix.images]
-        return torch.cat([shared, suffix.hidden], dim=1)
-
-    queries = torch.cat([prefix.text_queries[suffix.images], suffix.queries], dim=2)
-    return LayerView(queries, suffix.keys, suffix.values, hidden)
 
 
 def _view(projected: Sequence[Tensor], batch: _PrunedBatch) -> LayerView:

@@ -80,6 +80,11 @@ class RowGroups:
         """Number of groups."""
         return 1 + max(place.group for place in self.places)
 
+    def of_groups(self, of_rows: Sequence[int]) -> list[int]:
+        """What is equal for all rows of a group, such as their image: of each group, from that of each row."""
+        found = {place.group: of_row for place, of_row in zip(self.places, of_rows, strict=True)}
+        return [found[group] for group in range(len(self))]
+
     def pack(self, states: Tensor) -> Tensor:
         """Pack states of rows (B, heads, T, D) into groups (G, heads, M * T, D)."""
         return states if self.members is None else states[self.members].transpose(1, 2).flatten(2, 3)

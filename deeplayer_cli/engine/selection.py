@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from deeplayer_cli.engine.kv_cache import LayerCache
     from deeplayer_cli.engine.language_model import LanguageModel
     from deeplayer_cli.engine.result_check import ResultCheck
-    from deeplayer_cli.engine.types import KeptTokens, Prefix, Suffix
+    from deeplayer_cli.engine.types import KeptTokens, LayerView, Prefix, Suffix
     from deeplayer_cli.pruning import Stage
 
     Select = Callable[[ScorerInputs, int], tuple[Tensor, Selection]]
@@ -84,7 +84,7 @@ class StageSelector:
         return selection._replace(indices=selection.indices.clamp(0, inputs.n_visual - 1)), check
 
 
-def _is_finite(state: Prefix | Suffix | LayerCache) -> bool:
+def _is_finite(state: Prefix | Suffix | LayerView | LayerCache) -> bool:
     parts = (part for value in vars(state).values() for part in (value if isinstance(value, tuple) else (value,)))
     tensors = (part for part in parts if isinstance(part, torch.Tensor) and part.is_floating_point())
     return all(bool(tensor.isfinite().all()) for tensor in tensors)
@@ -116,24 +116,6 @@ class Positions:
     def text_start(self, n_kept: int) -> int:
         """Position id of the first token after the visual tokens, if ``n_kept`` of these are kept."""
         return self.n_p0 + (n_kept if self.renumbers else self.n_visual)
-
-
-@dataclass(frozen=True)
-class LayerView:
-    """The tensors of one layer that a stage can read.
-
-    Attributes:
-        queries: (B, heads, at least n_p1 + T, head_dim); the last ones belong to P1 and suffix.
-        keys: (B, kv_heads, S, head_dim) of the whole prompts.
-        values: (B, kv_heads, S, head_dim) of the whole prompts.
-        hidden: returns the hidden states (B, S - n_p0, C) of all tokens after P0. It is a function because most stages
-            do not need them.
-    """
-
-    queries: Tensor
-    keys: Tensor
-    values: Tensor
-    hidden: Callable[[], Tensor]
 
 
 @dataclass(frozen=True)
@@ -194,7 +176,12 @@ class Chooser:
         Raises:
             DeeplayerError: a result is invalid; the message names the method.
         """
-        states: list[Prefix | Suffix | LayerCache] = [self.prefix, self.suffix, *caches]
+        states: list[Prefix | Suffix | LayerView | LayerCache] = [
+            self.prefix,
+            self.suffix,
+            self.suffix.layer_k,
+            *caches,
+        ]
         refuse_faults(self.checks, lambda: all(map(_is_finite, states)))
 
     def _inputs(self, stage: Stage, view: LayerView, kept: KeptTokens) -> ScorerInputs:

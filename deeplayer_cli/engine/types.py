@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from torch import Tensor
 
@@ -42,10 +42,12 @@ class Prefix:
     """The state of N images of equal tile count after layers 1..K; all expressions about an image share it.
 
     Attributes:
-        keys, values: for each of the K layers, (N, kv_heads, n_shared, head_dim) over P0, visual tokens and P1.
+        keys, values: for each of the K layers, (N, kv_heads, n_shared, head_dim) over P0, visual tokens and P1. A scout
+            has none of P1, which runs with the suffixes.
         visual: (N, n_visual, C), output of layer ``n_updated`` for the visual tokens; for 0, their embeddings.
-        text: (N, n_p1, C), output of layer K for P1.
-        text_queries: (N, heads, n_p1, head_dim) of layer K for P1; a placeholder without meaning if K = 0.
+        text: (N, n_p1, C), output of layer K for P1; for a scout, its embeddings.
+        text_queries: (N, heads, n_p1, head_dim) of layer K for P1; a placeholder without meaning if K = 0, or for a
+            scout.
         embeddings: (N, n_visual, C), input of layer 1 for the visual tokens.
         text_embeddings: (1, n_p1, C), the same for P1.
         n_updated: number of layers that updated the hidden states of the visual tokens. The later ones of the K layers
@@ -76,14 +78,31 @@ class Prefix:
 
 
 @dataclass(frozen=True)
+class LayerView:
+    """The tensors of one layer that a stage can read.
+
+    Attributes:
+        queries: (B, heads, at least n_p1 + T, head_dim); the last ones belong to P1 and suffix.
+        keys: (B, kv_heads, S, head_dim) of the whole prompts.
+        values: (B, kv_heads, S, head_dim) of the whole prompts.
+        hidden: returns the hidden states (B, S - n_p0, C) of all tokens after P0. It is a function because most stages
+            do not need them.
+    """
+
+    queries: Tensor
+    keys: Tensor
+    values: Tensor
+    hidden: Callable[[], Tensor]
+
+
+@dataclass(frozen=True)
 class Suffix:
-    """The suffixes of B prompts after layers 1..K: expression, closing, draft, padding.
+    """The suffixes of B prompts before the first drop: expression, closing, draft, padding.
 
     Attributes:
         embeddings: (B, T, C), input of layer 1.
-        hidden: (B, T, C), output of layer K.
-        queries: (B, heads, T, head_dim) of layer K; a placeholder without meaning if K = 0.
-        keys, values: (B, kv_heads, n_shared + T, head_dim) of layer K over the whole prompt; placeholders if K = 0.
+        hidden: (B, T, C), input of the first layer after the drop: output of layer K; after a scout, the embeddings.
+        layer_k: layer K over the whole prompts; its queries, keys and values are placeholders without meaning if K = 0.
         images: (B,) index of each row's image in the prefix.
         rows: where expression, prompt and draft end in each suffix.
         capacity: number of suffix slots that each cache must have.
@@ -91,9 +110,7 @@ class Suffix:
 
     embeddings: Tensor
     hidden: Tensor
-    queries: Tensor
-    keys: Tensor
-    values: Tensor
+    layer_k: LayerView
     images: Tensor
     rows: QueryRows
     capacity: int

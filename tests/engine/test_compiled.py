@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._inductor.utils import run_and_get_code
@@ -20,11 +21,12 @@ GRAPHS = 5  # one row; rows alone; rows of one image; groups of rows; groups of 
 BATCHES = ([0], [0, 1], [0, 0, 0], [0, 1, 0, 1, 1, 0], [1] * 9, [0] * 4 + [1] * 5)
 
 
-def test_few_graphs_serve_every_batch(tiles, monkeypatch):  # noqa: F811
+@pytest.mark.parametrize("methods", [("none", "random"), ("scout-focus",)])
+def test_few_graphs_serve_every_batch(tiles, monkeypatch, methods):  # noqa: F811
     counter = CompileCounterWithBackend("eager")
     plain = torch.compile
     checkpoint = tiny_checkpoint()
-    eager = {method: make_engine(checkpoint, method) for method in ("none", "random")}
+    eager = {method: make_engine(checkpoint, method) for method in methods}
     torch._dynamo.reset()
     monkeypatch.setattr(torch, "compile", lambda function, **options: plain(function, **options, backend=counter))
     for method, reference in eager.items():

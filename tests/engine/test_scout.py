@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 
 from deeplayer_cli.engine import Engine, Row, union_of_rows
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.models.internvl.answer_format import TemplateDraft
 from deeplayer_cli.models.internvl.vision import normalize
-from deeplayer_cli.pruning import AttentionScorer, Budget, Drop, Entry, Options, build
+from deeplayer_cli.pruning import AttentionScorer, Budget, Drop, Entry, Options, Scorer, build
 from tests.engine.reference import PlainModel
 from tests.engine.test_contract import FewestWithMass
 from tests.engine.test_engine import EXPRESSIONS, N_NEW, N_VISUAL, ON_IMAGE, checkpoint, make_rows, run, tiles  # noqa: F401 - fixtures
@@ -62,6 +63,7 @@ def test_a_scout_keeps_no_cache_and_reads_each_image_once(checkpoint, tiles):  #
     prefix = engine.prefix(engine.encode(tiles))
     prompts = engine.prefill(prefix, make_rows(checkpoint), N_NEW)
     assert len(prefix.keys) == 5 and prefix.n_updated == 0 and len(prefix.visual) == 2
+    assert prefix.keys[-1].shape[2] == prefix.n_shared - prefix.text.shape[1]  # P1 runs with the suffixes
     assert len(prompts.caches) == N_LAYERS
     assert {cache.slots.n_shared for cache in prompts.caches} == {prefix.n_shared - N_VISUAL + N_FOCUS}
 
@@ -139,3 +141,30 @@ def test_the_whole_draft_is_read_to_score(checkpoint, tiles):  # noqa: F811
         ids += TemplateDraft.from_tokenizer(checkpoint.tokenizer)(row.expression_ids, ())
         features = plain.features(normalize(tiles[ON_IMAGE[index]]))
         assert prompts.kept.tolist()[index] == plain.select(ids, features, 5, [len(ids) - 1], N_FOCUS)
+
+
+def test_a_scorer_reads_the_scouts_last_layer(checkpoint, tiles):  # noqa: F811
+    """Rows about one image run together; a scorer sees the hidden states and values of each row alone."""
+    read = {}
+
+    class Reading(Scorer):
+        needs = frozenset({"text_features", "values"})
+
+        def __call__(self, inputs):
+            for index, seed in enumerate(inputs.seeds.tolist()):
+                read[seed] = inputs.text_features[index], inputs.values[index]
+            return torch.rand(len(inputs.seeds), inputs.n_visual)
+
+    drop = Drop(lambda _: Reading(), layer=5, scout=lambda _: 0)
+    engine = engine_of(checkpoint, Entry("", "", drops=(drop,)).build("mine", Options(Budget(0.3)), N_LAYERS))
+    run(engine, tiles, make_rows(checkpoint))
+    plain = PlainModel(checkpoint, freeze_after_layer=0)
+    for index, expression in enumerate(EXPRESSIONS):
+        ids, features = plain.prompt_ids(expression, N_VISUAL), plain.features(normalize(tiles[ON_IMAGE[index]]))
+        text, values = read[index]
+        expected = plain.output_after(ids, features, 5, [])[plain.visual_positions(ids)[-1] + 1 :]
+        assert (text[: len(expected)] - expected).abs().max() < 1e-12
+        _, _, expected = plain.projections(ids, features, 5)
+        found = values.repeat_interleave(len(expected) // len(values), dim=0)
+        assert (found[:, : len(ids)] - expected).abs().max() < 1e-12
+    assert len(read) == len(EXPRESSIONS)
