@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch.func import functional_call
 from torch.nn import functional
-from transformers.models.llama.modeling_llama import rotate_half
 
 from deeplayer_cli.device import blocked_attention
 
@@ -74,9 +73,13 @@ def project_unweighted(layer: LlamaDecoderLayer, unweighted: Tensor, rotation: R
 
 
 def rotate(states: Tensor, rotation: Rotation) -> Tensor:
-    """Apply RoPE to queries or keys (B, heads, T, head_dim)."""
-    cos, sin = rotation
-    return states * cos[:, None] + rotate_half(states) * sin[:, None]
+    """Apply RoPE to queries or keys (B, heads, T, head_dim): the first half of a head turns against the second."""
+    cos, sin = (part[:, None] for part in rotation)
+    half = states.shape[-1] // 2
+    turned = states * cos
+    turned[..., :half].addcmul_(states[..., half:], sin[..., :half], value=-1)  # in place: a CPU is slow to get memory
+    turned[..., half:].addcmul_(states[..., :half], sin[..., half:])
+    return turned
 
 
 def unrotate(states: Tensor, rotation: Rotation) -> Tensor:
