@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -50,14 +51,15 @@ def prefill(
     n_suffix, capacity = ids.shape[1], max(query_rows.lengths.prompts) + max_new_tokens + 1
     embeddings = language.embed(ids)
     caches: list[LayerCache]
+    view_layer_k: Callable[[], LayerView]  # it copies keys and values, which only methods that prune need
     if method.scouts(prefix.n_visual):
-        hidden, caches, layer_k = embeddings, [], run_scout(language, prefix, rows, embeddings)
+        hidden, caches, view_layer_k = embeddings, [], partial(run_scout, language, prefix, rows, embeddings)
     else:
-        hidden, caches, layer_k = _read_suffixes(language, prefix, rows, images, embeddings, capacity)
+        hidden, caches, view_layer_k = _read_suffixes(language, prefix, rows, images, embeddings, capacity)
     if not method.prunes(prefix.n_visual):
         kept = KeptTokens.from_all(len(rows), prefix.n_visual, device)
     else:
-        pruned = run_pruned_layers(prefix, Suffix(embeddings, hidden, layer_k, images, query_rows, capacity))
+        pruned = run_pruned_layers(prefix, Suffix(embeddings, hidden, view_layer_k(), images, query_rows, capacity))
         hidden, kept, caches = pruned.hidden, pruned.kept, [*caches, *pruned.caches]
     # Logits are needed at the last prompt token and at each drafted token: they verify the draft.
     wanted = query_rows.prompts[:, None] - 1 + torch.arange(max(map(len, drafts)) + 1, device=device)  # (B, D + 1)
@@ -67,11 +69,12 @@ def prefill(
 
 def _read_suffixes(
     language: LanguageModel, prefix: Prefix, rows: Sequence[Row], images: Tensor, embeddings: Tensor, capacity: int
-) -> tuple[Tensor, list[LayerCache], LayerView]:
+) -> tuple[Tensor, list[LayerCache], Callable[[], LayerView]]:
     """Run the suffixes ``embeddings`` (B, T, C) through layers 1..K.
 
     Returns:
-        Output of layer K (B, T, C), the caches of layers 1..K, and layer K. If K = 0, the output is the embeddings.
+        Output of layer K (B, T, C), the caches of layers 1..K, and a function that returns layer K. If K = 0, the
+        output is the embeddings.
     """
     hidden, n_suffix = embeddings, embeddings.shape[1]
     queries = hidden.new_zeros(len(hidden), 1, n_suffix, 1)
@@ -91,7 +94,9 @@ def _read_suffixes(
     def whole_hidden() -> Tensor:
         return torch.cat([torch.cat([prefix.visual, prefix.text], dim=1)[images], hidden], dim=1)
 
-    # Without layers before the drop (K = 0) there are no keys. No scorer may read them there.
-    keys, values = caches[-1].of_rows(n_suffix) if caches else (queries, queries)
-    queries = torch.cat([prefix.text_queries[images], queries], dim=2)
-    return hidden, caches, LayerView(queries, keys, values, whole_hidden)
+    def view_layer_k() -> LayerView:
+        # Without layers before the drop (K = 0) there are no keys. No scorer may read them there.
+        keys, values = caches[-1].of_rows(n_suffix) if caches else (queries, queries)
+        return LayerView(torch.cat([prefix.text_queries[images], queries], dim=2), keys, values, whole_hidden)
+
+    return hidden, caches, view_layer_k

@@ -114,6 +114,12 @@ def test_rows_leave_the_batch_when_they_finish(checkpoint, tiles, method, monkey
         assert torch.allclose(answer.watched, alone.watched, atol=1e-6)
 
 
+def test_without_pruning_no_row_copies_the_prefix(checkpoint, tiles, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(LayerCache, "of_rows", lambda *_: pytest.fail("copied the keys and values of every row"))
+    engine, rows = make_engine(checkpoint, "none"), of_many(checkpoint, [0, 1, 0])
+    engine.prefill(engine.prefix(engine.encode(tiles), PLACES.expand(2, -1, -1)), rows, N_NEW)
+
+
 @pytest.mark.parametrize("method", ["none", "deep-layer"])
 def test_a_row_that_overflows_spoils_no_row_of_its_image(tiles, method):  # noqa: F811
     checkpoint = tiny_checkpoint()
