@@ -132,10 +132,12 @@ def attention_output_and_mlp(layer: LlamaDecoderLayer, hidden: Tensor, attended:
         Output of the layer, (B, T, C).
     """
     hidden = hidden + layer.self_attn.o_proj(attended.transpose(1, 2).flatten(2))
-    n_blocks = hidden.shape[:2].numel() // _MLP_BLOCK if hidden.device.type == "cpu" else 1
+    # A compiled graph would be of one number of blocks.
+    by_blocks = hidden.device.type == "cpu" and not torch.compiler.is_compiling()
+    n_blocks = hidden.shape[:2].numel() // _MLP_BLOCK if by_blocks else 1
     if n_blocks < 2:
         return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
-    for block in hidden.flatten(0, 1).chunk(n_blocks):  # views, (tokens, C)
+    for block in hidden.view(-1, hidden.shape[-1]).chunk(n_blocks):  # views, (tokens, C)
         block += layer.mlp(layer.post_attention_layernorm(block))
     return hidden
 

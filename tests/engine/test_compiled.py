@@ -9,6 +9,7 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._inductor.utils import run_and_get_code
 
+from deeplayer_cli.engine import decoder
 from deeplayer_cli.engine.kv_cache import CacheSlots, LayerCache
 from deeplayer_cli.engine.language_model import LanguageModel, run_cached_layer
 from deeplayer_cli.engine.row_groups import RowGroups
@@ -25,6 +26,7 @@ BATCHES = ([0], [0, 1], [0, 0, 0], [0, 1, 0, 1, 1, 0], [1] * 9, [0] * 4 + [1] * 
 def test_few_graphs_serve_every_batch(tiles, monkeypatch, methods):  # noqa: F811
     counter = CompileCounterWithBackend("eager")
     plain = torch.compile
+    monkeypatch.setattr(decoder, "_MLP_BLOCK", 8)  # what runs uncompiled has blocks, graphs have none
     checkpoint = tiny_checkpoint()
     eager = {method: make_engine(checkpoint, method) for method in methods}
     torch._dynamo.reset()
