@@ -15,6 +15,7 @@ from deeplayer_cli.pruning import AttentionScorer, Budget, Drop, Entry, Options,
 from tests.engine.reference import PlainModel
 from tests.engine.test_contract import FewestWithMass
 from tests.engine.test_engine import EXPRESSIONS, N_NEW, N_VISUAL, ON_IMAGE, checkpoint, make_rows, run, tiles  # noqa: F401 - fixtures
+from tests.engine.test_row_groups import of_many
 
 N_LAYERS, N_FOCUS = 8, 6
 LONG = 60  # answer tokens that leave room for the whole draft
@@ -82,6 +83,20 @@ def test_a_scouted_row_does_not_depend_on_its_batch(checkpoint, tiles, selector)
         logits, kept, answers = run(engine_of(checkpoint, method), tiles[[row.image]], alone)
         assert (logits[0] - together[0][index]).abs().max() < 1e-12
         assert (kept[0], answers[0]) == (together[1][index], together[2][index])
+
+
+@pytest.mark.parametrize("updates", [0, 2])
+def test_groups_of_different_sizes_change_no_choice(checkpoint, tiles, updates):  # noqa: F811
+    """Two groups of one image, and one of another that has an empty place; expressions of many lengths."""
+    engine = engine_of(checkpoint, scouting(updates=updates))
+    rows = of_many(checkpoint, [1] * 4 + [0, 1] * 3 + [1] * 2)
+    prefix = engine.prefix(engine.encode(tiles))
+    together = engine.prefill(prefix, rows, N_NEW)
+    assert len(set(map(tuple, together.kept.tolist()))) > 3
+    for index, row in enumerate(rows):
+        alone = engine.prefill(prefix, [row], N_NEW)
+        assert alone.kept.tolist()[0] == together.kept.tolist()[index]
+        assert (alone.logits[0, 0] - together.logits[index, 0]).abs().max() < 1e-12
 
 
 def test_a_scout_can_be_followed_by_drops_and_by_freezing(checkpoint, tiles):  # noqa: F811
