@@ -153,8 +153,15 @@ def test_rows_of_a_table_with_too_many_or_too_few_fields_are_bad_rows(tmp_path):
     said = {kind: first.partition("boxes.csv:")[2] for kind, (_, first) in summary.left_out.items()}
     assert said == {
         "bad_row": "3: the row has 7 fields, and the header 6: put quotes around a field with a comma in it",
-        "bad_box": "4: the row has a part of a box, and no y2",
+        "bad_box": "4: the row has a part of a box, and no y2: fill it in, or leave the whole box empty",
     }
+
+
+def test_the_size_of_an_image_is_no_part_of_a_box_where_the_row_has_a_whole_one(tmp_path):
+    table, output = tmp_path / "boxes.csv", tmp_path / "out.jsonl"
+    table.write_text("image,expression,x1,y1,x2,y2,x,y,w,h\na.jpg,dog,1,2,3,4,,,640,480\n")
+    assert not import_files([table], output, None, None).left_out
+    assert [row["box"] for row in rows_of(output)] == [[1, 2, 3, 4]]
 
 
 def test_images_inside_a_file_are_told_apart_by_content(tmp_path):

@@ -81,7 +81,8 @@ def read_table(path: Path) -> Iterator[Example]:
             yield BadExample(RowError("bad_row", f"{message}: put quotes around a field with a comma in it"), line)
             continue
         if (lacking := _lacking(row)) is not None:
-            yield BadExample(RowError("bad_box", f"the row has a part of a box, and no {lacking}"), line)
+            message = f"the row has a part of a box, and no {lacking}: fill it in, or leave the whole box empty"
+            yield BadExample(RowError("bad_box", message), line)
             continue
         yield _example({name: value for name, value in row.items() if value not in (None, "")}, path, line)
 
@@ -156,11 +157,15 @@ def _example(row: object, path: Path, line: int | None) -> Example:
 
 
 def _lacking(row: Mapping[str, object]) -> str | None:
-    """The first column of a box that is empty while its others are not; None if the row has a box by another name."""
-    for names in CORNER_NAMES if _first_name(row, BOX_NAMES) is None else ():
-        empty = [name for name in names if name in row and row[name] in (None, "")]
-        if row.keys() >= set(names) and 0 < len(empty) < len(names):
-            return empty[0]
+    """The first column of a box that is empty while its others are not; None if the row has a whole box, or none."""
+    if _first_name(row, BOX_NAMES) is not None:
+        return None
+    for names in CORNER_NAMES:
+        if not all(name in row for name in names):
+            continue
+        empty = [name for name in names if row[name] in (None, "")]
+        if len(empty) < len(names):
+            return empty[0] if empty else None
     return None
 
 
