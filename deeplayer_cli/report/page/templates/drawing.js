@@ -62,7 +62,7 @@ function binned(values, most, least) {
   return bins;
 }
 
-function described(series, most) {
+function described(series) {
   return series
     .map(({ label, values }) => {
       const sorted = [...values].sort((one, other) => one - other);
@@ -94,7 +94,7 @@ function drawHistogram(title, series, most, least = 0) {
   const ticks = [0, 0.25, 0.5, 0.75, 1].map((share) =>
     draw("text", { x: x(share * BINS), y: height - 6, class: "centre" }, String(Number((least + share * (most - least)).toPrecision(2)))),
   );
-  const label = `${title}. ${described(series, most)}`;
+  const label = `${title}. ${described(series)}`;
   const canvas = draw(
     "svg",
     { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label },
