@@ -182,7 +182,8 @@ def _expand(source: str, expressions: Sequence[Expression], inside: Path | None)
         raise DeeplayerError(f"{source} is an image in a format that is not read: {way_out(path.suffix.lower())}")
     if path.is_file() and path.suffix.lower() not in SUFFIXES and not is_descriptor(path):
         raise DeeplayerError(
-            f"{source} is neither .jsonl nor an image: rename it to .jsonl, or give its JSON lines on stdin"
+            f"{source} is neither .jsonl nor an image: give --from-format auto for a table or another tool's file, or "
+            "rename JSON lines to .jsonl"
         )
     return [source]
 

@@ -107,7 +107,7 @@ def test_what_cannot_be_checked(tmp_path):
     finished = CliRunner().invoke(app, ["data", "check", str(tmp_path / "gone.jsonl")])
     assert "does not exist" in str(finished.exception)
     (tmp_path / "a.bin").write_bytes(b"\0\1")
-    assert "neither .jsonl nor an image" in str(
+    assert "neither .jsonl nor an image: give --from-format auto" in str(
         CliRunner().invoke(app, ["data", "check", str(tmp_path / "a.bin")]).exception
     )
 

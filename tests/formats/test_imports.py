@@ -152,7 +152,7 @@ def test_rows_of_a_table_with_too_many_or_too_few_fields_are_bad_rows(tmp_path):
     assert [(row["expression"], row.get("box")) for row in rows_of(output)] == [("dog", [1, 2, 3, 4]), ("cat", None)]
     said = {kind: first.partition("boxes.csv:")[2] for kind, (_, first) in summary.left_out.items()}
     assert said == {
-        "bad_row": "3: the row has 7 fields, and the header 6: put quotes around a field with a comma in it",
+        "bad_row": "3: the row has 7 fields, and the header 6: put quotes around a field with ',' in it",
         "bad_box": "4: the row has a part of a box, and no y2: fill it in, or leave the whole box empty",
     }
 
@@ -162,6 +162,16 @@ def test_the_size_of_an_image_is_no_part_of_a_box_where_the_row_has_a_whole_one(
     table.write_text("image,expression,x1,y1,x2,y2,x,y,w,h\na.jpg,dog,1,2,3,4,,,640,480\n")
     assert not import_files([table], output, None, None).left_out
     assert [row["box"] for row in rows_of(output)] == [[1, 2, 3, 4]]
+
+
+def test_a_table_with_semicolons_is_read_as_spreadsheets_write_it(tmp_path):
+    table, output = tmp_path / "boxes.csv", tmp_path / "out.jsonl"
+    rows = ['a.jpg;"dog; left";1,2,3,4', "a.jpg;the dog, on the right;1", "a.jpg;x;1,5;y", "a.jpg;y;1,5,2,5"]
+    table.write_text("\r\n".join(["image;expression;bbox", *rows]), encoding="utf-8-sig")
+    summary = import_files([table], output, None, "xyxy")
+    assert [(row["expression"], row["box"]) for row in rows_of(output)] == [("dog; left", [1, 2, 3, 4])]
+    assert "boxes.csv:3: " in summary.left_out["bad_box"][1]
+    assert "put quotes around a field with ';' in it" in summary.left_out["bad_row"][1]
 
 
 def test_images_inside_a_file_are_told_apart_by_content(tmp_path):
@@ -264,9 +274,9 @@ def test_what_is_in_no_format_is_named(tmp_path):
     with pytest.raises(DeeplayerError, match="cannot be read"):
         recognise(tmp_path / "gone.json")
     table = tmp_path / "a.csv"
-    table.write_text("image;Expression\na.png;x\n")
+    table.write_text("image|Expression\na.png|x\n")
     with pytest.raises(
-        DeeplayerError, match=r'a\.csv has the columns \["image;Expression"\]: a table needs one with the'
+        DeeplayerError, match=r'a\.csv has the columns \["image\|Expression"\]: a table needs one with the'
     ):
         recognise(table)
     path.write_bytes(b"")

@@ -212,7 +212,7 @@ def test_sources_that_will_not_do(tmp_path: Path) -> None:
         (tmp_path / "none", "does not exist"),
         (tmp_path / "images", "-e"),
         (tmp_path / "empty", "neither"),
-        (tmp_path / "rows.csv", "stdin"),
+        (tmp_path / "rows.csv", "--from-format auto"),
     ]:
         with pytest.raises(DeeplayerError, match=message) as caught:
             open_source([path, str(source)])  # before the first row is read

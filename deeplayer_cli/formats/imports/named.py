@@ -78,7 +78,7 @@ def read_table(path: Path) -> Iterator[Example]:
         more = row.pop(None, ())  # type: ignore[call-overload]  # csv keeps what no column is for under None
         if any(more):
             message = f"the row has {len(row) + len(more)} fields, and the header {len(row)}"
-            yield BadExample(RowError("bad_row", f"{message}: put quotes around a field with a comma in it"), line)
+            yield BadExample(RowError("bad_row", f"{message}: put quotes around a field with {delimiter_of(path)!r} in it"), line)
             continue
         if (lacking := _lacking(row)) is not None:
             message = f"the row has a part of a box, and no {lacking}: fill it in, or leave the whole box empty"
@@ -114,13 +114,19 @@ def header_of(path: Path) -> list[str]:
     """The column names of a table; one name or none if it is something else."""
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as stream:
         line = stream.readline(2**16)
-    return next(csv.reader([line], delimiter="\t" if "\t" in line else ","), [])
+    return next(csv.reader([line], delimiter=_delimiter_in(line)), [])
 
 
 def delimiter_of(path: Path) -> str:
-    """A tab if the header has one, else a comma."""
+    """A tab if the header has one, else a semicolon if it has more of them than commas, else a comma."""
     with path.open(encoding="utf-8-sig", errors="replace") as stream:
-        return "\t" if "\t" in stream.readline(2**16) else ","
+        return _delimiter_in(stream.readline(2**16))
+
+
+def _delimiter_in(header: str) -> str:
+    if "\t" in header:
+        return "\t"
+    return ";" if header.count(";") > header.count(",") else ","
 
 
 def _example(row: object, path: Path, line: int | None) -> Example:

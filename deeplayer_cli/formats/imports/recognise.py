@@ -92,7 +92,7 @@ def _unrecognised(path: Path) -> str:
         return (
             f"{path} has the columns {show(header_of(path))}: a table needs one with the image "
             f"({', '.join(IMAGE_NAMES)}) and one with the expression ({', '.join(EXPRESSION_NAMES)}), in UTF-8, with "
-            "commas or tabs between the columns"
+            "commas, tabs or semicolons between the columns"
         )
     return f"{path} is in none of the formats that can be imported: {', '.join(one.title for one in FORMATS)}"
 
