@@ -16,7 +16,7 @@ from deeplayer_cli.sources.folder import Folder
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-_LABELLED = re.compile("([\\w.\udc80-\udcff-][\\w. \udc80-\udcff-]*)=(.+)", re.DOTALL)
+_LABELLED = re.compile("([\\w.\udc80-\udcff-][\\w. \udc80-\udcff-]*)=(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)

@@ -258,12 +258,17 @@ def test_a_subfolder_that_cannot_be_listed_is_said(tmp_path: Path, monkeypatch: 
         ("caf\udce9", Expression("caf\\xe9")),
         ("cup=caf\udce9", Expression("caf\\xe9", "cup")),
         ("=x", Expression("=x")),
-        ("x=", Expression("x=")),
         ("собака=der Hund", Expression("der Hund", "собака")),
     ],
 )
 def test_expressions(argument: str, expression: Expression) -> None:
     assert parse_expression(argument) == expression
+
+
+@pytest.mark.parametrize("argument", ["", " ", "dog=", "dog= "])
+def test_an_expression_without_text(argument: str) -> None:
+    with pytest.raises(DeeplayerError, match=f"-e '{argument}' names nothing to find"):
+        parse_expression(argument)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
