@@ -126,7 +126,8 @@ def _notes(report: Report) -> list[str]:
             f"{report.n_joined} of {counted(overall.n, 'prediction')} with a gold box in --gold, joined by id."
         )
     if overall.n_without_gold:
-        notes.append(f"{counted(overall.n_without_gold, 'row')} without a gold box: not counted.")
+        gold = " --gold FILE joins the boxes of another file by id." if overall.n_without_gold == overall.n else ""
+        notes.append(f"{counted(overall.n_without_gold, 'row')} without a gold box: not counted.{gold}")
     if report.n_unanswered:
         boxes = counted(report.n_unanswered, "gold box", "gold boxes")
         notes.append(f"{boxes} without a prediction: the scores do not cover the whole set.")

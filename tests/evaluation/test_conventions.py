@@ -111,6 +111,13 @@ def test_a_poor_model_is_no_wrong_convention() -> None:
     assert check.warnings() == []
 
 
+def test_predictions_without_any_gold_box_are_told_of_gold(predictions: Path) -> None:
+    without = CliRunner().invoke(app, ["score", str(predictions)]).stdout
+    assert "3 rows without a gold box: not counted. --gold FILE joins" in " ".join(without.split())
+    joined = score(predictions, [{"id": 0, "box": BOXES[0]}]).stdout
+    assert "2 rows without a gold box: not counted." in " ".join(joined.split()) and "--gold FILE" not in joined
+
+
 @pytest.mark.parametrize("change", [str, lambda n: f"{n}.0", lambda n: f"0{n}"])
 def test_ids_of_another_type_are_counted(predictions: Path, caplog: pytest.LogCaptureFixture, change) -> None:
     rows = [{"id": change(n) if n else n, "box": box} for n, box in enumerate(BOXES)]
