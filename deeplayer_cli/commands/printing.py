@@ -53,7 +53,7 @@ def show_lines(
         comparison_table.show(lines, unreachable, reference)
     else:
         for one in unreachable:
-            logger.warning("%s cannot reach the cost of the first method, and is left out", one.label)
+            logger.warning("%s cannot reach the cost of the first method, and is left out: name it first", one.label)
         _print_text(format_, comparison_table.headings_and_rows(lines), list(map(flat, lines)))
 
 

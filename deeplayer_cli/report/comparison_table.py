@@ -45,6 +45,11 @@ def show(lines: Sequence[ComparedRun], unreachable: Sequence[Unreachable], refer
             f"{escape(printable(one.label))} cannot reach {shown(one.target)} {unit}: from one visual token per image "
             f"to all of them, its cost goes from {shown(one.low)} to {shown(one.high)}."
         )
+    if unreachable:
+        console.print(
+            "To compare all of them, name the method whose lowest cost is the greatest first in --methods, and the "
+            "others match its cost; or drop after an earlier layer, as in deep-layer@layer=2."
+        )
     run = lines[0].run
     explanation = _EXPLANATION.format(reference=escape(reference))
     n_without_gold = run.n_rows - len(run.right)

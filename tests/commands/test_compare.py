@@ -83,7 +83,9 @@ def test_others_cost_what_the_first_does():
     assert lines[4]["unreachable"]["target"] == lines[1]["gflops"] < lines[4]["unreachable"]["reach"][0]
     arguments = ["--limit", "2", "--methods", "divprune,fastv", "--match", "mean-keep"]
     table = run(*COMPARE, *arguments)
-    assert "fastv cannot reach 9.7% mean keep" in " ".join(table.split())
+    said = " ".join(table.split())
+    assert "fastv cannot reach 9.7% mean keep" in said
+    assert "name the method whose lowest cost is the greatest first in --methods" in said
 
 
 def test_a_comparison_goes_on_where_it_was_stopped(tmp_path):

@@ -78,7 +78,9 @@ def read_table(path: Path) -> Iterator[Example]:
         more = row.pop(None, ())  # type: ignore[call-overload]  # csv keeps what no column is for under None
         if any(more):
             message = f"the row has {len(row) + len(more)} fields, and the header {len(row)}"
-            yield BadExample(RowError("bad_row", f"{message}: put quotes around a field with {delimiter_of(path)!r} in it"), line)
+            yield BadExample(
+                RowError("bad_row", f"{message}: put quotes around a field with {delimiter_of(path)!r} in it"), line
+            )
             continue
         if (lacking := _lacking(row)) is not None:
             message = f"the row has a part of a box, and no {lacking}: fill it in, or leave the whole box empty"
