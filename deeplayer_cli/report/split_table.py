@@ -24,7 +24,7 @@ def show(table: SplitTable, published: PublishedTable | None = None) -> None:
     from rich.markup import escape
 
     console, shown = Console(), plain_table()
-    shown.add_column("method\nkeep, layer", overflow="fold")
+    shown.add_column("method\nkeep, layer", min_width=14)
     for number, split in enumerate(table.splits):
         # At a space, a narrow terminal would cut a heading.
         name = escape(printable(split)).replace(" ", "\n")

@@ -34,7 +34,7 @@ def show_table(table: Table) -> None:
         if _least_width(table, console) <= console.width:
             break
         for column in table.columns:
-            column.max_width = None if column.no_wrap else width
+            column.max_width = None if column.no_wrap else max(width, column.min_width or 0)
     Console(width=max(console.width, _least_width(table, console))).print(table)
 
 

@@ -56,4 +56,5 @@ def test_models() -> None:
     three = rows["OpenGVLab/InternVL3-8B-hf"]
     assert (three["layers"], three["prunes_after"], three["layout"]) == (28, 10, "native")
     shown = RUNNER.invoke(app, ["models"]).stdout
-    assert all(name in shown for name in rows) and "15.04" in shown
+    assert all(name in shown for name in rows) and "15.04" in shown and "Apache-2.0" in shown
+    assert max(map(len, shown.splitlines())) <= 80

@@ -40,6 +40,11 @@ def test_headings_are_whole_on_small_terminals(command: str, columns: str, predi
         assert heading in shown
 
 
+def test_a_table_of_published_figures_cuts_no_word() -> None:
+    shown = run("compare", "--published", "deep-layer-paper", COLUMNS="60").stdout.decode().split()
+    assert {"deep-layer-mis", "published", "(D2Pruner)"} <= set(shown)
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 @pytest.mark.parametrize("command", [*HEADINGS, "--help", "ground --help", "refusal"])
 def test_encodings_that_lack_a_character(command: str, encoding: str, predictions: Path) -> None:
