@@ -55,7 +55,7 @@ def _prefill_bytes(
     n_layers, _ = method.prefix_layers(n_visual, text.layers)
     seen = visual_by_layer(method, n_visual, text.layers)
     copied, after = n_layers, seen[n_layers:]
-    if method.scouts(n_visual):  # of the scout's caches, only the last and the next exist
+    if method.scouts(n_visual):  # of a scout's keys and values, only those of two layers exist at once
         copied, after = 2, [method.schedule(n_visual)[0][1]] * text.layers
     cached = [*[n_visual] * copied, *after]
     in_layer = n_visual if any(stage.reads_next_layer for stage in method.stages) else max(after, default=0)

@@ -49,12 +49,12 @@ def run_scout(language: LanguageModel, prefix: Prefix, rows: Sequence[Row], embe
         keys, values = (part[pick] for part in shared)
         hidden, queries, keys, values = language.run_after(index, hidden, rotation, keys, values, visible)
 
-    def of_rows(states: Tensor, n_before: int) -> Tensor:
-        """States of groups (G, heads, n_before + M * T, D) as states of rows, (B, heads, n_before + T, D)."""
+    def of_rows(states: Tensor, n_shared: int) -> Tensor:
+        """States of groups (G, heads, n_shared + M * T, D) as states of rows, (B, heads, n_shared + T, D)."""
         if groups.members is None:
             return states
-        suffixes = groups.unpack(states[:, :, n_before:], n_suffix)
-        return torch.cat([states[groups.of_row[0], :, :n_before], suffixes], dim=2)
+        suffixes = groups.unpack(states[:, :, n_shared:], n_suffix)
+        return torch.cat([states[groups.of_row[0], :, :n_shared], suffixes], dim=2)
 
     def whole_hidden() -> Tensor:
         visual = prefix.visual[to_device(images, language.device)]

@@ -125,7 +125,7 @@ class Chooser:
     Attributes:
         language: the model.
         prefix: the prefix of the prompts' images.
-        suffix: the suffixes of the prompts after layer K.
+        suffix: the suffixes of the prompts before the first drop.
         positions: computes the position ids of the prompts.
         checks: of all results so far.
     """
