@@ -204,6 +204,11 @@ class Entry:
             _check_stage(name, stage, may_adapt=stage is stages[-1] and not renumbers)
             if stage.scout is not None and stage is not stages[0]:
                 raise DeeplayerError(f"method {name}: only the first drop may have a scout")
+            if stage.scout is not None and stage.reads_next_layer:
+                raise DeeplayerError(
+                    f"method {name}: a drop scores with its scout or with the next layer: leave out scout, or "
+                    "score_from='next_layer'"
+                )
         return Method(name, stages, renumbers, self._freeze_after_layer(options, n_layers))
 
     def _with_layer(self, name: str, layer: int, layers: list[int], n_layers: int) -> list[int]:

@@ -117,7 +117,7 @@ class Stage:
         share: the number of tokens to keep.
         score_from: the layer whose queries, keys and values the scorer reads.
         scout: the pass whose queries, keys and values the scorer reads instead; only for the first drop of a method,
-            before layer 1.
+            before layer 1, with ``score_from`` as it is by default.
     """
 
     drop_after_layer: int

@@ -141,6 +141,12 @@ def test_only_the_first_drop_may_scout():
         entry.build("mine", Options(Budget(0.3)), N_LAYERS)
 
 
+def test_a_drop_does_not_score_with_both_its_scout_and_the_next_layer():
+    scout = Drop(lambda _: AttentionScorer("drafted"), layer=5, scout=lambda _: 0, score_from="next_layer")
+    with pytest.raises(DeeplayerError, match="method mine: a drop scores with its scout or with the next layer"):
+        Entry("", "", drops=(scout,)).build("mine", Options(Budget(0.3)), N_LAYERS)
+
+
 def test_defaults_follow_the_models_depth():
     assert [build("scout-focus", Options(Budget(0.15)), n).layer for n in (8, 24, 32)] == [5, 15, 20]
     assert build("cascade", Options(Budget(0.1)), 32).schedule(100) == ((0, 50), (20, 10))
