@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "deeplayer_cli" / "pruning" / "methods" / "README.md").read_text()
 
 KEY_NORM, BEST_OF_CELL = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-ENTRY_POINTS = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)[0].splitlines()[1:]
+ENTRY_POINTS = re.findall(r"([\w-]+ = \"my_package:\w+\")", README)
 
 
 @pytest.fixture
