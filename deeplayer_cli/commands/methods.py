@@ -39,8 +39,10 @@ def methods(json: options.Json = False) -> None:
 
     table = plain_table()
     table.add_column("method", no_wrap=True)
-    for heading in ("keeps", "after layer", "authors' position ids", "source"):
-        table.add_column(heading)
+    table.add_column("keeps")
+    table.add_column("after layer", width=len("calibrated"))
+    table.add_column("authors' position ids", width=len("renumber"))
+    table.add_column("source", min_width=len("arXiv:2506.10967."))
     for name, entry in known_methods().items():
         cells = [name, entry.summary, entry.after, entry.positions, entry.source]
         table.add_row(*(escape(cell or "-") for cell in cells))
