@@ -202,13 +202,8 @@ class Entry:
             stages = _with_mass(name, stages, options.budget.mass, options.budget.least)
         for stage in stages:
             _check_stage(name, stage, may_adapt=stage is stages[-1] and not renumbers)
-            if stage.scout is not None and stage is not stages[0]:
-                raise DeeplayerError(f"method {name}: only the first drop may have a scout")
-            if stage.scout is not None and stage.reads_next_layer:
-                raise DeeplayerError(
-                    f"method {name}: a drop scores with its scout or with the next layer: leave out scout, or "
-                    "score_from='next_layer'"
-                )
+            if stage.scout is not None:
+                _check_scout(name, stage, stage.scout, is_first=stage is stages[0])
         return Method(name, stages, renumbers, self._freeze_after_layer(options, n_layers))
 
     def _with_layer(self, name: str, layer: int, layers: list[int], n_layers: int) -> list[int]:
@@ -269,4 +264,24 @@ def _check_stage(name: str, stage: Stage, *, may_adapt: bool) -> None:
     if stage.selector.adaptive and not may_adapt:
         raise DeeplayerError(
             f"method {name}: only the last drop may be adaptive, and only if the method does not renumber position ids"
+        )
+
+
+def _check_scout(name: str, stage: Stage, scout: Scout, *, is_first: bool) -> None:
+    """Refuse a stage whose scout the engine cannot run, or would ignore.
+
+    Raises:
+        DeeplayerError: the message names the method and the reason.
+    """
+    if not is_first:
+        raise DeeplayerError(f"method {name}: only the first drop may have a scout")
+    if stage.reads_next_layer:
+        raise DeeplayerError(
+            f"method {name}: a drop scores with its scout or with the next layer: leave out scout, or "
+            "score_from='next_layer'"
+        )
+    if scout.updates and stage.selector.merges:
+        raise DeeplayerError(
+            f"method {name}: merged tokens run from layer 1 on, so a scout must not update what is merged: let it "
+            f"update 0 layers, not {scout.updates}"
         )

@@ -13,7 +13,7 @@ from deeplayer_cli.models.internvl.answer_format import TemplateDraft
 from deeplayer_cli.models.internvl.vision import normalize
 from deeplayer_cli.pruning import AttentionScorer, Budget, Drop, Entry, Options, Scorer, build
 from tests.engine.reference import PlainModel
-from tests.engine.test_contract import FewestWithMass
+from tests.engine.test_contract import FewestWithMass, NeighbourMerge
 from tests.engine.test_engine import EXPRESSIONS, N_NEW, N_VISUAL, ON_IMAGE, checkpoint, make_rows, run, tiles  # noqa: F401 - fixtures
 from tests.engine.test_row_groups import of_many
 
@@ -145,6 +145,12 @@ def test_a_drop_does_not_score_with_both_its_scout_and_the_next_layer():
     scout = Drop(lambda _: AttentionScorer("drafted"), layer=5, scout=lambda _: 0, score_from="next_layer")
     with pytest.raises(DeeplayerError, match="method mine: a drop scores with its scout or with the next layer"):
         Entry("", "", drops=(scout,)).build("mine", Options(Budget(0.3)), N_LAYERS)
+
+
+def test_tokens_that_a_scout_has_updated_are_not_merged():
+    drop = Drop(lambda _: AttentionScorer("last"), NeighbourMerge(), layer=5, scout=lambda _: 2)
+    with pytest.raises(DeeplayerError, match=r"method mine: merged tokens run from layer 1 on.* 0 layers, not 2$"):
+        Entry("", "", drops=(drop,)).build("mine", Options(Budget(0.3)), N_LAYERS)
 
 
 def test_defaults_follow_the_models_depth():
