@@ -184,8 +184,9 @@ def gather(
         if row.visual_tokens is not None and row.kept_tokens is not None:
             visual += row.visual_tokens
             kept += row.kept_tokens
+    is_whole = layer is None or (keep is not None and 0 < visual == kept)  # freeze has a layer, and drops nothing
     return MethodRun(
-        *(label, 1.0 if layer is None else keep, layer, tuple(ids), tuple(images), tuple(right)),
+        *(label, 1.0 if is_whole else keep, layer, tuple(ids), tuple(images), tuple(right)),
         n_rows=n_rows,
         n_no_box=n_no_box,
         n_error=n_error,

@@ -45,7 +45,7 @@ def show(lines: Sequence[ComparedRun], unreachable: Sequence[Unreachable], refer
             f"{escape(printable(one.label))} cannot reach {shown(one.target)} {unit}: from one visual token per image "
             f"to all of them, its cost goes from {shown(one.low)} to {shown(one.high)}."
         )
-    if unreachable:
+    if any(one.low > one.target for one in unreachable):
         console.print(
             "To compare all of them, name the method whose lowest cost is the greatest first in --methods, and the "
             "others match its cost; or drop after an earlier layer, as in deep-layer@layer=2."

@@ -102,6 +102,7 @@ def test_rows_are_gathered() -> None:
     assert run.right == (True, False, False) and run.ids == (1, 2, 4) and run.n_error == 1
     assert run.kept == pytest.approx(0.1) and (run.keep, run.layer) == (0.1, 2)
     assert run_of(row(1, 0.6, layer=None)).keep == 1.0
+    assert run_of(row(1, 0.6, kept_tokens=100), name="freeze").keep == 1.0  # it has a layer, and no use for a keep
 
 
 def test_rows_are_paired_by_id_whatever_their_order() -> None:
