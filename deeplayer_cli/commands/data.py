@@ -229,6 +229,7 @@ def export(
     from deeplayer_cli.formats.exports import exports
     from deeplayer_cli.formats.frames import BoxFrames
     from deeplayer_cli.formats.labelled import Labelling, label_images
+    from deeplayer_cli.formats.yolo import image_place
     from deeplayer_cli.report.row_images import RowImages
     from deeplayer_cli.sinks import read_predictions
     from deeplayer_cli.sinks.output_file import refuse_folder, refuse_output, replacing, replacing_entries
@@ -265,6 +266,8 @@ def export(
         logger.info("%s: %s", output, labelled.summary())
     else:
         logger.warning("%s: no boxes, as every row of %s is left out: %s", output, name, labelled.reasons())
+    if to is Target.YOLO and labelled.with_boxes:
+        logger.info(image_place(labelled, output))
     for path, _ in target.outputs(output)[1:]:
         logger.info("%s: the labelling configuration, for the settings of the project", path)
     if (sentence := frames.summary()) is not None:

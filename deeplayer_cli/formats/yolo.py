@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from deeplayer_cli.formats.labelled import label_files
@@ -36,6 +37,14 @@ def write_yolo(labelled: Labelled, folder: Path) -> None:
     names = "".join(f"  {number}: {_in_yaml(name)}\n" for name, number in classes.items())
     # Without a line `path`, ultralytics starts from the folder of this file; `path: .` is its working directory.
     (folder / "data.yaml").write_text(f"train: images\nval: images\nnames:\n{names}", encoding="utf-8")
+
+
+def image_place(labelled: Labelled, folder: Path) -> str:
+    """Say where trainers look for the first image that has a box: at the path of its labels, below ``images``."""
+    image = labelled.with_boxes[0].image
+    (labels,) = label_files(labelled.with_boxes[:1], ".txt")
+    place = folder / "images" / labels.with_suffix(PurePosixPath(image).suffix)
+    return f"{place} is where trainers look for {image}: copy or link all images in this way"
 
 
 def _in_yaml(text: str) -> str:

@@ -206,7 +206,8 @@ def test_folders_of_labels_are_replaced_as_a_whole(predictions, tmp_path, run):
     (folder / "images" / "a.png").write_text("a picture")
     arguments = ("data", "export", predictions, "--to", "yolo", "-o", folder)
     assert "dataset exists: --overwrite replaces it" in run(*arguments)[2]
-    assert run(*arguments, "--overwrite")[0] == 0
+    code, _, said = run(*arguments, "--overwrite")
+    assert code == 0 and f"{folder}/images/a.png is where trainers look for" in said
     found = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     assert found == ["data.yaml", "images/a.png", "labels/a.txt"] and not list(tmp_path.glob(".dataset*"))
 
