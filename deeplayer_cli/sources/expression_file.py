@@ -37,7 +37,7 @@ def read_expressions(path: Path) -> list[str]:
     try:
         text = _read_within_limits(path).decode("utf-8-sig")
     except FileNotFoundError as error:
-        raise RowError("no_expression", f"the image has no expressions: {name} does not exist") from error
+        raise RowError("no_expression", f"no expressions: {name} does not exist") from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise RowError("no_expression", f"{name}:{line} is not UTF-8: save the file in UTF-8") from error
@@ -45,7 +45,7 @@ def read_expressions(path: Path) -> list[str]:
         raise RowError("no_expression", f"{name} cannot be read: {error.strerror or error}") from error
     lines = [line.strip() for line in _LINE_END.split(text) if line.strip()]
     if not lines:
-        raise RowError("no_expression", f"the image has no expressions: {name} is empty")
+        raise RowError("no_expression", f"no expressions: {name} is empty")
     if len(lines) > MAX_LINES:
         raise RowError("no_expression", f"{name} has {len(lines):,} lines; at most {MAX_LINES:,} expressions are read")
     if all(map(is_yolo_line, lines)):

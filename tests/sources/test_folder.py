@@ -200,7 +200,7 @@ def test_expressions_in_a_file(folder: Path, tmp_path: Path) -> None:
     for argument, said in {
         f"@{labels}": "is empty",
         "@": "cannot be read|not a regular",
-        "@no.txt": "not exist",
+        "@no.txt": "^-e @no.txt: no expressions: no.txt does not exist$",
     }.items():
         with pytest.raises(DeeplayerError, match=said):
             parse_expressions([argument])
