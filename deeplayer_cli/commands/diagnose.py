@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +14,9 @@ from deeplayer_cli.commands import options
 from deeplayer_cli.commands.options import INPUT, OUTPUT, option
 from deeplayer_cli.commands.outputs import Csv, refuse_bad_outputs
 from deeplayer_cli.commands.requests import open_requests
+from deeplayer_cli.schema.values import counted
+
+logger = logging.getLogger("deeplayer")
 
 
 class ReadRows(StrEnum):
@@ -96,6 +100,12 @@ def diagnose(
     reader = AttentionReader(checkpoint, settings, (query.value,), generic=True)
     read = tqdm(reader.read(rows), unit="image", disable=None, leave=False)
     found = diagnosis.diagnose(read, query.value, budget, seed=seed)
+    if found.n_images < diagnosis.ENOUGH_IMAGES:
+        logger.warning(
+            "%s: the bands by chance need %d or more, so do not rely on what is said of positional bias",
+            counted(found.n_images, "image"),
+            diagnosis.ENOUGH_IMAGES,
+        )
     if csv:
         from deeplayer_cli.report.lines import write_rows
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 SINK = 10.0
 """A visual token is a sink if it gets this many times the mean attention, whatever the prompt asks."""
 
+ENOUGH_IMAGES = 10
+"""With fewer images, mirroring and shifting give too few different draws for a band by chance."""
+
 _ALWAYS = ("entropy", "visual_share", "first_share", "n_sinks", "sink_share")
 
 

@@ -23,12 +23,15 @@ def run(*arguments):
     return finished.stdout
 
 
-def test_every_layer_gets_a_line_and_a_sentence(tmp_path):
+def test_every_layer_gets_a_line_and_a_sentence(tmp_path, caplog):
     table, picture = tmp_path / "layers.csv", tmp_path / "layers.svg"
     pytest.importorskip("matplotlib")
     told = run(*DIAGNOSE, "--csv", table, "--plot", picture)
     for layer in range(1, 9):
         assert f"Layer {layer} (index {layer - 1}): " in told
+    assert caplog.messages == [
+        "4 images: the bands by chance need 10 or more, so do not rely on what is said of positional bias"
+    ]
     assert "4 images" in told and "dividing by a prior" in told.replace("\n", " ")
     with table.open(newline="") as stream:
         rows = list(csv.DictReader(stream))
