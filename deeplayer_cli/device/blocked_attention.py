@@ -43,39 +43,42 @@ def attention(queries: Tensor, keys: Tensor, values: Tensor, *, is_causal: bool)
 
     Args:
         queries: (B, heads, T, head_dim) float32 on a CPU.
-        keys: (B, kv_heads, T, head_dim).
-        values: (B, kv_heads, T, head_dim).
-        is_causal: whether each query attends only to the keys up to its own place, and not to all.
+        keys: (B, kv_heads, S, head_dim).
+        values: (B, kv_heads, S, head_dim).
+        is_causal: whether each query attends only to the keys up to its own place, and not to all. The queries then
+            belong to the last T tokens.
 
     Returns:
         (B, heads, T, head_dim).
     """
-    group, length = queries.shape[1] // keys.shape[1], queries.shape[2]
+    (n_rows, n_heads, length, head_dim), (_, kv_heads, n_keys, _) = queries.shape, keys.shape
+    group, n_before = n_heads // kv_heads, n_keys - length
     size = max(1, _ROWS // group)
     # oneDNN also takes a weight with gaps between its rows, but is a thousand times slower.
-    keys, values = keys.contiguous().flatten(0, 1), values.contiguous().flatten(0, 1)
-    scaled = (queries * queries.shape[3] ** -0.5).unflatten(1, (-1, group)).flatten(0, 1)
-    attended = torch.empty_like(scaled)  # (B * kv_heads, group, T, head_dim)
+    keys, values = keys.contiguous(), values.contiguous()
+    # Tokens before heads in memory, as the output projection reads them.
+    attended = queries.new_empty(n_rows, length, n_heads, head_dim).transpose(1, 2)
     later = torch.ones(size, size, dtype=torch.bool).triu(1)
 
     @torch.inference_mode()
-    def attend(block: tuple[int, int]) -> None:
-        head, start = block
-        end = min(start + size, length)
-        n, n_seen = end - start, end if is_causal else length
-        scores = multiply(scaled[head, :, start:end].flatten(0, 1), keys[head, :n_seen]).view(group, n, n_seen)
+    def attend(block: tuple[int, int, int]) -> None:
+        row, head, start = block
+        heads, tokens = slice(head * group, (head + 1) * group), slice(start, min(start + size, length))
+        n = tokens.stop - start
+        n_seen = n_before + tokens.stop if is_causal else n_keys
+        scaled = queries[row, heads, tokens].reshape(-1, head_dim) * head_dim**-0.5  # (group * n, head_dim)
+        scores = multiply(scaled, keys[row, head, :n_seen]).view(group, n, n_seen)
         if is_causal:
-            scores[..., start:].masked_fill_(later[:n, :n], -torch.inf)
-        mixed = multiply(scores.softmax(-1).flatten(0, 1), values[head, :n_seen].T)  # (group * n, head_dim)
-        attended[head, :, start:end] = mixed.view(group, n, -1)
+            scores[..., -n:].masked_fill_(later[:n, :n], -torch.inf)
+        mixed = multiply(scores.softmax(-1).flatten(0, 1), values[row, head, :n_seen].T)  # (group * n, head_dim)
+        attended[row, heads, tokens] = mixed.view(group, n, head_dim)
 
-    starts = range(0, length, size)
-    # The long blocks come first, so that no thread is left with one at the end.
-    _run_all(attend, [(head, start) for start in reversed(starts) for head in range(len(keys))])
-    return attended.view_as(queries)
+    starts = reversed(range(0, length, size))  # long blocks first, so that no thread is left with one at the end
+    _run_all(attend, [(row, head, start) for start in starts for row in range(n_rows) for head in range(kv_heads)])
+    return attended
 
 
-def _run_all(run: Callable[[tuple[int, int]], None], blocks: Iterable[tuple[int, int]]) -> None:
+def _run_all(run: Callable[[tuple[int, int, int]], None], blocks: Iterable[tuple[int, int, int]]) -> None:
     """Run all blocks, with as many threads as torch uses.
 
     Threads of torch would share each of the small products, and wait for each other after every one.

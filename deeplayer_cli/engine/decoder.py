@@ -89,26 +89,41 @@ def unrotate(states: Tensor, rotation: Rotation) -> Tensor:
     return rotate(states, (cos, -sin)) / (cos.square() + sin.square())[:, None]
 
 
-def attend(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None) -> Tensor:
-    """Attention without the output projection.
-
-    With a mask, the queries that share a key-value head are rows of one head: no kernel of torch that takes a mask
-    reads shared keys without copying them, and on a CPU each key is then read once, not once per query head.
+def attend_causally(queries: Tensor, keys: Tensor, values: Tensor, before: Tensor) -> Tensor:
+    """Causal attention of the last T of S tokens, without the output projection.
 
     Args:
         queries: (B, heads, T, head_dim).
         keys: (B, kv_heads, S, head_dim).
         values: (B, kv_heads, S, head_dim).
-        visible: (B or 1, 1, T, S) bool, the keys that each query attends to; or already `repeated`. None for causal
-            attention with T = S.
+        before: (1, heads, S - T, head_dim), the queries of the first tokens. With them, the attention is square: it
+            needs no mask, and SDPA runs its fastest kernel. What it computes for them is thrown away.
 
     Returns:
         (B, heads, T, head_dim).
     """
-    if visible is None:
-        if blocked_attention.serves(queries):
-            return blocked_attention.attention(queries, keys, values, is_causal=True)
-        return functional.scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=True)
+    if blocked_attention.serves(queries):
+        return blocked_attention.attention(queries, keys, values, is_causal=True)
+    square = torch.cat([before.expand(len(queries), -1, -1, -1), queries], dim=2)
+    attended = functional.scaled_dot_product_attention(square, keys, values, is_causal=True, enable_gqa=True)
+    return attended[:, :, before.shape[2] :]
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor) -> Tensor:
+    """Attention with a mask, without the output projection.
+
+    The queries that share a key-value head are rows of one head: no kernel of torch that takes a mask reads shared keys
+    without copying them, and on a CPU each key is then read once, not once per query head.
+
+    Args:
+        queries: (B, heads, T, head_dim).
+        keys: (B, kv_heads, S, head_dim).
+        values: (B, kv_heads, S, head_dim).
+        visible: (B or 1, 1, T, S) bool, the keys that each query attends to; or already `repeated`.
+
+    Returns:
+        (B, heads, T, head_dim).
+    """
     grouped = queries.unflatten(1, (keys.shape[1], -1))  # (B, kv_heads, group, T, head_dim)
     mask = visible if visible.shape[2] > queries.shape[2] else repeated(visible, grouped.shape[2])
     attended = functional.scaled_dot_product_attention(grouped.flatten(2, 3), keys, values, attn_mask=mask)

@@ -9,6 +9,7 @@ import torch
 from deeplayer_cli.device.transfer import to_device
 from deeplayer_cli.engine.decoder import (
     attend,
+    attend_causally,
     attention_output_and_mlp,
     causal_after,
     project,
@@ -83,24 +84,21 @@ class LanguageModel:
         logits: Tensor = self._model.lm_head(self._decoder.norm(hidden))
         return logits
 
-    def prepend_system_kv(self, index: int, *projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Put P0's queries, keys and values of a layer before those of the tokens that follow P0.
-
-        Attention over P0's queries is computed again and thrown away. But with them the attention is square and causal:
-        it needs no mask, and SDPA runs its fastest kernel.
+    def prepend_p0(self, index: int, *following: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Put P0's keys and values of a layer before those of the tokens that follow P0.
 
         Args:
             index: 0-based index of the layer.
-            projected: queries (B, heads, T, head_dim), keys and values (B, kv_heads, T, head_dim).
+            following: keys and values (B, kv_heads, T, head_dim) of these tokens, part after part.
 
         Returns:
-            The same three with n_p0 + T tokens.
+            Keys and values (B, kv_heads, n_p0 + all T, head_dim).
         """
-        queries, keys, values = (
-            torch.cat([first.expand(len(rest), -1, -1, -1), rest], dim=2)
-            for first, rest in zip(self.p0[index], projected, strict=True)
+        keys, values = (
+            torch.cat([p0.expand(len(parts[0]), -1, -1, -1), *parts], dim=2)
+            for p0, *parts in zip(self.p0[index][1:], *following, strict=True)
         )
-        return queries, keys, values
+        return keys, values
 
     def run_layer(
         self, index: int, hidden: Tensor, rotation: Rotation, visible: Tensor | None = None
@@ -114,12 +112,16 @@ class LanguageModel:
             visible: attention mask (B, 1, n_p0 + T, n_p0 + T) bool; None for a causal mask.
 
         Returns:
-            Output of the layer (B, T, C), and queries (B, heads, n_p0 + T, head_dim), keys and values
+            Output of the layer (B, T, C), and queries (B, heads, T, head_dim) of ``hidden``; keys and values
             (B, kv_heads, n_p0 + T, head_dim) of P0 and ``hidden``.
         """
         layer = self.layers[index]
-        queries, keys, values = self.prepend_system_kv(index, *project(layer, hidden, rotation))
-        attended = attend(queries, keys, values, visible)[:, :, self.n_p0 :]  # (B, heads, T, head_dim)
+        queries, *own = project(layer, hidden, rotation)
+        keys, values = self.prepend_p0(index, own)
+        if visible is None:
+            attended = attend_causally(queries, keys, values, self.p0[index][0])
+        else:
+            attended = attend(queries, keys, values, visible[:, :, self.n_p0 :])
         return attention_output_and_mlp(layer, hidden, attended), queries, keys, values
 
     def normalise_frozen(self, hidden: Tensor) -> Tensor:
@@ -140,12 +142,7 @@ class LanguageModel:
         Returns:
             Keys and values (B, kv_heads, n_p0 + F, head_dim) of P0 and these tokens.
         """
-        projected = project_unweighted(self.layers[index], frozen, rotation)
-        keys, values = (
-            torch.cat([p0.expand(len(frozen), -1, -1, -1), own], dim=2)
-            for p0, own in zip(self.p0[index][1:], projected, strict=True)
-        )
-        return keys, values
+        return self.prepend_p0(index, project_unweighted(self.layers[index], frozen, rotation))
 
     def run_frozen_layer(
         self, index: int, frozen: Tensor, hidden: Tensor, rotation: Rotation, visible: Tensor | None = None
@@ -168,10 +165,7 @@ class LanguageModel:
         before, after = (tuple(part.split((n_frozen, hidden.shape[1]), dim=1)) for part in rotation)
         queries, *own = project(layer, hidden, (before[1], after[1]))
         first = project_unweighted(layer, frozen, (before[0], after[0]))
-        keys, values = (
-            torch.cat([p0.expand(len(hidden), -1, -1, -1), *parts], dim=2)
-            for p0, *parts in zip(self.p0[index][1:], first, own, strict=True)
-        )
+        keys, values = self.prepend_p0(index, first, own)
         if visible is None:
             visible = causal_after(self.n_p0 + n_frozen, hidden.shape[1], self.device)  # (1, 1, T, n_p0 + F + T)
         attended = attend(queries, keys, values, visible[:, :, -hidden.shape[1] :])
@@ -236,7 +230,9 @@ class LanguageModel:
         read = []
         for layer in self.layers:
             queries, keys, values = project(layer, hidden, rotation)
-            hidden = attention_output_and_mlp(layer, hidden, attend(queries, keys, values, None))  # (1, n_p0, C)
+            hidden = attention_output_and_mlp(
+                layer, hidden, attend_causally(queries, keys, values, queries[:, :, :0])
+            )  # (1, n_p0, C)
             read.append((queries, keys, values))
         return read
 

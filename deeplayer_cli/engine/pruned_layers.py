@@ -138,8 +138,8 @@ def each_row(
     for index in range(method.stages[0].drop_after_layer, len(language.layers)):
         if _is_due(waiting, index, reads_next_layer=True):
             # Score with the next layer: project its input once for the scores, drop tokens, then run the layer itself.
-            ahead = project(language.layers[index], batch.hidden, slots.rotation)
-            view = _view(language.prepend_system_kv(index, *ahead), batch)
+            queries, *own = project(language.layers[index], batch.hidden, slots.rotation)
+            view = _view((queries, *language.prepend_p0(index, own)), batch)
             batch = batch.narrowed(choose(waiting.pop(0), view, batch.kept))
             slots = _Slots.from_kept(language, choose, batch.kept)
         n_visual = batch.kept.indices.shape[1]

@@ -47,6 +47,16 @@ def test_it_computes_what_torch_does(n_rows, kv_heads, group, length, is_causal)
     torch.testing.assert_close(ours.double(), exact, atol=1e-5, rtol=1e-5)
 
 
+@settings(deadline=None, max_examples=20)
+@given(st.integers(1, 2), st.sampled_from([1, 4, 7]), st.integers(1, 200), st.integers(0, 40))
+def test_the_last_tokens_attend_to_the_tokens_before_them(n_rows, group, length, n_before):
+    queries, keys, values = projections(n_rows, 2, group, n_before + length, 16)
+    with torch.inference_mode():
+        whole = blocked_attention.attention(queries, keys, values, is_causal=True)
+        last = blocked_attention.attention(queries[:, :, n_before:], keys, values, is_causal=True)
+    torch.testing.assert_close(last, whole[:, :, n_before:], atol=1e-6, rtol=1e-5)
+
+
 def test_threads_change_no_number_and_are_left_as_they_were(threads):
     projected = projections(2, 2, 4, 700, 32)
     with torch.inference_mode():
@@ -87,6 +97,6 @@ def test_a_torch_without_the_product_uses_its_own_kernel():
     blocked_attention._can_multiply.cache_clear()
     with patch.object(blocked_attention, "multiply", side_effect=AttributeError), torch.inference_mode():
         queries, keys, values = projections(1, 1, 2, 512, 32)
-        attended = decoder.attend(queries, keys, values, None)
+        attended = decoder.attend_causally(queries, keys, values, queries[:, :, :0])
     blocked_attention._can_multiply.cache_clear()
     assert torch.equal(attended, scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=True))
