@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 from threading import Barrier
 from typing import TYPE_CHECKING
 
@@ -61,11 +62,10 @@ def attention(queries: Tensor, keys: Tensor, values: Tensor, *, is_causal: bool)
     later = torch.ones(size, size, dtype=torch.bool).triu(1)
 
     @torch.inference_mode()
-    def attend(block: tuple[int, int, int]) -> None:
-        row, head, start = block
-        heads, tokens = slice(head * group, (head + 1) * group), slice(start, min(start + size, length))
-        n = tokens.stop - start
-        n_seen = n_before + tokens.stop if is_causal else n_keys
+    def attend(block: tuple[int, int, int, int]) -> None:
+        row, head, start, stop = block
+        heads, tokens, n = slice(head * group, (head + 1) * group), slice(start, stop), stop - start
+        n_seen = n_before + stop if is_causal else n_keys
         scaled = queries[row, heads, tokens].reshape(-1, head_dim) * head_dim**-0.5  # (group * n, head_dim)
         scores = multiply(scaled, keys[row, head, :n_seen]).view(group, n, n_seen)
         if is_causal:
@@ -73,12 +73,15 @@ def attention(queries: Tensor, keys: Tensor, values: Tensor, *, is_causal: bool)
         mixed = multiply(scores.softmax(-1).flatten(0, 1), values[row, head, :n_seen].T)  # (group * n, head_dim)
         attended[row, heads, tokens] = mixed.view(group, n, head_dim)
 
-    starts = reversed(range(0, length, size))  # long blocks first, so that no thread is left with one at the end
-    _run_all(attend, [(row, head, start) for start in starts for row in range(n_rows) for head in range(kv_heads)])
+    # Blocks end at keys that are multiples of their size: oneDNN is faster by such numbers of keys.
+    blocks = list(pairwise([0, *range(size - n_before % size, length, size), length]))
+    heads = [(row, head) for row in range(n_rows) for head in range(kv_heads)]
+    # The long blocks come first, so that no thread is left with one at the end.
+    _run_all(attend, [(*head, *block) for block in reversed(blocks) for head in heads])
     return attended
 
 
-def _run_all(run: Callable[[tuple[int, int, int]], None], blocks: Iterable[tuple[int, int, int]]) -> None:
+def _run_all(run: Callable[[tuple[int, int, int, int]], None], blocks: Iterable[tuple[int, int, int, int]]) -> None:
     """Run all blocks, with as many threads as torch uses.
 
     Threads of torch would share each of the small products, and wait for each other after every one.
