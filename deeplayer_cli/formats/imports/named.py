@@ -74,12 +74,13 @@ def read_json_array(path: Path) -> Iterator[Example]:
 
 def read_table(path: Path) -> Iterator[Example]:
     """One example a row of a table with a header."""
+    delimiter = delimiter_of(path)
     for line, row in table_rows(path):
         more = row.pop(None, ())  # type: ignore[call-overload]  # csv keeps what no column is for under None
         if any(more):
             message = f"the row has {len(row) + len(more)} fields, and the header {len(row)}"
             yield BadExample(
-                RowError("bad_row", f"{message}: put quotes around a field with {delimiter_of(path)!r} in it"), line
+                RowError("bad_row", f"{message}: put quotes around a field with {delimiter!r} in it"), line
             )
             continue
         if (lacking := _lacking(row)) is not None:
