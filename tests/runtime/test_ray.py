@@ -29,7 +29,7 @@ ray = import_ray()
 
 ROOT = Path(__file__).parents[2]
 DEMO = ("sample_data", "--model", "demo", "--batch-size", "1", "--limit", "60")
-METHODS = ("--methods", "deep-layer,d2pruner@fallback=0.9,none@max-tiles=1", "--match", "flops", "--keep", "0.25")
+METHODS = ("--methods", "deep-layer,d2pruner@fallback=0.9,none@max-tiles=1", "--keep", "0.25")
 
 
 @pytest.fixture(scope="module")
