@@ -141,7 +141,7 @@ def attention_output_and_mlp(layer: LlamaDecoderLayer, hidden: Tensor, attended:
     Args:
         layer: the decoder layer.
         hidden: (B, T, C), input of the layer.
-        attended: (B, heads, T, head_dim), from `attend`.
+        attended: (B, heads, T, head_dim), from `attend` or `attend_causally`.
 
     Returns:
         Output of the layer, (B, T, C).

@@ -109,7 +109,7 @@ class LanguageModel:
             index: 0-based index of the layer.
             hidden: (B, T, C), input of the layer for the tokens after P0.
             rotation: RoPE of these tokens.
-            visible: attention mask (B, 1, n_p0 + T, n_p0 + T) bool; None for a causal mask.
+            visible: attention mask (B, 1, T, n_p0 + T) bool; None for a causal mask.
 
         Returns:
             Output of the layer (B, T, C), and queries (B, heads, T, head_dim) of ``hidden``; keys and values
@@ -121,7 +121,7 @@ class LanguageModel:
         if visible is None:
             attended = attend_causally(queries, keys, values, self.p0[index][0])
         else:
-            attended = attend(queries, keys, values, visible[:, :, self.n_p0 :])
+            attended = attend(queries, keys, values, visible)
         return attention_output_and_mlp(layer, hidden, attended), queries, keys, values
 
     def normalise_frozen(self, hidden: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ class LanguageModel:
                 them.
             hidden: (B, T, C), input of the layer for the other tokens.
             rotation: RoPE of all F + T tokens.
-            visible: attention mask (B, 1, n_p0 + F + T, n_p0 + F + T) bool; None for a causal mask.
+            visible: attention mask (B, 1, F + T, n_p0 + F + T) bool; None for a causal mask.
 
         Returns:
             Output of the layer (B, T, C) and queries (B, heads, T, head_dim) of the other tokens; keys and values

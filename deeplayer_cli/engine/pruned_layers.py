@@ -89,7 +89,7 @@ class _Slots:
 
     Attributes:
         rotation: RoPE of all slots after P0.
-        visible: (B, 1, S, S) bool, the attention mask; None for a causal mask.
+        visible: (B, 1, S - n_p0, S) bool, the attention mask of the slots after P0; None for a causal mask.
         cached: the slots of the caches of these layers.
     """
 
@@ -110,9 +110,10 @@ class _Slots:
             return cls(rotation, None, cached)
         before, behind = (kept.filled.new_ones(len(kept.filled), n) for n in (language.n_p0, n_text))
         filled = torch.cat([before, kept.filled, behind], dim=1)
-        causal = causal_after(0, filled.shape[1], language.device)
+        n_p0, n_slots = language.n_p0, filled.shape[1]
+        causal = causal_after(n_p0, n_slots - n_p0, language.device)
         # A softmax over no key is not finite, so every slot, empty ones too, attends to itself.
-        own = torch.eye(filled.shape[1], dtype=torch.bool, device=language.device)
+        own = torch.eye(n_slots, dtype=torch.bool, device=language.device)[n_p0:]
         cached = replace(cached, filled=filled[:, :-n_suffix])
         return cls(rotation, causal & filled[:, None, None] | own, cached)
 
