@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from deeplayer_cli.app import app
 from deeplayer_cli.commands.options import layers_in
 from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.pruning import registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,6 +48,11 @@ def test_a_variable_means_the_same_in_every_command(name: str) -> None:
     texts = {one.help for one in options if one.envvar == f"DEEPLAYER_{name}" and one.param_type_name == "option"}
     assert len(texts) == 1 or name == "IMAGES"
     assert all("first N" in text for text in texts) or name != "IMAGES"
+
+
+def test_what_is_refused_as_a_parameter_of_a_method_is_an_option_of_ground() -> None:
+    flags = {flag for parameter in COMMANDS["ground",].params for flag in parameter.opts}
+    assert {f"--{name}" for name in registry._OPTIONS} <= flags
 
 
 @pytest.mark.parametrize("name", NAMES)
