@@ -72,6 +72,19 @@ def test_threads_change_no_number_and_are_left_as_they_were(threads):
     assert seen == [threads]
 
 
+def test_each_of_its_threads_uses_one_core(threads):
+    cores: list[int] = []
+
+    def note(inputs, weight):
+        cores.append(torch.get_num_threads())
+        return multiply(inputs, weight)
+
+    multiply = blocked_attention.multiply
+    with torch.inference_mode(), patch.object(blocked_attention, "multiply", note):
+        blocked_attention.attention(*projections(2, 2, 4, 700, 32), is_causal=True)
+    assert set(cores) == {1}
+
+
 def test_an_image_does_not_depend_on_the_others_of_its_batch():
     projected = projections(3, 2, 2, 600, 16)
     with torch.inference_mode():
