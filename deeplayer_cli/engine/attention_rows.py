@@ -68,7 +68,7 @@ def attention_rows(
     numbers = torch.arange(n_suffix, device=device).expand(len(rows), -1)
     rotation = language.rotation(prefix.n_shared + numbers)
     slots = CacheSlots(RowGroups.alone(len(rows), device), prefix.n_shared, n_suffix, prefix.n_shared)
-    step = slots.step(numbers, numbers, n_suffix, language.group)
+    step = slots.step(numbers, numbers, n_suffix, language.group, language.dtype)
     found: dict[QueryRowKind, list[Tensor]] = {kind: [] for kind in kinds}
     for index, (keys, values) in enumerate(zip(prefix.keys, prefix.values, strict=True)):
         cache = LayerCache.from_shared(slots, keys, values, [row.image for row in rows])

@@ -191,7 +191,7 @@ def decode_pass(
         if cache.slots is not slots:  # something was dropped before this layer
             slots = cache.slots
             rotation = language.rotation(slots.suffix_start + positions)
-            step = slots.step(numbers, written, n_suffix, language.group)
+            step = slots.step(numbers, written, n_suffix, language.group, language.dtype)
         hidden, _ = language.run_cached(index, hidden, rotation, cache, step)
     return language.logits(hidden)
 

@@ -119,20 +119,33 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor) -> Te
         queries: (B, heads, T, head_dim).
         keys: (B, kv_heads, S, head_dim).
         values: (B, kv_heads, S, head_dim).
-        visible: (B or 1, 1, T, S) bool, the keys that each query attends to; or already `repeated`.
+        visible: (B or 1, 1, T, S) bool, the keys that each query attends to; or a `packed_mask` of these.
 
     Returns:
         (B, heads, T, head_dim).
     """
     grouped = queries.unflatten(1, (keys.shape[1], -1))  # (B, kv_heads, group, T, head_dim)
-    mask = visible if visible.shape[2] > queries.shape[2] else repeated(visible, grouped.shape[2])
+    mask = visible.repeat(1, 1, grouped.shape[2], 1) if visible.dtype == torch.bool else visible
     attended = functional.scaled_dot_product_attention(grouped.flatten(2, 3), keys, values, attn_mask=mask)
     return attended.view_as(grouped).flatten(1, 2)
 
 
-def repeated(visible: Tensor, group: int) -> Tensor:
-    """Repeat a mask (B or 1, 1, T, S) for the queries of ``group`` heads: (B or 1, 1, group * T, S)."""
-    return visible.repeat(1, 1, group, 1)
+def packed_mask(visible: Tensor, group: int, dtype: torch.dtype) -> Tensor:
+    """The mask that SDPA adds to the scores of `attend`. Layers that share it make it once.
+
+    Args:
+        visible: (B or 1, 1, T, S) bool, the keys that each query attends to.
+        group: number of query heads that share keys.
+        dtype: of the queries.
+
+    Returns:
+        (B or 1, 1, group * T, S): 0 or -inf.
+    """
+    masked = ~visible.repeat(1, 1, group, 1)
+    *before, n_keys = masked.shape
+    # In memory, a row has a multiple of 8 numbers: on CUDA, SDPA would copy any other mask in every layer.
+    mask = torch.zeros(*before, -(-n_keys // 8) * 8, dtype=dtype, device=masked.device)[..., :n_keys]
+    return mask.masked_fill_(masked, -torch.inf)
 
 
 def attention_output_and_mlp(layer: LlamaDecoderLayer, hidden: Tensor, attended: Tensor) -> Tensor:

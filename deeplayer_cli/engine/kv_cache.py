@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from deeplayer_cli.engine.decoder import repeated
+from deeplayer_cli.engine.decoder import packed_mask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -22,12 +22,12 @@ class Step(NamedTuple):
 
     Attributes:
         written: (B, T), the slot that each token is written to.
-        visible: (G, 1, group * M * T, end) bool, the attention mask of the packed rows, for ``group`` heads that share
-            keys; ``end`` is the number of slots that they may attend to.
+        mask: (G, 1, group * M * T, end), the `packed_mask` of the packed rows, for ``group`` heads that share keys;
+            ``end`` is the number of slots that they may attend to.
     """
 
     written: Tensor
-    visible: Tensor
+    mask: Tensor
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class CacheSlots:
     suffix_start: int
     filled: Tensor | None = None
 
-    def step(self, numbers: Tensor, written: Tensor, n_suffix: int, group: int) -> Step:
+    def step(self, numbers: Tensor, written: Tensor, n_suffix: int, group: int, dtype: torch.dtype) -> Step:
         """Place new tokens.
 
         Args:
@@ -61,14 +61,15 @@ class CacheSlots:
             written: (B, T), the same, but for padding the place that it may overwrite.
             n_suffix: number of suffix tokens of a row that they may attend to.
             group: number of query heads that share keys.
+            dtype: of the queries.
         """
         suffix = self.groups.visible(numbers, n_suffix)  # (G, M * T, n_suffix * size)
         if self.filled is None:
             shared = suffix.new_ones(1, 1, 1).expand(*suffix.shape[:2], self.n_shared)
         else:
             shared = self.filled[:, None].expand(-1, suffix.shape[1], -1)
-        visible = repeated(torch.cat([shared, suffix], dim=2)[:, None], group)
-        return Step(self.n_shared + self.groups.slots(written), visible)
+        mask = packed_mask(torch.cat([shared, suffix], dim=2)[:, None], group, dtype)
+        return Step(self.n_shared + self.groups.slots(written), mask)
 
     def narrowed(self, rows: Sequence[int]) -> tuple[CacheSlots, dict[int, int]]:
         """The slots of only these rows, and which group moves to the place of which other, as {from: to}."""

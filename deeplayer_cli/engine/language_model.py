@@ -65,6 +65,12 @@ class LanguageModel:
         return device
 
     @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the hidden states."""
+        dtype: torch.dtype = self._decoder.embed_tokens.weight.dtype
+        return dtype
+
+    @property
     def group(self) -> int:
         """Number of query heads that share keys and values."""
         return int(self.layers[0].self_attn.num_key_value_groups)
@@ -189,7 +195,7 @@ class LanguageModel:
         return self._run_cached(self.layers[index], hidden, rotation, cache, step)
 
     def run_after(
-        self, index: int, hidden: Tensor, rotation: Rotation, keys: Tensor, values: Tensor, visible: Tensor
+        self, index: int, hidden: Tensor, rotation: Rotation, keys: Tensor, values: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Run one layer over tokens that follow known keys and values.
 
@@ -199,13 +205,13 @@ class LanguageModel:
             rotation: RoPE of these tokens.
             keys: (B, kv_heads, S, head_dim).
             values: the same.
-            visible: (1, 1, group * T, S + T) bool, the keys that each token attends to, `repeated`.
+            mask: (1, 1, group * T, S + T), a `packed_mask` of the keys that each token attends to.
 
         Returns:
             Output of the layer (B, T, C), queries (B, heads, T, head_dim) of these tokens, and keys and values
             (B, kv_heads, S + T, head_dim) of all.
         """
-        return self._run_after(self.layers[index], hidden, rotation, keys, values, visible)
+        return self._run_after(self.layers[index], hidden, rotation, keys, values, mask)
 
     @torch.inference_mode()
     def _compute_rotations(self) -> Rotation:
@@ -244,15 +250,15 @@ def run_cached_layer(
     groups = cache.slots.groups
     queries, keys, values = project_few(layer, hidden, rotation)
     cache.write(step.written, keys, values)
-    attended = attend(groups.pack(queries), *cache.upto(step.visible.shape[-1]), step.visible)
+    attended = attend(groups.pack(queries), *cache.upto(step.mask.shape[-1]), step.mask)
     return attention_output_and_mlp(layer, hidden, groups.unpack(attended, hidden.shape[1])), queries
 
 
 def run_layer_after(
-    layer: LlamaDecoderLayer, hidden: Tensor, rotation: Rotation, keys: Tensor, values: Tensor, visible: Tensor
+    layer: LlamaDecoderLayer, hidden: Tensor, rotation: Rotation, keys: Tensor, values: Tensor, mask: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Run a layer over tokens that follow known keys and values; see `LanguageModel.run_after`."""
     queries, *own = project_few(layer, hidden, rotation)
     keys, values = (torch.cat(parts, dim=2) for parts in zip((keys, values), own, strict=True))
-    attended = attend(queries, keys, values, visible)
+    attended = attend(queries, keys, values, mask)
     return attention_output_and_mlp(layer, hidden, attended), queries, keys, values

@@ -84,7 +84,7 @@ def _read_suffixes(
     numbers = torch.arange(n_suffix, device=language.device).expand(len(rows), -1)
     rotation, step = (
         language.rotation(slots.suffix_start + numbers),
-        slots.step(numbers, numbers, n_suffix, language.group),
+        slots.step(numbers, numbers, n_suffix, language.group, language.dtype),
     )
     for index, (keys, values) in enumerate(zip(prefix.keys, prefix.values, strict=True)):
         cache = LayerCache.from_shared(slots, keys, values, image_of_row)

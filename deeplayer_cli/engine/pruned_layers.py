@@ -175,7 +175,7 @@ def union_of_rows(
     slots = CacheSlots(RowGroups.by_image(images, language.device), n_shared, suffix.capacity, suffix_start)
     numbers = torch.arange(suffix.n_tokens, device=language.device).expand(len(hidden), -1)
     suffix_rotation = language.rotation(suffix_start + numbers)
-    step = slots.step(numbers, numbers, suffix.n_tokens, language.group)
+    step = slots.step(numbers, numbers, suffix.n_tokens, language.group, language.dtype)
     caches = []
     for index in range(method.stages[0].drop_after_layer, len(language.layers)):
         shared, _, *shared_kv = _run_layer(language, method, index, shared, kept.shape[1], shared_rotation, None)

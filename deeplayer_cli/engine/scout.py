@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from deeplayer_cli.device.transfer import to_device
-from deeplayer_cli.engine.decoder import repeated
+from deeplayer_cli.engine.decoder import packed_mask
 from deeplayer_cli.engine.row_groups import RowGroups
 from deeplayer_cli.engine.types import LayerView
 
@@ -42,12 +42,12 @@ def run_scout(language: LanguageModel, prefix: Prefix, rows: Sequence[Row], embe
     n_before = prefix.n_shared - n_p1
     rotation = language.rotation((n_before + places)[None])
     visible = torch.cat([own.new_ones(1, 1).expand(len(own), n_before), own], dim=1)
-    visible = repeated(visible[None, None], language.group)
+    mask = packed_mask(visible[None, None], language.group, hidden.dtype)
     order = groups.of_groups(images)
     pick = slice(None) if order == list(range(len(prefix.visual))) else to_device(order, language.device)
     for index, shared in enumerate(zip(prefix.keys, prefix.values, strict=True)):
         keys, values = (part[pick] for part in shared)
-        hidden, queries, keys, values = language.run_after(index, hidden, rotation, keys, values, visible)
+        hidden, queries, keys, values = language.run_after(index, hidden, rotation, keys, values, mask)
 
     def of_rows(states: Tensor, n_shared: int) -> Tensor:
         """States of groups (G, heads, n_shared + M * T, D) as states of rows, (B, heads, n_shared + T, D)."""

@@ -50,7 +50,8 @@ def test_a_compiled_layer_runs_few_kernels_and_equals_the_eager_one():
     language = LanguageModel(tiny_checkpoint(dtype=torch.float32).model, [1, 2, 3])
     slots = CacheSlots(RowGroups.alone(n_rows, torch.device("cpu")), n_shared, 8, n_shared)
     numbers = torch.arange(n_new).expand(n_rows, -1)
-    rotation, step = language.rotation(n_shared + numbers), slots.step(numbers, numbers, n_new, language.group)
+    rotation = language.rotation(n_shared + numbers)
+    step = slots.step(numbers, numbers, n_new, language.group, language.dtype)
     generator = torch.Generator().manual_seed(0)
     shared, hidden = (torch.randn(shape, generator=generator) for shape in ((3, 2, n_shared, 16), (n_rows, n_new, 64)))
 

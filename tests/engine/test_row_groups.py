@@ -52,10 +52,10 @@ def attended(images, rows, order=None):
     slots = CacheSlots(RowGroups.by_image(images, CPU), N_SHARED, CAPACITY, N_SHARED)
     cache = LayerCache.from_shared(slots, keys, values, images)
     numbers = torch.arange(T).expand(len(images), -1)
-    cache.write(slots.step(numbers, numbers, T, 2).written, *own)
+    cache.write(slots.step(numbers, numbers, T, 2, torch.float64).written, *own)
     (cache,) = narrow_caches([cache], rows)
-    step, groups = cache.slots.step(numbers[rows], numbers[rows], T, 2), cache.slots.groups
-    found = groups.unpack(attend(groups.pack(queries[rows]), *cache.upto(step.visible.shape[-1]), step.visible), T)
+    step, groups = cache.slots.step(numbers[rows], numbers[rows], T, 2, torch.float64), cache.slots.groups
+    found = groups.unpack(attend(groups.pack(queries[rows]), *cache.upto(step.mask.shape[-1]), step.mask), T)
     causal = torch.ones(T, N_SHARED + T, dtype=torch.bool).tril(N_SHARED)
     alone = [
         scaled_dot_product_attention(
