@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from deeplayer_cli.pruning import Method
 
 _STATES = 8  # of a layer, as wide as the hidden states: input and output, normalised, rotated, attended and projected
+_WIDE = 2  # as wide as the inside of an MLP: before and after its activation; then its two halves, if it is gated
 _REST = 1.01  # masks, positions and indices
 _LOGIT = 8  # bytes beside a logit in the model's dtype: in float32, twice
 _PAIR = 20  # bytes for two visual tokens of a method that compares their features
@@ -69,4 +70,4 @@ def _prefill_bytes(
 
 def _layer_numbers(stack: StackShape, n_tokens: int) -> int:
     """Numbers that exist at once while a layer updates ``n_tokens``: mostly those of its MLP."""
-    return n_tokens * (_STATES * stack.hidden + stack.mlp_matrices * stack.intermediate)
+    return n_tokens * (_STATES * stack.hidden + _WIDE * stack.intermediate)

@@ -164,9 +164,9 @@ def attention_output_and_mlp(layer: LlamaDecoderLayer, hidden: Tensor, attended:
     by_blocks = hidden.device.type == "cpu" and not torch.compiler.is_compiling()
     n_blocks = hidden.shape[:2].numel() // _MLP_BLOCK if by_blocks else 1
     if n_blocks < 2:
-        return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+        return hidden + _mlp(layer, hidden)
     for block in hidden.view(-1, hidden.shape[-1]).chunk(n_blocks):  # views, (tokens, C)
-        block += layer.mlp(layer.post_attention_layernorm(block))
+        block += _mlp(layer, block)
     return hidden
 
 
@@ -174,6 +174,14 @@ def causal_after(n_past: int, n_new: int, device: torch.device) -> Tensor:
     """The causal mask of ``n_new`` tokens that follow ``n_past`` tokens: (1, 1, n_new, n_past + n_new) bool."""
     visible = torch.ones(n_new, n_past + n_new, dtype=torch.bool, device=device)
     return visible.tril(diagonal=n_past)[None, None]
+
+
+def _mlp(layer: LlamaDecoderLayer, hidden: Tensor) -> Tensor:
+    """The MLP of ``hidden`` (..., C), as transformers computes it, with two wide states at once instead of three."""
+    mlp, normed = layer.mlp, layer.post_attention_layernorm(hidden)
+    gate = mlp.act_fn(mlp.gate_proj(normed))
+    down: Tensor = mlp.down_proj(gate.mul_(mlp.up_proj(normed)))
+    return down
 
 
 def _heads(states: Tensor, head_dim: int) -> Tensor:
