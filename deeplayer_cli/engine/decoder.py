@@ -143,8 +143,9 @@ def packed_mask(visible: Tensor, group: int, dtype: torch.dtype) -> Tensor:
     """
     masked = ~visible.repeat(1, 1, group, 1)
     *before, n_keys = masked.shape
-    # In memory, a row has a multiple of 8 numbers: on CUDA, SDPA would copy any other mask in every layer.
-    mask = torch.zeros(*before, -(-n_keys // 8) * 8, dtype=dtype, device=masked.device)[..., :n_keys]
+    # In memory, a row has a multiple of 8 numbers: on CUDA, SDPA would copy any other mask in every layer. It has more
+    # numbers than keys: a compiled graph that has seen a mask without gaps serves no other.
+    mask = torch.zeros(*before, (n_keys // 8 + 1) * 8, dtype=dtype, device=masked.device)[..., :n_keys]
     return mask.masked_fill_(masked, -torch.inf)
 
 

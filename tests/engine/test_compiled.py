@@ -43,6 +43,22 @@ def test_few_graphs_serve_every_batch(tiles, monkeypatch, methods):  # noqa: F81
     assert 1 < counter.frame_count <= GRAPHS
 
 
+def test_one_graph_serves_every_number_of_keys():
+    torch._dynamo.reset()
+    counter, (n_rows, n_new) = CompileCounterWithBackend("eager"), (4, 3)
+    language = LanguageModel(tiny_checkpoint(dtype=torch.float32).model, [1, 2, 3])
+    compiled = torch.compile(run_cached_layer, dynamic=True, fullgraph=True, backend=counter)
+    numbers, hidden = torch.arange(n_new).expand(n_rows, -1), torch.randn(n_rows, n_new, 64)
+    for n_shared in range(29, 38):  # 32 keys at first
+        slots = CacheSlots(RowGroups.alone(n_rows, torch.device("cpu")), n_shared, 9, n_shared)
+        step = slots.step(numbers, numbers, n_new, language.group, language.dtype)
+        shared = torch.randn(1, 2, n_shared, 16)
+        with torch.inference_mode():
+            cache = LayerCache.from_shared(slots, shared, shared, [0] * n_rows)
+            compiled(language.layers[0], hidden, language.rotation(n_shared + numbers), cache, step)
+    assert counter.frame_count == 1
+
+
 def test_a_compiled_layer_runs_few_kernels_and_equals_the_eager_one():
     """The graph of inductor for a CPU: matrix products, attention, and what is fused between them."""
     torch._dynamo.reset()
