@@ -92,12 +92,12 @@ class DecodeState:
         return Answer(
             self.token_ids,
             self.probabilities,
-            self.n_drafted,
-            self.n_accepted,
-            self.n_passes,
-            kept,
-            self.broken_layer,
-            torch.stack(self.watched),
+            n_drafted=self.n_drafted,
+            n_accepted=self.n_accepted,
+            n_passes=self.n_passes,
+            kept=kept,
+            broken_layer=self.broken_layer,
+            watched=torch.stack(self.watched),
         )
 
 

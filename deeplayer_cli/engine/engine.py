@@ -56,6 +56,7 @@ class Engine:
         pruned_layers: how the rows of an image share layers K+1..L. With ``union_of_rows``, one call of ``prefill``
             must hold all rows of one image and no others.
         watch: measures the time of every phase.
+        watched: ids of tokens whose probabilities the answers report.
     """
 
     def __init__(
@@ -81,8 +82,8 @@ class Engine:
             StageSelector(stage, method.name, compiler=compiler, watch=self.watch) for stage in method.stages
         ]
         # No compiler reads packed weights; on a CPU, it would save nothing there either.
-        of_layers = None if has_packed_linears(checkpoint.model) else compiler
-        self._language = LanguageModel(checkpoint.model, tokenizer.encode(prompt.before_image), of_layers)
+        layer_compiler = None if has_packed_linears(checkpoint.model) else compiler
+        self._language = LanguageModel(checkpoint.model, tokenizer.encode(prompt.before_image), layer_compiler)
         self._after_image = to_device([tokenizer.encode_piece(prompt.after_image)], self._language.device)
         self._watched = to_device(torch.tensor(watched, dtype=torch.int64), self._language.device)
         self._closing = tokenizer.encode_piece(prompt.after_expression)

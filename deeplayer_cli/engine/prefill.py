@@ -82,10 +82,8 @@ def _read_suffixes(
     image_of_row = [row.image for row in rows]
     slots = CacheSlots(RowGroups.by_image(image_of_row, language.device), prefix.n_shared, capacity, prefix.n_shared)
     numbers = torch.arange(n_suffix, device=language.device).expand(len(rows), -1)
-    rotation, step = (
-        language.rotation(slots.suffix_start + numbers),
-        slots.step(numbers, numbers, n_suffix, language.group, language.dtype),
-    )
+    rotation = language.rotation(slots.suffix_start + numbers)
+    step = slots.step(numbers, numbers, n_suffix, language.group, language.dtype)
     for index, (keys, values) in enumerate(zip(prefix.keys, prefix.values, strict=True)):
         cache = LayerCache.from_shared(slots, keys, values, image_of_row)
         hidden, queries = language.run_cached(index, hidden, rotation, cache, step)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class PrefixKind(NamedTuple):
-    """What a prefix runs through; images of equal kind can share one.
+    """What a prefix runs through; methods of equal kind can share one.
 
     Attributes:
         n_layers: K, the number of layers.
@@ -70,16 +70,17 @@ def run_prefix(
         keys.append(layer_keys)
         values.append(layer_values)
     return Prefix(
-        tuple(keys),
-        tuple(values),
-        visual,
-        text,
-        queries[:, :, -text.shape[1] :].contiguous(),  # a copy, so that the visual tokens' queries are freed
-        images.features,
-        text_embeddings,
-        kind.n_updated,
-        to_device(places, hidden.device),
-        images.class_attention,
-        images.vision_keys,
-        n_shared,
+        keys=tuple(keys),
+        values=tuple(values),
+        visual=visual,
+        text=text,
+        # A copy, so that the visual tokens' queries are freed.
+        text_queries=queries[:, :, -text.shape[1] :].contiguous(),
+        embeddings=images.features,
+        text_embeddings=text_embeddings,
+        n_updated=kind.n_updated,
+        places=to_device(places, hidden.device),
+        class_attention=images.class_attention,
+        vision_keys=images.vision_keys,
+        n_shared=n_shared,
     )

@@ -71,7 +71,7 @@ class _PrunedBatch:
         hidden = self.hidden.take_along_dim(order[..., None], dim=1)  # (B, n_keep + n_text, C)
         if selection.features is not None:
             hidden = torch.cat([selection.features, hidden[:, selection.indices.shape[1] :]], dim=1)
-        return _PrunedBatch(hidden, narrow(self.kept, selection)).trimmed()
+        return _PrunedBatch(hidden, _narrow(self.kept, selection)).trimmed()
 
     def trimmed(self) -> _PrunedBatch:
         """The batch without the columns of visual tokens that are padding in every row."""
@@ -118,7 +118,7 @@ class _Slots:
         return cls(rotation, causal & filled[:, None, None] | own, cached)
 
 
-def narrow(kept: KeptTokens, selection: Selection) -> KeptTokens:
+def _narrow(kept: KeptTokens, selection: Selection) -> KeptTokens:
     """The tokens that are still kept after a selection; the selection's indices point into ``kept``."""
     weights = kept.weights.gather(1, selection.indices) if selection.weights is None else selection.weights
     filled = None
@@ -140,15 +140,17 @@ def each_row(
         if _is_due(waiting, index, reads_next_layer=True):
             # Score with the next layer: project its input once for the scores, drop tokens, then run the layer itself.
             queries, *own = project(language.layers[index], batch.hidden, slots.rotation)
-            view = _view((queries, *language.prepend_p0(index, own)), batch)
+            view = _view(batch, queries, *language.prepend_p0(index, own))
             batch = batch.narrowed(choose(waiting.pop(0), view, batch.kept))
             slots = _Slots.from_kept(language, choose, batch.kept)
         n_visual = batch.kept.indices.shape[1]
-        hidden, *projected = _run_layer(language, method, index, batch.hidden, n_visual, slots.rotation, slots.visible)
+        hidden, queries, keys, values = _run_layer(
+            language, method, index, batch.hidden, n_visual, slots.rotation, slots.visible
+        )
         batch = replace(batch, hidden=hidden)
-        caches.append(LayerCache.from_rows(slots.cached, projected[1], projected[2]))
+        caches.append(LayerCache.from_rows(slots.cached, keys, values))
         if _is_due(waiting, index + 1, reads_next_layer=False):
-            batch = batch.narrowed(choose(waiting.pop(0), _view(projected, batch), batch.kept))
+            batch = batch.narrowed(choose(waiting.pop(0), _view(batch, queries, keys, values), batch.kept))
             slots = _Slots.from_kept(language, choose, batch.kept)
     choose.refuse_faults(caches)
     return Pruned(batch.hidden[:, -suffix.n_tokens :], batch.kept, caches)
@@ -178,8 +180,8 @@ def union_of_rows(
     step = slots.step(numbers, numbers, suffix.n_tokens, language.group, language.dtype)
     caches = []
     for index in range(method.stages[0].drop_after_layer, len(language.layers)):
-        shared, _, *shared_kv = _run_layer(language, method, index, shared, kept.shape[1], shared_rotation, None)
-        cache = LayerCache.from_shared(slots, shared_kv[0], shared_kv[1], images)
+        shared, _, keys, values = _run_layer(language, method, index, shared, kept.shape[1], shared_rotation, None)
+        cache = LayerCache.from_shared(slots, keys, values, images)
         hidden, _ = language.run_cached(index, hidden, suffix_rotation, cache, step)
         caches.append(cache)
     choose.refuse_faults(caches)
@@ -187,7 +189,7 @@ def union_of_rows(
     return Pruned(hidden, KeptTokens(rows, torch.ones_like(rows, dtype=torch.float32)), caches)
 
 
-def finish_layer_k(language: LanguageModel, method: Method, prefix: Prefix, image: Tensor, kept: Tensor) -> Tensor:
+def _finish_layer_k(language: LanguageModel, method: Method, prefix: Prefix, image: Tensor, kept: Tensor) -> Tensor:
     """Output of layer K for the kept tokens; a deferred layer runs for them now.
 
     Args:
@@ -225,7 +227,7 @@ def _first_batch(
     merged = None
     if not waiting[0].stage.reads_next_layer:
         selection = choose(waiting.pop(0), suffix.layer_k, kept)
-        kept, merged = narrow(kept, selection), selection.features
+        kept, merged = _narrow(kept, selection), selection.features
     parts = _first_hidden(language, method, prefix, suffix, suffix.images, kept.indices)
     hidden = torch.cat(parts, dim=1)  # (B, n_keep + n_p1 + T, C)
     if merged is not None:
@@ -250,7 +252,7 @@ def _first_hidden(
         Kept tokens and P1 (B or 1, n_keep + n_p1, C), and the suffixes (B, T, C).
     """
     if method.scout is None:
-        visual = finish_layer_k(language, method, prefix, image, kept)
+        visual = _finish_layer_k(language, method, prefix, image, kept)
     else:
         visual = prefix.embeddings[image[:, None], kept]
     return torch.cat([visual, prefix.text[image]], dim=1), suffix.hidden
@@ -274,8 +276,7 @@ def _run_layer(
     return torch.cat([frozen, text], dim=1), queries, keys, values
 
 
-def _view(projected: Sequence[Tensor], batch: _PrunedBatch) -> LayerView:
-    queries, keys, values = projected
+def _view(batch: _PrunedBatch, queries: Tensor, keys: Tensor, values: Tensor) -> LayerView:
     return LayerView(queries, keys, values, lambda: batch.hidden)
 
 

@@ -97,7 +97,11 @@ class RowGroups:
         return states.unflatten(2, (-1, n_tokens))[group, :, column]
 
     def slots(self, numbers: Tensor) -> Tensor:
-        """The slots (B, T) among the group's suffix slots of the tokens ``numbers`` (B, T) of each row's suffix."""
+        """The slots (B, T) of tokens of the rows' suffixes, counted from their group's first suffix slot.
+
+        Args:
+            numbers: (B, T), the place of each token in its row's suffix.
+        """
         return numbers * self.size + self.of_row[1][:, None]
 
     def visible(self, numbers: Tensor, n_suffix: int) -> Tensor:

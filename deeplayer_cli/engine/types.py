@@ -1,8 +1,9 @@
 """The data that each step of the engine hands to the next: named tensors with shapes.
 
-In the shapes: B prompts, N images, S keys, T suffix tokens, C the width of the hidden states. The model has L decoder
-layers; the first K of them run before visual tokens are dropped. A prompt is
-``P0 | visual tokens | P1 | suffix``: P0 is the text before the image, P1 the text between the image and the expression.
+In the shapes: B prompts, N images, S keys, T suffix tokens, C the width of the hidden states; G groups of up to M rows
+that share keys and values (`row_groups`). The model has L decoder layers; the first K of them run before visual tokens
+are dropped. A prompt is ``P0 | visual tokens | P1 | suffix``: P0 is the text before the image, P1 the text between the
+image and the expression.
 """
 
 from __future__ import annotations
@@ -206,12 +207,12 @@ class QueryRows:
 
 @dataclass(frozen=True)
 class Pruned:
-    """The state of B prompts after layers K+1..L.
+    """The state of B prompts after the last layer.
 
     Attributes:
         hidden: (B, T, C), output of the last layer for the suffixes.
         kept: the visual tokens that are kept after the last drop.
-        caches: one for each of the layers K+1..L.
+        caches: one for each of the layers K+1..L; for a scout's choice, one for each decoder layer.
     """
 
     hidden: Tensor
@@ -239,16 +240,10 @@ class KeptTokens:
         indices = torch.arange(n_visual, device=device).expand(batch, -1)
         return cls(indices, torch.ones(1, 1, device=device).expand(batch, n_visual))
 
-    @property
-    def counts(self) -> Tensor | int:
-        """Number of kept tokens of a row; a tensor (B, 1) if rows keep different numbers."""
-        return self.indices.shape[1] if self.filled is None else self.filled.sum(1, keepdim=True)
-
     def tolist(self) -> list[list[int]]:
         """The kept indices of every row, without padding."""
-        rows: list[list[int]] = (
-            self.indices.cpu().tolist()
-        )  # as one tensor each: to read row by row would wait for each
+        # Whole tensors: to read row by row would wait for the device each time.
+        rows: list[list[int]] = self.indices.cpu().tolist()
         if self.filled is None:
             return rows
         return [list(compress(row, filled)) for row, filled in zip(rows, self.filled.cpu().tolist(), strict=True)]
