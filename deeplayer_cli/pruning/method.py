@@ -199,7 +199,7 @@ class Method:
         return any(stage.needs & {"class_attention", "vision_keys"} for stage in self.stages)
 
     @property
-    def drops_once(self) -> bool:
+    def allows_union(self) -> bool:
         """Whether kept tokens of several rows can form a union.
 
         That needs at most one drop, which scores with its own layer, does not merge tokens and is not adaptive.

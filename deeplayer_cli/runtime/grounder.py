@@ -89,7 +89,7 @@ class Grounder:
             prior = load_prior(settings.prior, checkpoint)
         options = settings.pruning_options(checkpoint.grounding_layer, prior)
         self.method = pruning.build(settings.method, options, decoder.num_hidden_layers)
-        if self.answers_whole_images and not self.method.drops_once:
+        if self.answers_whole_images and not self.method.allows_union:
             raise DeeplayerError(
                 f"method {settings.method} drops in several steps, merges or adapts: it cannot run with --share union"
             )

@@ -254,7 +254,7 @@ def test_what_cannot_be_united_says_so(checkpoint):  # noqa: F811
         Entry("", "", last_scores, NeighbourMerge()),
         Entry("", "", drops=(Drop(last_scores, score_from="next_layer"),)),
     ):
-        assert not engine_of(checkpoint, entry, pruned_layers=union_of_rows).method.drops_once
+        assert not engine_of(checkpoint, entry, pruned_layers=union_of_rows).method.allows_union
 
 
 class Returns(Selector):
