@@ -110,7 +110,7 @@ def _layer_flops(text: StackShape, prompt: PromptLengths, n_visual: int, n_text:
     keys = text.key_flops(n_visual + n_text)
     if not updates:
         return keys + text.query_flops(n_text) + text.attention_flops(n_text, length)
-    # The engine puts P0's queries before the others, so that attention needs no mask. Their attention counts as well.
+    # For SDPA, the engine puts P0's queries before the others, see `attend_causally`. Their attention counts as well.
     return keys + text.query_flops(n_visual + n_text) + text.causal_flops(length)
 
 

@@ -120,7 +120,7 @@ class PromptLengths:
     """Number of tokens of each part of a prompt.
 
     Attributes:
-        before_image: P0. It is the same for every prompt, so it runs once per process and costs nothing later.
+        before_image: P0. It is the same for every prompt, so it runs once, before the first, and costs nothing later.
         visual: the visual tokens of the image, before any drop.
         after_image: P1, the text after the image that is the same for every expression.
         suffix: the expression and the closing.

@@ -4,6 +4,7 @@ types.py           the data that each step hands to the next, with shapes
 engine.py          the steps: encode, prefix, prefill, decode
 prefix.py          layers 1..K over the tokens that all expressions about an image share
 prefill.py         the suffix of each expression
+scout.py           layers 1..K over P1 and suffixes, where they only score
 suffixes.py        token ids and lengths of a batch, on the device
 selection.py       what a stage reads, and which tokens it keeps; result_check.py: checks of what it returns
 pruned_layers.py   layers K+1..L over the kept tokens

@@ -1,7 +1,7 @@
 """The prefix cache: the visual tokens and the prefixes of the current images. It is the only owner of prefixes.
 
-Methods that take turns on the same images share one cache. They share the output of the vision tower and, if they drop
-after the same layer, also the images' prefix, which is their state after the layers until then.
+Methods that take turns on the same images share one cache. They share the output of the vision tower and, if their
+prefixes are of the same kind (`engine.prefix.PrefixKind`), also the images' prefix.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class Answerer(Protocol):
         """
 
     def advice(self) -> str | None:
-        """Return a sentence if another method would have been cheaper for these rows; None otherwise."""
+        """Return what to know about the rows so far: boxes that mean nothing, a cheaper method; None otherwise."""
 
     def profile(self, rows: int, seconds: float) -> Profile:
         """Return where the time of a run went that answered ``rows`` rows in ``seconds``."""

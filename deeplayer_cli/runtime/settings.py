@@ -73,8 +73,8 @@ class Settings:
             ``"union"`` of their kept visual tokens, which changes answers.
         batch_size: the most prompts, and images, in one forward pass.
         batch_tokens: the most prompt tokens in one forward pass; None for as many as free memory allows.
-        compiled: run the selection and the decode pass through ``torch.compile``; None for yes on CUDA, no
-            elsewhere.
+        compiled: run the selection, and the layers over suffixes and answers, through ``torch.compile``; None for yes
+            on CUDA, no elsewhere.
         attention: the attention kernel to prefer, see `deeplayer_cli.device.attention_kernels`.
         workers: threads that read and tile images; None for one per core, at most 8.
         image_timeout: seconds that an image may take to decode; one that takes longer becomes an error row.
