@@ -12,7 +12,7 @@ from deeplayer_cli.errors import RowError
 from deeplayer_cli.formats.imports.splits import SplitCounts
 from deeplayer_cli.images.decode import read_orientation, read_size
 from deeplayer_cli.images.files import content_digest
-from deeplayer_cli.schema import BadRequest, ConventionCheck, check_gold, check_resolution
+from deeplayer_cli.schema import BadRequest, ConventionCheck, check_gold, check_resolution, in_text
 from deeplayer_cli.schema.row_ids import Ids
 from deeplayer_cli.sources.expression_file import is_yolo_line
 
@@ -70,7 +70,7 @@ class DataReport:
         if kind in self.problems:
             self.problems[kind].count += count
         else:
-            self.problems[kind] = DataProblem(kind, count, place, message)
+            self.problems[kind] = DataProblem(kind, count, place, in_text(message))
 
     def to_dict(self) -> dict[str, object]:
         """The report as JSON values."""
@@ -154,7 +154,7 @@ class DataCheck:
             self._written.add(row.written.numbers, size or row.written.resolution_wh)
 
     def _check_repeated(self, row: Request) -> None:
-        question = orjson.dumps([str(row.path), row.expression]).decode()
+        question = orjson.dumps([in_text(row.path), row.expression]).decode()
         if not self._rows.add(f"{question}{row.gold}"):
             self.report.note("duplicate_row", row.where, "its image, expression and box occurred before")
         elif not self._questions.add(question):
@@ -178,7 +178,7 @@ class DataCheck:
             except RowError as error:
                 facts = error
             self._last = (path, facts)
-            if self._paths.add(str(path)):
+            if self._paths.add(in_text(path)):
                 self._add_image(path, where, facts)
         return self._last[1]
 

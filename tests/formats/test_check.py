@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tracemalloc
 from pathlib import Path
 
@@ -47,6 +48,19 @@ def test_nothing_is_wrong(folder):
     assert check(path) == (0, {"rows": 3, "images": 1, "boxes": 2, "turned": 0, "problems": []})
     shown = CliRunner().invoke(app, ["data", "check", str(path)])
     assert shown.stdout == "3 rows, 1 image (0 turned by EXIF), 2 boxes: no problems\n"
+
+
+def test_names_that_are_not_utf_8(folder):
+    """A folder of images with such names is checked as any other."""
+    photos = folder / os.fsdecode(b"lat\xe9")
+    photos.mkdir()
+    for name in (b"\xff.png", b"\xfe.png"):
+        (photos / os.fsdecode(name)).write_bytes((folder / "a.png").read_bytes())
+    code, report = check(photos, "-e", "the dog", "-e", "a=the dog")
+    assert (code, report["rows"], report["images"]) == (1, 4, 2)
+    found = [(one["kind"], one["count"], one["message"]) for one in report["problems"]]
+    assert found[0] == ("duplicate_row", 2, "its image, expression and box occurred before")
+    assert found[1] == ("duplicate_image", 1, r"\xff.png is a copy of an image that occurred before")
 
 
 @pytest.mark.parametrize(
