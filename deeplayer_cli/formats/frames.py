@@ -30,7 +30,7 @@ class BoxFrames:
 
     def __init__(self, wanted: Frame, find: Callable[[Prediction], Path], *, is_turned: bool) -> None:
         self._wanted, self._find, self._is_turned = wanted, find, is_turned
-        self._orientations: dict[str | None, int | None] = {}
+        self._orientations: dict[tuple[str | None, str | None], int | None] = {}
 
     def turn(self, row: Prediction) -> int:
         """The EXIF orientation to turn a row's boxes by.
@@ -39,7 +39,7 @@ class BoxFrames:
             DeeplayerError: the boxes must be turned, and the image is not found.
         """
         needed = self._wanted != "run" and (self._wanted == "turned") != self._is_turned
-        key = row.image_id or row.image
+        key = row.image, row.image_id  # copies are images of their own, as in the export
         if key not in self._orientations:
             try:
                 self._orientations[key] = read_orientation(self._find(row))

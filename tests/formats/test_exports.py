@@ -363,7 +363,8 @@ def test_frames_are_said(tmp_path):
     def gone(row):
         raise RowError("image_missing", "a.png does not exist")
 
-    one = Prediction(1, "a.png", "x", "ok", (5, 3, 17, 9), ((5, 3, 17, 9),), width=40, height=30)
+    box = (5, 3, 17, 9)
+    one = Prediction(1, "a.png", "x", "ok", box, (box,), width=40, height=30, image_id="content")
     frames = BoxFrames("run", gone, is_turned=False)
     assert frames.turn(one) == 1
     assert frames.summary().startswith("1 image not found, so it is not known whether EXIF turns them")
@@ -374,8 +375,9 @@ def test_frames_are_said(tmp_path):
     exif[0x0112] = 6
     Image.new("L", (40, 30)).save(tmp_path / "a.jpg", exif=exif)
     frames = BoxFrames("run", lambda row: tmp_path / "a.jpg", is_turned=False)
-    frames.turn(one)
+    for row in (one, replace(one, id=2), replace(one, id=3, image="copy.jpg")):
+        frames.turn(row)
     assert frames.summary() == (
-        "EXIF turns 1 of the images: their boxes are in pixels of the stored images; for Label Studio, browsers, "
+        "EXIF turns 2 of the images: their boxes are in pixels of the stored images; for Label Studio, browsers, "
         "OpenCV and ultralytics, give --exif turned"
     )
