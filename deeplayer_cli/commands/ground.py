@@ -265,7 +265,7 @@ def _report(outcome: Outcome, path: Path | None) -> None:
 
     counts = outcome.counts
     if path and outcome.n_rows and not outcome.n_answered and not outcome.stopped:
-        logger.info("nothing left to do: %s contains %s", path, counted(outcome.n_rows, "row"))
+        logger.info("nothing left to do: %s contains %s", path, counted(counts["rows"], "row"))
     else:
         logger.info(outcome.totals.summary(outcome.seconds))
     for sentence in outcome.totals.failures.sentences():

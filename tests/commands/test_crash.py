@@ -200,6 +200,14 @@ def test_a_finished_run_with_errors_stays_one(requests: Path, tmp_path: Path) ->
     assert code == 1 and "nothing left to do" in errors
 
 
+def test_a_finished_run_of_more_rows_than_are_left(requests: Path, tmp_path: Path) -> None:
+    output, fewer = tmp_path / "out.jsonl", write_requests(tmp_path / "requests.jsonl", N_ROWS - 30)
+    assert finished(noop("ground", requests, "-o", output))[0] == 0
+    code, errors = finished(noop("ground", fewer, "-o", output, "--resume"))
+    assert code == 0 and "contains 150 rows, but the input has 120: the input has changed" in errors
+    assert "out.jsonl contains 150 rows\n" in errors, "what is in the file, in both sentences"
+
+
 def test_the_last_line_and_the_record_are_counted_from_the_file(requests: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.jsonl"
     assert finished(noop("ground", requests, "-o", output, NOOP_FAIL="7", NOOP_DIE="row:60"))[0] == -signal.SIGKILL
