@@ -19,6 +19,8 @@ Id = str | int
 
 _RAW_BYTE = re.compile("[\udc80-\udcff]")  # how Python shows a byte that is not UTF-8, in names and in arguments
 
+_DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+\s*")
+
 
 def json_fault(line: bytes, error: Exception) -> str:
     """What is wrong with a line that is not JSON: its encoding, a number that JSON lacks, or what the parser says."""
@@ -39,7 +41,11 @@ def four_numbers(name: str, value: object) -> Box:
         ValueError: the value is not a sequence of four finite numbers.
     """
     if not isinstance(value, Sequence) or len(value) != 4 or not all(_is_finite(number) for number in value):
-        raise ValueError(f"{name} must be four finite numbers [x1, y1, x2, y2], not {show(value)}")
+        comma = isinstance(value, list) and any(
+            isinstance(item, str) and _DECIMAL_COMMA.fullmatch(item) for item in value
+        )
+        way_out = ": write numbers with a point, not with a comma" if comma else ""
+        raise ValueError(f"{name} must be four finite numbers [x1, y1, x2, y2], not {show(value)}{way_out}")
     x1, y1, x2, y2 = value
     return float(x1), float(y1), float(x2), float(y2)
 

@@ -149,6 +149,12 @@ def test_what_no_row_can_hold_is_one_sentence(given: dict[str, object], kind: st
     assert error.kind == kind and len(error.message) < 300 and "\n" not in error.message
 
 
+def test_a_decimal_comma_is_named() -> None:
+    error = refused(ROW | {"box": ["1,5", "2", "30", "40"]})
+    assert error.kind == "bad_box" and error.message.endswith(": write numbers with a point, not with a comma")
+    assert "comma" not in refused(ROW | {"box": ["1.5", "2", "30", "40"]}).message
+
+
 def test_null_means_absent() -> None:
     row = ROW | dict.fromkeys(["id", "box", "width", "height", "meta"])
     assert asked(row) == asked(ROW)
