@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from deeplayer_cli.errors import printable
-from deeplayer_cli.report.tables import plain_table, show_table
+from deeplayer_cli.report.tables import fits, plain_table, show_table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.table import Table
+
     from deeplayer_cli.evaluation.published_tables import PublishedTable
     from deeplayer_cli.evaluation.score import Rate
     from deeplayer_cli.evaluation.splits import SplitLine, SplitTable
@@ -19,28 +23,53 @@ _EXPLANATION = (
 
 
 def show(table: SplitTable, published: PublishedTable | None = None) -> None:
-    """Print a comparison by split to stdout."""
+    """Print a comparison by split to stdout; splits that do not fit the terminal go into a table below."""
     from rich.console import Console
     from rich.markup import escape
 
-    console, shown = Console(), plain_table()
-    shown.add_column("method\nkeep, layer", min_width=14)
-    for number, split in enumerate(table.splits):
-        # At a space, a narrow terminal would cut a heading.
-        name = escape(printable(split)).replace(" ", "\n")
-        shown.add_column(f"{name}\n{table.counts[number]}" if table.counts else name, justify="right", no_wrap=True)
-    for heading in ("average", "change"):
-        shown.add_column(heading, justify="right", no_wrap=True)
-    for line in table.lines:
-        layer = "" if line.layer is None else str(line.layer)
-        below = ", ".join(part for part in (_keep(line), layer, "published" if line.published else "") if part)
-        cells = [_cell(rate, exact=line.published) for rate in (*line.accuracies, line.average)]
-        shown.add_row(f"{escape(printable(line.method))}\n[dim]{below}[/dim]", *cells, _change(line))
-    show_table(shown)
+    console = Console()
+    for first, last in _blocks(table):
+        show_table(_part(table, first, last))
     if table.reference is not None:
         console.print(_EXPLANATION.format(reference=escape(printable(table.reference))))
     if published is not None:
         console.print(f"Published: {published.title}. {published.note}\nSource: {published.source}", highlight=False)
+
+
+def _blocks(table: SplitTable) -> Iterator[tuple[int, int]]:
+    """The splits of each table that fits the terminal, as the numbers of the first one and of the one after the last.
+
+    The last table has the averages too.
+    """
+    n_splits, first = len(table.splits), 0
+    while first < n_splits:
+        last = first + 1
+        while last < n_splits and fits(_part(table, first, last + 1)):
+            last += 1
+        yield first, last
+        first = last
+
+
+def _part(table: SplitTable, first: int, last: int) -> Table:
+    """The lines of a comparison with some of its splits; with the averages behind the last split."""
+    from rich.markup import escape
+
+    has_averages = last == len(table.splits)
+    shown = plain_table()
+    shown.add_column("method\nkeep, layer", min_width=14)
+    for number, split in list(enumerate(table.splits))[first:last]:
+        # At a space, a narrow terminal would cut a heading.
+        name = escape(printable(split)).replace(" ", "\n")
+        shown.add_column(f"{name}\n{table.counts[number]}" if table.counts else name, justify="right", no_wrap=True)
+    for heading in ("average", "change") if has_averages else ():
+        shown.add_column(heading, justify="right", no_wrap=True)
+    for line in table.lines:
+        layer = "" if line.layer is None else str(line.layer)
+        below = ", ".join(part for part in (_keep(line), layer, "published" if line.published else "") if part)
+        cells = [_cell(rate, exact=line.published) for rate in line.accuracies[first:last]]
+        averages = [_cell(line.average, exact=line.published), _change(line)] if has_averages else []
+        shown.add_row(f"{escape(printable(line.method))}\n[dim]{below}[/dim]", *cells, *averages)
+    return shown
 
 
 def headings_and_rows(table: SplitTable) -> tuple[list[str], list[list[str]]]:

@@ -28,6 +28,20 @@ def show_table(table: Table) -> None:
     from rich.console import Console
 
     console = Console()
+    _fold(table, console)
+    Console(width=max(console.width, _least_width(table, console))).print(table)
+
+
+def fits(table: Table) -> bool:
+    """Whether a table fits the terminal, once its text is folded."""
+    from rich.console import Console
+
+    console = Console()
+    _fold(table, console)
+    return _least_width(table, console) <= console.width
+
+
+def _fold(table: Table, console: Console) -> None:
     for column in table.columns:
         column.overflow = "fold"
     for width in _FOLDED:
@@ -35,7 +49,6 @@ def show_table(table: Table) -> None:
             break
         for column in table.columns:
             column.max_width = None if column.no_wrap else max(width, column.min_width or 0)
-    Console(width=max(console.width, _least_width(table, console))).print(table)
 
 
 def _least_width(table: Table, console: Console) -> int:

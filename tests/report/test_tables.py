@@ -45,6 +45,17 @@ def test_a_table_of_published_figures_cuts_no_word() -> None:
     assert {"deep-layer-mis", "published", "(D2Pruner)"} <= set(shown)
 
 
+def test_splits_that_do_not_fit_go_into_a_table_below() -> None:
+    wide, narrow = (
+        run("compare", "--published", "deep-layer-paper", COLUMNS=columns).stdout.decode() for columns in ("200", "80")
+    )
+    assert max(map(len, narrow.splitlines())) <= 80
+    assert wide.count("keep, layer") == 1 and narrow.count("keep, layer") == 2
+    lines = [line.split()[1:] for line in narrow.splitlines() if line.split()[:1] == ["deep-layer-mis"]]
+    assert [len(line) for line in lines] == [6, 4]
+    assert [*lines[0], *lines[1]] in [line.split()[1:] for line in wide.splitlines()]
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 @pytest.mark.parametrize("command", [*HEADINGS, "--help", "ground --help", "refusal"])
 def test_encodings_that_lack_a_character(command: str, encoding: str, predictions: Path) -> None:
