@@ -144,6 +144,17 @@ def test_a_comparison_loses_a_worker_is_stopped_and_goes_on(cluster, compared, t
     assert len(table) == 4 and all(line["gflops"] and line["seconds"] for line in table)
 
 
+def test_methods_are_matched_as_in_a_local_run(cluster, tmp_path):
+    """The command matches without a model: the keeps, and so the names of the files, are those of a local run."""
+    few = (*DEMO[:-1], "8", "--methods", "deep-layer,fastv", "--keep", "0.25", "--match", "flops")
+    for name, there in (("local", ()), ("cluster", ("--ray", cluster))):
+        code, errors = finished(deeplayer("compare", *few, *there, "--results", tmp_path / name))
+        assert code == 0, errors
+    local = files_in(tmp_path / "local")
+    assert files_in(tmp_path / "cluster") == local and len(local) == 6
+    assert not any(name.startswith("fastv-keep0.25-") for name in local), "fastv drops earlier: its keep is greater"
+
+
 def test_images_travel_with_their_rows(cluster, tmp_path):
     """Error rows too are those of a local run: they name the row's own path."""
     (tmp_path / "broken.png").write_bytes(b"no image")
