@@ -19,7 +19,7 @@ from deeplayer_cli.device.attention_kernels import is_kernel_preferred
 from deeplayer_cli.device.packed_linear import multiply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Sequence
 
 _ROWS = 448  # of a product: the queries of a block, for all heads that share keys
 _LEAST_NUMBERS = 2**14  # in a head's queries; below, torch's kernel is as fast
@@ -83,14 +83,23 @@ def attention(queries: Tensor, keys: Tensor, values: Tensor, *, is_causal: bool)
     return attended
 
 
-def _run_all(run: Callable[[tuple[int, int, int, int]], None], blocks: Iterable[tuple[int, int, int, int]]) -> None:
+def _run_all(run: Callable[[tuple[int, int, int, int]], None], blocks: Sequence[tuple[int, int, int, int]]) -> None:
     """Run all blocks, with as many threads as torch uses.
 
     Threads of torch would share each of the small products, and wait for each other after every one.
     """
     n_threads = torch.get_num_threads()
-    for _ in map(run, blocks) if n_threads == 1 else _threads(n_threads).map(run, blocks):
-        pass
+    try:
+        running = map(run, blocks) if n_threads == 1 else _threads(n_threads).map(run, blocks)
+    except RuntimeError:  # the main thread has ended, and this one goes on: Python refuses work for pools
+        torch.set_num_threads(1)
+        try:
+            _run_all(run, blocks)
+        finally:
+            torch.set_num_threads(n_threads)
+    else:
+        for _ in running:
+            pass
 
 
 @cache

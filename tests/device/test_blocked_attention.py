@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from unittest.mock import patch
 
@@ -17,6 +19,28 @@ from deeplayer_cli.engine import decoder
 
 if not torch.backends.mkldnn.is_available():
     pytest.skip("this torch has no oneDNN", allow_module_level=True)
+
+
+_AFTER_MAIN = """
+import threading, torch
+from deeplayer_cli.device.blocked_attention import attention
+
+@torch.inference_mode()
+def attended():
+    return attention(queries, queries[:, :2], queries[:, :2], is_causal=True)
+
+def go_on():
+    with torch.inference_mode():
+        ended.wait()
+        assert torch.equal(attended(), before)
+    print(torch.get_num_threads())
+
+torch.set_num_threads(2)
+queries, ended = torch.randn(1, 4, 700, 32), threading.Event()
+before = attended()
+threading.Thread(target=go_on).start()
+threading._register_atexit(ended.set)  # runs when the main thread has ended
+"""
 
 
 def projections(n_rows: int, kv_heads: int, group: int, length: int, head_dim: int) -> list[torch.Tensor]:
@@ -70,6 +94,11 @@ def test_threads_change_no_number_and_are_left_as_they_were(threads):
     other.start()
     other.join()
     assert seen == [threads]
+
+
+def test_a_thread_that_outlives_the_main_thread_gets_the_same_numbers_and_keeps_its_cores():
+    done = subprocess.run([sys.executable, "-c", _AFTER_MAIN], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("2\n", "")
 
 
 def test_each_of_its_threads_uses_one_core(threads):
