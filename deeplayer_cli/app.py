@@ -35,6 +35,7 @@ from deeplayer_cli.commands import (
     sweep,
     verify,
 )
+from deeplayer_cli.commands.exit_codes import DEFECT, FINISHED_WITH_ERRORS, INTERRUPTED, USAGE_OR_IO
 from deeplayer_cli.commands.options import example
 from deeplayer_cli.commands.usage import Commands
 from deeplayer_cli.errors import DeeplayerError, printable
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """Errors of writing; files that are written have a name of their own."""
-
-USAGE_OR_IO, DEFECT, INTERRUPTED = 2, 70, 130
 
 app = typer.Typer(
     name="deeplayer",
@@ -119,7 +118,7 @@ def main(prepare: Prepare | None = None) -> None:
         _refuse(str(error))
     except BrokenPipeError:  # the reader closed the pipe (`| head -1`)
         streams.abandon_stdout()
-        sys.exit(1)
+        sys.exit(FINISHED_WITH_ERRORS)
     except OSError as error:  # of a place that names no file of its own, such as stdout
         nameless = "stdout cannot be written: " if error.errno in _FULL else ""
         name = f"{error.filename}: " if error.filename else nameless

@@ -14,6 +14,7 @@ import typer
 
 from deeplayer_cli.commands import cluster, options
 from deeplayer_cli.commands.comparing import circumstances_of, open_repeatable, result_folder
+from deeplayer_cli.commands.exit_codes import FINISHED_WITH_ERRORS
 from deeplayer_cli.commands.options import INPUT, OUTPUT, PRUNING, option
 from deeplayer_cli.commands.outputs import Csv, refuse_bad_outputs
 from deeplayer_cli.commands.printing import TextFormat, show_lines, show_splits
@@ -36,8 +37,6 @@ _NUMBERS = {"layer": "layer", "max-tiles": "max_tiles"}
 
 _WITHOUT_A_RUN = {"from_", "reference", "by", "format_", "published", "csv", "plot", "overwrite", "json"}
 """The options that work with ``--from``, which reads results and runs nothing."""
-
-FINISHED_WITH_ERRORS = 1
 
 _MOST_KEEPS = 1000  # of one range
 

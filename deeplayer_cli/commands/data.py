@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deeplayer_cli.commands import merge, options
+from deeplayer_cli.commands.exit_codes import FINISHED_WITH_ERRORS
 from deeplayer_cli.commands.options import example, option
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.schema.values import counted
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from deeplayer_cli.formats.check import DataReport
 
 logger = logging.getLogger("deeplayer")
-
-FINISHED_WITH_PROBLEMS = 1
 
 app = typer.Typer(
     help="Convert requests from other formats, and predictions for labelling tools; merge shards.",
@@ -104,7 +103,7 @@ def import_(
     boxes = f", {without:,} of them without a box" if without else ""
     logger.info("%s: %s from %s%s", name, counted(summary.n_rows, "request"), ", ".join(summary.formats), boxes)
     if summary.left_out:
-        raise typer.Exit(FINISHED_WITH_PROBLEMS)
+        raise typer.Exit(FINISHED_WITH_ERRORS)
 
 
 @app.command(epilog=example("data check requests.jsonl"))
@@ -153,7 +152,7 @@ def check(
     else:
         _show_report(report)
     if report.problems:
-        raise typer.Exit(FINISHED_WITH_PROBLEMS)
+        raise typer.Exit(FINISHED_WITH_ERRORS)
 
 
 def _show_report(report: DataReport) -> None:
@@ -273,4 +272,4 @@ def export(
     if (sentence := frames.summary()) is not None:
         logger.warning(sentence)
     if not labelled.with_boxes:
-        raise typer.Exit(FINISHED_WITH_PROBLEMS)
+        raise typer.Exit(FINISHED_WITH_ERRORS)

@@ -10,13 +10,12 @@ import orjson
 import typer
 
 from deeplayer_cli.commands import options
+from deeplayer_cli.commands.exit_codes import FINISHED_WITH_ERRORS
 from deeplayer_cli.commands.options import option
 from deeplayer_cli.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-FAILED = 1
 
 _NEEDED = ("torch", "transformers")  # each one also imports what it needs itself
 
@@ -38,7 +37,7 @@ def doctor(
     if json:
         typer.echo(orjson.dumps(checks, option=orjson.OPT_INDENT_2))
     if any(check["status"] == "fail" for check in checks):
-        raise typer.Exit(FAILED)
+        raise typer.Exit(FINISHED_WITH_ERRORS)
 
 
 def _checks(*, offline: bool) -> Iterator[dict[str, str]]:

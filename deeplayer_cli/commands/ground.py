@@ -14,6 +14,7 @@ import typer
 
 from deeplayer_cli import __version__
 from deeplayer_cli.commands import cluster, options
+from deeplayer_cli.commands.exit_codes import FINISHED_WITH_ERRORS
 from deeplayer_cli.commands.options import INPUT, OUTPUT, Kernel, PositionIds, Query, Sharing, option
 from deeplayer_cli.commands.requests import open_requests
 from deeplayer_cli.commands.show import drawing
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from deeplayer_cli.sources import Requests
 
 logger = logging.getLogger("deeplayer")
-
-FINISHED_WITH_ERRORS = 1
 
 _OUT: dict[str, Any] = {"rich_help_panel": OUTPUT}
 

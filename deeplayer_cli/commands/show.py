@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deeplayer_cli.commands import options
+from deeplayer_cli.commands.exit_codes import FINISHED_WITH_ERRORS
 from deeplayer_cli.commands.options import option
 from deeplayer_cli.errors import DeeplayerError, printable, reading
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from deeplayer_cli.schema import Prediction
 
 logger = logging.getLogger("deeplayer")
-
-FINISHED_WITH_ERRORS = 1
 
 
 class PictureFormat(StrEnum):

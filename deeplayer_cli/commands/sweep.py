@@ -11,6 +11,7 @@ import typer
 
 from deeplayer_cli.commands import options
 from deeplayer_cli.commands.comparing import circumstances_of, open_repeatable, result_folder
+from deeplayer_cli.commands.exit_codes import FINISHED_WITH_ERRORS
 from deeplayer_cli.commands.options import INPUT, OUTPUT, PRUNING, Query, option
 from deeplayer_cli.commands.outputs import Csv, refuse_bad_outputs
 from deeplayer_cli.commands.progress import ProgressBar
@@ -21,8 +22,6 @@ from deeplayer_cli.schema.values import counted
 if TYPE_CHECKING:
     from deeplayer_cli.schema import Id
     from deeplayer_cli.sources import Requests
-
-FINISHED_WITH_ERRORS = 1
 
 logger = logging.getLogger("deeplayer")
 

@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from deeplayer_cli.commands import options
+from deeplayer_cli.commands.exit_codes import FINISHED_WITH_ERRORS
 from deeplayer_cli.commands.options import option
 
-FAILED = 1
 _MARKS = {True: "[green]pass[/green]", False: "[red]FAIL[/red]", None: "[yellow]-[/yellow]"}
 
 
@@ -50,4 +50,4 @@ def verify(
         if table.row_count:
             show_table(table)
     if failed:
-        raise typer.Exit(FAILED)
+        raise typer.Exit(FINISHED_WITH_ERRORS)
