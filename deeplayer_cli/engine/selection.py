@@ -147,23 +147,28 @@ class Chooser:
         inputs = self._inputs(select.stage, view, kept)
         n_keep = min(select.stage.count(self.positions.n_visual), inputs.n_visual)
         if select.stage.takes_padding:
-            selection, check = select(inputs, n_keep)
-            self.checks.append(check)
-            return selection
+            return self._run(select, inputs, n_keep)
+        return self._run_by_length(select, inputs, n_keep)
+
+    def _run(self, select: StageSelector, inputs: ScorerInputs, n_keep: int) -> Selection:
+        selection, check = select(inputs, n_keep)
+        self.checks.append(check)
+        return selection
+
+    def _run_by_length(self, select: StageSelector, inputs: ScorerInputs, n_keep: int) -> Selection:
+        """Run a stage that takes no padding: on the prompts of each length by themselves."""
         rows, device = self.suffix.rows, self.language.device
         kind, n_p1 = select.stage.scorer.rows, self.prefix.text.shape[1]
         lengths = rows.lengths.drafted if kind == "drafted" else rows.lengths.prompts
         n_before = inputs.prompt_tokens.shape[1] - self.suffix.n_tokens
-        order: list[int] = []
-        found = []
+        order: list[int] = []  # the row of each selected prompt
+        found: list[Selection] = []
         for length in sorted(set(lengths)):
             alike = [row for row, other in enumerate(lengths) if other == length]
             order += alike
             n_rows = rows.lengths.most_rows(kind, n_p1, alike)
             alone = inputs.without_padding(to_device(alike, device), n_before + length, n_rows)
-            selection, check = select(alone, n_keep)
-            self.checks.append(check)
-            found.append(selection)
+            found.append(self._run(select, alone, n_keep))
         back = to_device(torch.tensor(order).argsort(), device)
         return Selection(*(None if part[0] is None else torch.cat(part)[back] for part in zip(*found, strict=True)))  # type: ignore[arg-type]
 
@@ -176,12 +181,8 @@ class Chooser:
         Raises:
             DeeplayerError: a result is invalid; the message names the method.
         """
-        states: list[Prefix | Suffix | LayerView | LayerCache] = [
-            self.prefix,
-            self.suffix,
-            self.suffix.layer_k,
-            *caches,
-        ]
+        states: list[Prefix | Suffix | LayerView | LayerCache] = [self.prefix, self.suffix, self.suffix.layer_k]
+        states += caches
         refuse_faults(self.checks, lambda: all(map(_is_finite, states)))
 
     def _inputs(self, stage: Stage, view: LayerView, kept: KeptTokens) -> ScorerInputs:
