@@ -98,7 +98,7 @@ class Grounder:
         self.worker_times = WorkerTimes()
         self.watch = Stopwatch(model.device if settings.profile else None)
         numbers = NumberTokens.from_tokenizer(checkpoint.tokenizer)
-        engine = partial(
+        make_engine = partial(
             Engine,
             checkpoint,
             draft=TemplateDraft.from_tokenizer(checkpoint.tokenizer),
@@ -106,17 +106,18 @@ class Grounder:
             watch=self.watch,
             watched=numbers.ids,
         )
-        self._engine = engine(self.method, pruned_layers=union_of_rows if self.answers_whole_images else each_row)
+        self._engine = make_engine(self.method, pruned_layers=union_of_rows if self.answers_whole_images else each_row)
         self.savings = PruningSavings(checkpoint, self.method)
         self._max_positions: int = decoder.max_position_embeddings
-        decode = checkpoint.tokenizer.decode
-        scheduler = Scheduler(self._batching(self.method), whole_images=self.answers_whole_images)
-        self._runner = ModelRunner(self._engine, scheduler, self._prefixes, decode, numbers, settings)
+
+        def make_runner(engine: Engine, *, whole_images: bool) -> ModelRunner:
+            scheduler = Scheduler(self._batching(engine.method), whole_images=whole_images)
+            return ModelRunner(engine, scheduler, self._prefixes, checkpoint.tokenizer.decode, numbers, settings)
+
+        self._runner = make_runner(self._engine, whole_images=self.answers_whole_images)
         self._unpruned = None
         if settings.fallback is not None:
-            none = engine(pruning.Method("none"))
-            scheduler = Scheduler(self._batching(none.method), whole_images=False)
-            self._unpruned = ModelRunner(none, scheduler, self._prefixes, decode, numbers, settings)
+            self._unpruned = make_runner(make_engine(pruning.Method("none")), whole_images=False)
         self._tasks_made = count()
         self._scope = scope or ScopeCheck(checkpoint, strict=settings.strict)
 

@@ -93,8 +93,9 @@ class ModelRunner:
         for task, answer in zip(output.tasks, answers, strict=True):
             self.n_tokens += len(answer.token_ids)
             if answer.broken_layer is None:
-                reading = (self._decode, self._numbers, self._engine.method, self._settings)
-                predictions[task.index] = to_prediction(task, answer, *reading)
+                predictions[task.index] = to_prediction(
+                    task, answer, self._decode, self._numbers, self._engine.method, self._settings
+                )
             else:
                 message = f"{task.request.where}: numbers overflow in layer {answer.broken_layer}: try another --dtype"
                 error = RowError("not_finite", message)
