@@ -96,7 +96,7 @@ class AttentionReader:
         self._engine = Engine(checkpoint, Method("none"), draft=TemplateDraft.from_tokenizer(tokenizer))
         # The question takes the place of the expression, so that all questions share the prefix of the image.
         without_question = replace(checkpoint, prompt=checkpoint.prompt.with_question(""))
-        self._asking = Engine(without_question, Method("none")) if generic else None
+        self._generic_engine = Engine(without_question, Method("none")) if generic else None
         self._questions = [Row(0, tokenizer.encode_piece(question)) for question in GENERIC_QUESTIONS]
 
     @property
@@ -141,8 +141,8 @@ class AttentionReader:
             for start in range(0, len(rows), _AT_ONCE)
         ]
         generic = np.zeros((self.n_layers, 0, n_visual))
-        if self._asking is not None:
-            asked = self._asking.attention(self._asking.prefix(encoded), self._questions, ("last",))
+        if self._generic_engine is not None:
+            asked = self._generic_engine.attention(self._generic_engine.prefix(encoded), self._questions, ("last",))
             generic = _array([asked.on_visual("last")])
         return ImageAttention(
             image.digest,

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from deeplayer_cli.cost.model import Cost
     from deeplayer_cli.schema import Id, Prediction, Request
 
+LABELLED = ("layer", "max_tiles", "query", "positions", "keep_mass", "keep_least", "keep_most", "fallback")
+"""The settings that tell lines of one method apart, besides its budget; see `label_for`."""
+
 _DOUBT = 0.05
 _NO_GOLD = "no row has a gold box: there is nothing to compare"
 
@@ -186,7 +189,12 @@ def gather(
             kept += row.kept_tokens
     is_whole = layer is None or (keep is not None and 0 < visual == kept)  # freeze has a layer, and drops nothing
     return MethodRun(
-        *(label, 1.0 if is_whole else keep, layer, tuple(ids), tuple(images), tuple(right)),
+        label=label,
+        keep=1.0 if is_whole else keep,
+        layer=layer,
+        ids=tuple(ids),
+        images=tuple(images),
+        right=tuple(right),
         n_rows=n_rows,
         n_no_box=n_no_box,
         n_error=n_error,

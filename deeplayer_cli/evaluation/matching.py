@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from deeplayer_cli import pruning
 from deeplayer_cli.errors import DeeplayerError
-from deeplayer_cli.evaluation.compare import label_for
+from deeplayer_cli.evaluation.compare import LABELLED, label_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -56,17 +56,7 @@ def prunes(settings: Settings) -> bool:
 
 def label_of(settings: Settings) -> str:
     """The name of the line with these settings, see `label_for`."""
-    return label_for(
-        settings.method,
-        layer=settings.layer,
-        max_tiles=settings.max_tiles,
-        query=settings.query,
-        positions=settings.positions,
-        keep_mass=settings.keep_mass,
-        keep_least=settings.keep_least,
-        keep_most=settings.keep_most,
-        fallback=settings.fallback,
-    )
+    return label_for(settings.method, **{name: getattr(settings, name) for name in LABELLED})
 
 
 def require_measure(wanted: Sequence[Settings], match: Match) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from deeplayer_cli.cost.model import Cost
 from deeplayer_cli.errors import DeeplayerError
-from deeplayer_cli.evaluation.compare import gather, label_for
+from deeplayer_cli.evaluation.compare import LABELLED, gather, label_for
 from deeplayer_cli.schema.values import counted, show
 from deeplayer_cli.sinks.reading import read_predictions
 from deeplayer_cli.sinks.run_record import load_record, record_path, status_counts
@@ -122,9 +122,7 @@ def _refuse_strangers(records: Mapping[Path, RunRecord]) -> None:
 def label_of_record(record: RunRecord) -> str:
     """The name of the line of a run with this record, see `label_for`."""
     settings = record.settings
-    names = ("layer", "max_tiles", "query", "positions", "keep_mass", "keep_least", "keep_most", "fallback")
-    changed = {name: settings[name] for name in names if name in settings}
-    return label_for(settings["method"], **changed)
+    return label_for(settings["method"], **{name: settings[name] for name in LABELLED if name in settings})
 
 
 def keep_of_record(record: RunRecord) -> float | None:
