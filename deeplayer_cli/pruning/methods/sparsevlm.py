@@ -10,7 +10,7 @@ import torch
 from deeplayer_cli.pruning.entry import Drop, Entry
 from deeplayer_cli.pruning.merging import group_means, with_merged
 from deeplayer_cli.pruning.method import Selection, Selector
-from deeplayer_cli.pruning.methods.sparsevlm_nomerge import SCHEDULES, RaterScorer
+from deeplayer_cli.pruning.methods.sparsevlm_nomerge import STEPS, RaterScorer
 from deeplayer_cli.pruning.topk import best_first, ranks, topk
 
 if TYPE_CHECKING:
@@ -98,9 +98,6 @@ ENTRY = Entry(
     "the tokens with the highest attention from the question's tokens that the image speaks to, in three steps; the "
     "best of the others are merged",
     "SparseVLM, arXiv:2410.04417. Ours: the budget holds for kept and merged tokens together",
-    drops=tuple(
-        Drop(lambda _: RaterScorer(), Recycle(), of_32=layer, schedule=schedule)
-        for layer, schedule in ((3, SCHEDULES[0]), (7, SCHEDULES[1]), (16, ()))
-    ),
+    drops=tuple(Drop(lambda _: RaterScorer(), Recycle(), of_32=layer, schedule=schedule) for layer, schedule in STEPS),
     positions="renumber",
 )

@@ -19,11 +19,14 @@ if TYPE_CHECKING:
 TOKENS = 576
 """Visual tokens of an image in the paper."""
 
-SCHEDULES: tuple[Schedule, Schedule] = (
-    ((17 / TOKENS, 66 / TOKENS), (36 / TOKENS, 303 / TOKENS), (110 / TOKENS, 300 / TOKENS)),
-    ((17 / TOKENS, 30 / TOKENS), (36 / TOKENS, 110 / TOKENS), (110 / TOKENS, 200 / TOKENS)),
+STEPS: tuple[tuple[int, Schedule], ...] = (
+    (3, ((17 / TOKENS, 66 / TOKENS), (36 / TOKENS, 303 / TOKENS), (110 / TOKENS, 300 / TOKENS))),
+    (7, ((17 / TOKENS, 30 / TOKENS), (36 / TOKENS, 110 / TOKENS), (110 / TOKENS, 200 / TOKENS))),
+    (16, ()),
 )
-"""What the first two drops keep under the three published budgets: 66, 30, 17; 303, 110, 36; 300, 200, 110 tokens."""
+"""The layer of each drop, and what it keeps under the three published budgets, which are what the last drop keeps.
+
+Together, the drops keep 66, 30, 17; 303, 110, 36; or 300, 200, 110 tokens."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,6 @@ ENTRY = Entry(
     "the tokens with the highest attention from the question's tokens that the image speaks to, in three steps; "
     "nothing is merged",
     "SparseVLM, arXiv:2410.04417. Ours: budgets between and beyond the three published ones",
-    drops=tuple(
-        Drop(lambda _: RaterScorer(), of_32=layer, schedule=schedule)
-        for layer, schedule in ((3, SCHEDULES[0]), (7, SCHEDULES[1]), (16, ()))
-    ),
+    drops=tuple(Drop(lambda _: RaterScorer(), of_32=layer, schedule=schedule) for layer, schedule in STEPS),
     positions="renumber",
 )
