@@ -95,8 +95,7 @@ def _prefix_flops(text: StackShape, prompt: PromptLengths, method: Method) -> tu
 
 def _deferred_flops(text: StackShape, prompt: PromptLengths, method: Method, n_kept: int) -> int:
     """FLOPs of the kept tokens in the deferred part of layer K; 0 if layer K is not deferred."""
-    n_layers, n_updated = method.prefix_layers(prompt.visual, text.layers)
-    if method.scout is not None or n_updated == min(n_layers, method.updated_layers(text.layers)):
+    if not method.defers_layer_k(text.layers):
         return 0
     return text.query_flops(n_kept) + text.attention_flops(n_kept, prompt.before_image + prompt.visual)
 

@@ -194,7 +194,7 @@ def _finish_layer_k(language: LanguageModel, method: Method, prefix: Prefix, ima
 
     Args:
         language: the model.
-        method: the method; it says whether visual tokens are frozen by then.
+        method: the method; it says whether layer K is deferred.
         prefix: the prefix of N images.
         image: (B,) index of each row's image.
         kept: (B, n_keep) indices of the kept tokens.
@@ -203,7 +203,7 @@ def _finish_layer_k(language: LanguageModel, method: Method, prefix: Prefix, ima
         Hidden states (B, n_keep, C).
     """
     visual = prefix.visual[image[:, None], kept]  # (B, n_keep, C), input of layer K if it is deferred
-    if prefix.n_updated == min(len(prefix.keys), method.updated_layers(len(language.layers))):
+    if not method.defers_layer_k(len(language.layers)):
         return visual
     index = len(prefix.keys) - 1
     layer, positions = language.layers[index], language.n_p0 + kept

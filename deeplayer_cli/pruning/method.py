@@ -232,6 +232,11 @@ class Method:
         """
         return n_layers - 1 if self.freeze_after_layer is None else min(self.freeze_after_layer, n_layers - 1)
 
+    def defers_layer_k(self, n_layers: int) -> bool:
+        """Whether layer K is deferred, the layer before the first drop: if it can be, and updates visual tokens."""
+        first = self.stages[0]
+        return first.defers_layer and first.drop_after_layer <= self.updated_layers(n_layers)
+
     def prefix_layers(self, n_visual: int, n_layers: int) -> tuple[int, int]:
         """K, and how many of layers 1..K update the visual tokens while the prefix of an image runs through them.
 
