@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from deeplayer_cli.cost.flops import kv_bytes, prefill_flops, vision_flops
 from deeplayer_cli.cost.shape import ModelShape, PromptLengths
@@ -19,11 +19,22 @@ if TYPE_CHECKING:
     from deeplayer_cli.pruning import Method
     from deeplayer_cli.schema import Prediction
 
-WorkloadKey = tuple["Resolution", int, "int | None", bool]
-"""Width and height of the image, number of expression tokens, number of kept tokens, and whether the row fell back.
 
-The number of kept tokens is None if it does not depend on the content. A row that fell back was asked a second time,
-without pruning."""
+class WorkloadKey(NamedTuple):
+    """What the cost of a row under a method depends on.
+
+    Attributes:
+        resolution_wh: width and height of the image.
+        n_expression: number of tokens of the expression.
+        n_kept: number of kept tokens; None if it does not depend on the content.
+        fell_back: whether the row was asked a second time, without pruning.
+    """
+
+    resolution_wh: Resolution
+    n_expression: int
+    n_kept: int | None = None
+    fell_back: bool = False
+
 
 Workload = Counter[WorkloadKey]
 """Number of rows by key."""
@@ -92,20 +103,20 @@ class CostModel:
 
     def prompt(self, resolution_wh: Resolution, expression: str) -> WorkloadKey:
         """The workload key of a row that is not answered yet."""
-        return resolution_wh, len(self.checkpoint.tokenizer.encode_expression(expression)), None, False
+        return WorkloadKey(resolution_wh, len(self.checkpoint.tokenizer.encode_expression(expression)))
 
     def answered(self, row: Prediction, method: Method) -> WorkloadKey | None:
         """The workload key of an answered row; None if its image was never read."""
         if row.width is None or row.height is None or row.expression is None:
             return None
-        resolution, n_expression, *_ = self.prompt((row.width, row.height), row.expression)
         n_kept = row.kept_tokens if row.fallback is None else row.fallback["kept_tokens"]
         n_kept = int(n_kept) if method.is_adaptive and n_kept is not None else None
-        return resolution, n_expression, n_kept, row.fallback is not None
+        prompt = self.prompt((row.width, row.height), row.expression)
+        return prompt._replace(n_kept=n_kept, fell_back=row.fallback is not None)
 
     def largest(self, workload: Workload, tiling: Tiling) -> int:
         """The largest number of visual tokens of an image in the workload."""
-        return max(count_tiles(resolution, tiling) for resolution, *_ in workload) * self._shape.tokens_per_tile
+        return max(count_tiles(key.resolution_wh, tiling) for key in workload) * self._shape.tokens_per_tile
 
     def cost(self, method: Method, workload: Workload, tiling: Tiling) -> Cost:
         """The cost of a workload of at least one row under a method, with images cut by ``tiling``."""

@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from deeplayer_cli import pruning
-from deeplayer_cli.cost.model import CostModel
+from deeplayer_cli.cost.model import CostModel, WorkloadKey
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.evaluation.matching import Unreachable, at_equal_cost, at_equal_keep, label_of
 from deeplayer_cli.evaluation.running import ComparisonPlan
@@ -23,7 +23,7 @@ from tests.tiny import tiny_checkpoint
 CHECKPOINT = tiny_checkpoint(dtype=torch.float32)
 MODEL = CostModel(CHECKPOINT, itemsize=4)
 WORKLOAD = Counter(
-    {((60, 60), 5, None, False): 3, ((400, 300), 9, None, False): 2, ((300, 400), 4, None, False): 1}
+    {WorkloadKey((60, 60), 5): 3, WorkloadKey((400, 300), 9): 2, WorkloadKey((300, 400), 4): 1}
 )  # 1, 7 and 7 tiles, or 5 of at most 4
 FEWER = replace(CHECKPOINT.tiling, max_tiles=4)
 
