@@ -108,13 +108,13 @@ def bench(
     if suite == Suite.GPU and not options.given(context, "model", by=_SOURCES):
         model = "random:8b"
     plan = BenchPlan(
-        _integers("--tiles", usual["tiles"] if tiles is None else tiles),
-        _shares(keep),
-        _integers("--expressions", usual["expressions"] if expressions is None else expressions),
-        new_tokens,
-        _methods(usual["methods"] if methods is None else methods),
-        layer,
-        _integers("--expressions", "1,8,64" if expressions is None else expressions),
+        tiles=_integers("--tiles", usual["tiles"] if tiles is None else tiles),
+        keeps=_shares(keep),
+        expressions=_integers("--expressions", usual["expressions"] if expressions is None else expressions),
+        n_new=new_tokens,
+        methods=_methods(usual["methods"] if methods is None else methods),
+        layer=layer,
+        rows=_integers("--expressions", "1,8,64" if expressions is None else expressions),
     )
     if suite == Suite.PEER:
         require_vllm(model)

@@ -2,6 +2,7 @@
 
 inputs.py, method.py    the contract: what a method reads, and what it consists of
 entry.py, parameter.py  the declaration of a method, and what a user may set about it
+budget.py               how many tokens a method keeps, and each of its drops
 registry.py             finds a method by its name and builds it
 methods/NAME.py         one file for each method
 attention.py, topk.py, independent_set.py, merging.py, prior.py, places.py   code that several methods share
