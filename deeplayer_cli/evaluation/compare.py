@@ -11,7 +11,8 @@ import numpy as np
 from deeplayer_cli.boxes import CORRECT_IOU
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.evaluation.conventions import GoldCheck
-from deeplayer_cli.evaluation.score import Z95, Rate, clustered_interval, image_key, image_numbers
+from deeplayer_cli.evaluation.image_keys import ImageKeys, image_numbers
+from deeplayer_cli.evaluation.score import Z95, Rate, clustered_interval
 from deeplayer_cli.runtime.failure_kinds import FailureKinds
 from deeplayer_cli.schema import BadRequest
 
@@ -171,7 +172,7 @@ def gather(
     right: list[bool] = []
     groups: list[str] = []
     n_rows = n_no_box = n_error = visual = kept = 0
-    layer, check, failures = None, GoldCheck(), FailureKinds()
+    layer, check, failures, keys = None, GoldCheck(), FailureKinds(), ImageKeys()
     for row in predictions:
         n_rows += 1
         check.add(row, row.gold, row.box)
@@ -181,7 +182,7 @@ def gather(
         n_error += row.status == "error"
         if row.iou is not None:
             ids.append(row.id)
-            images.append(image_key(row))
+            images.append(keys.add(row))
             right.append(row.iou >= CORRECT_IOU)
             groups += [split_of(row)] if split_of else []
         if row.visual_tokens is not None and row.kept_tokens is not None:
@@ -193,7 +194,7 @@ def gather(
         keep=1.0 if is_whole else keep,
         layer=layer,
         ids=tuple(ids),
-        images=tuple(images),
+        images=tuple(keys.joined(images)),
         right=tuple(right),
         n_rows=n_rows,
         n_no_box=n_no_box,

@@ -15,8 +15,8 @@ import orjson
 
 from deeplayer_cli.errors import DeeplayerError, reading
 from deeplayer_cli.evaluation.compare import MethodRun
+from deeplayer_cli.evaluation.image_keys import image_numbers
 from deeplayer_cli.evaluation.results import read_runs
-from deeplayer_cli.evaluation.score import image_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,6 +13,7 @@ import orjson
 from deeplayer_cli.boxes import CORRECT_IOU, centre_inside, to_xyxy
 from deeplayer_cli.errors import DeeplayerError, did_you_mean, not_one_of
 from deeplayer_cli.evaluation.conventions import GoldCheck, unlike_ids
+from deeplayer_cli.evaluation.image_keys import ImageKeys, image_numbers
 from deeplayer_cli.evaluation.ranking import ScoreQuality
 from deeplayer_cli.schema import Prediction, overlap
 from deeplayer_cli.schema.answer_rules import ANSWER_RULES, parse_answer
@@ -158,7 +159,7 @@ def score(
     if rule is not None and rule not in ANSWER_RULES:
         raise DeeplayerError(not_one_of("--rule", rule, ANSWER_RULES))
     seen: set[Id] = set()
-    check = GoldCheck(box_format)
+    check, images = GoldCheck(box_format), ImageKeys()
     groups: defaultdict[str, list[_Outcome]] = defaultdict(list)
     known: dict[str, None] = {}
     for number, prediction in enumerate(predictions, start=1):
@@ -172,14 +173,16 @@ def score(
         written = prediction.gold if gold is None else gold.get(prediction.id)
         box = gold_in_pixels(written, box_format, prediction)
         check.add(prediction, written, prediction.box)
-        groups[NO_VALUE if by is None else group_name(prediction, by)].append(_judge(prediction, box, rule))
+        groups[NO_VALUE if by is None else group_name(prediction, by)].append(
+            _judge(prediction, images.add(prediction), box, rule)
+        )
     if by is not None and seen and set(groups) == {NO_VALUE}:
         raise DeeplayerError(no_such_field(by, known))
     return Report(
-        overall=_summarise([outcome for group in groups.values() for outcome in group]),
+        overall=_summarise([outcome for group in groups.values() for outcome in group], images),
         rule=rule,
         by=by,
-        groups={} if by is None else {name: _summarise(groups[name]) for name in sorted(groups)},
+        groups={} if by is None else {name: _summarise(groups[name], images) for name in sorted(groups)},
         n_unanswered=0 if gold is None else len(gold.keys() - seen),
         n_joined=None if gold is None else len(gold.keys() & seen),
         warnings=(*check.warnings(), *([] if gold is None else unlike_ids(seen - gold.keys(), gold.keys() - seen))),
@@ -246,24 +249,6 @@ def no_such_field(name: str, known: Iterable[str]) -> str:
     return f"no row has a value for {name!r}; {fields_of_rows}{did_you_mean(name, known)}"
 
 
-def image_key(prediction: Prediction) -> Hashable:
-    """Equal for rows about one image: its content, or if it was not read, its name and the folder of the row's source.
-
-    A row without an image stands alone.
-    """
-    if prediction.image_id is not None:
-        return "content", prediction.image_id
-    if prediction.image is not None:
-        return "name", prediction.image, (prediction.source or "").rpartition("/")[0]
-    return "row", prediction.id
-
-
-def image_numbers(images: Iterable[Hashable]) -> list[int]:
-    """The number of each row's image; images are numbered from 0 in the order of their first row."""
-    numbers: dict[Hashable, int] = {}
-    return [numbers.setdefault(image, len(numbers)) for image in images]
-
-
 def clustered_interval(right: Sequence[float], images: Sequence[Hashable]) -> tuple[float, float]:
     """95% interval of the share of right rows, clustered by image.
 
@@ -301,14 +286,14 @@ def wilson_interval(p: float, effective: float) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def _judge(prediction: Prediction, gold: Box | None, rule: str | None) -> _Outcome:
+def _judge(prediction: Prediction, image: Hashable, gold: Box | None, rule: str | None) -> _Outcome:
     box, status = prediction.box, prediction.status
     if rule is not None and status != "error":
         box = _read_again(prediction, rule)
         status = "no_box" if box is None else "ok"
     centre = gold is not None and box is not None and centre_inside(box, gold)
     score = prediction.score if rule is None else None  # the score is of the stored box
-    return _Outcome(status, image_key(prediction), overlap(box, gold), centre, score)
+    return _Outcome(status, image, overlap(box, gold), centre, score)
 
 
 def _read_again(prediction: Prediction, rule: str) -> Box | None:
@@ -321,10 +306,10 @@ def _read_again(prediction: Prediction, rule: str) -> Box | None:
     return next(iter(parse_answer(answer, (width, height), rule)), None)
 
 
-def _summarise(outcomes: Sequence[_Outcome]) -> Summary:
+def _summarise(outcomes: Sequence[_Outcome], keys: ImageKeys) -> Summary:
     statuses = [outcome.status for outcome in outcomes]
     scored = [(outcome, outcome.iou) for outcome in outcomes if outcome.iou is not None]
-    images = [outcome.image for outcome, _ in scored]
+    images = keys.joined(outcome.image for outcome, _ in scored)
     judged = {name: [iou >= threshold for _, iou in scored] for name, threshold in ACCURACIES.items()}
     judged[CENTRE_ACCURACY] = [outcome.centre for outcome, _ in scored]
     rated = [(outcome.score, iou >= CORRECT_IOU) for outcome, iou in scored if outcome.score is not None]

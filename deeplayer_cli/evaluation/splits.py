@@ -10,13 +10,13 @@ import numpy as np
 
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.evaluation.compare import Difference, paired_difference
+from deeplayer_cli.evaluation.image_keys import image_numbers
 from deeplayer_cli.evaluation.score import (
     NO_VALUE,
     Z95,
     Rate,
     clustered_interval,
     group_name,
-    image_numbers,
     wilson_interval,
 )
 

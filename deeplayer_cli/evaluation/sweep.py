@@ -10,7 +10,8 @@ import numpy as np
 
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.evaluation.compare import paired_difference
-from deeplayer_cli.evaluation.score import Rate, clustered_interval, image_numbers
+from deeplayer_cli.evaluation.image_keys import image_numbers
+from deeplayer_cli.evaluation.score import Rate, clustered_interval
 from deeplayer_cli.schema.values import counted
 
 if TYPE_CHECKING:

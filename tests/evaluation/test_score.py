@@ -154,6 +154,10 @@ def test_images_are_told_apart_by_content_else_by_folder() -> None:
     assert n_images(*unread) == 2, "of two folders"
     assert n_images({"image": "1.png"}, {"image": "1.png"}) == 1, "rows of older files"
     assert n_images({"image": None}, {"image": None}) == 2
+    failed = {"image": "1.png", "source": "a/r.jsonl:1", "status": "error", "box": None}
+    read = {"image": "1.png", "source": "a/r.jsonl:2", "image_id": "0a"}
+    assert n_images(failed, read) == n_images(read, failed) == 1, "a row that failed before its image was read"
+    assert n_images(failed, read | {"source": "b/r.jsonl:2"}) == 2, "of two folders"
 
 
 def test_prediction_files(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import orjson
 
 from deeplayer_cli import __version__, evaluation
 from deeplayer_cli.errors import DeeplayerError
-from deeplayer_cli.evaluation.score import image_key
+from deeplayer_cli.evaluation.image_keys import image_key
 from deeplayer_cli.report.method_styles import style_of
 from deeplayer_cli.report.page.chart import draw_charts
 from deeplayer_cli.report.page.formatting import all_groups, colour_class, interval, percent, points
