@@ -32,7 +32,8 @@ class RowSplit:
     Attributes:
         select: ids of the rows that choose the layer.
         report: ids of the rows that say what the choice is worth.
-        n_left_out: number of rows that are in neither because the other set has their image.
+        n_left_out: number of rows with a gold box that are in neither: nobody named them, or the other set has their
+            image.
     """
 
     select: frozenset[Id]
@@ -135,7 +136,7 @@ def split_rows(
     first, second = (None if rows is None else frozenset(rows) & image_of.keys() for rows in (select, report))
     if first is not None and second is not None:
         _refuse_shared_images(first, second, image_of)
-        return _filled(RowSplit(first, second))
+        return _filled(RowSplit(first, second, len(image_of) - len(first) - len(second)))
     named = first if first is not None else second
     assert named is not None  # noqa: S101 - one of both is given by now
     taken = {image_of[row] for row in named}

@@ -50,7 +50,7 @@ def sentences(choice: Choice, split: RowSplit) -> list[str]:
         f"({100 * change.low:+.1f} to {100 * change.high:+.1f}), p = {change.p:.2g}.",
     ]
     if split.n_left_out:
-        told.append(f"{counted(split.n_left_out, 'row')} in neither set, because the other set has their image.")
+        told.append(f"{counted(split.n_left_out, 'row')} in neither set: not used.")
     return told
 
 

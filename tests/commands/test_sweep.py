@@ -43,9 +43,13 @@ def test_the_layer_where_the_model_looks_is_chosen(tmp_path):
     assert again["report"]["chosen"]["n"] == again["n_report"]
 
 
-def test_fields_choose_and_report():
+def test_fields_choose_and_report(caplog):
     found = orjson.loads(run(*SWEEP, "--layers", "6", "--select-on", "image=images/scene-0000.png", "--json"))
     assert found["n_select"] + found["n_report"] == 24 and found["n_left_out"] == 0
+    sets = ["--select-on", "image=images/scene-0000.png", "--report-on", "image=images/scene-0001.png"]
+    told = run(*SWEEP, "--layers", "6", *sets)
+    assert "16 rows in neither set: every layer answers them too, and nothing uses them" in caplog.text
+    assert "On 4 report rows" in " ".join(told.split()) and "16 rows in neither set: not used." in told
     with pytest.raises(DeeplayerError, match=r"share \d images?"):
         run(*SWEEP, "--layers", "6", "--select-on", "kind=place", "--report-on", "kind=relation")
 

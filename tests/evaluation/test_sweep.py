@@ -92,7 +92,8 @@ def test_one_named_set_leaves_the_rest_to_the_other():
     split = split_rows(IMAGE_OF, [0, 5], None)
     assert split == RowSplit(frozenset({0, 5}), frozenset(range(8, IMAGES * ROWS)), 6)
     assert split_rows(IMAGE_OF, None, [0, 5]) == RowSplit(split.report, split.select, 6)
-    assert split_rows(IMAGE_OF, range(8), range(8, 20)) == RowSplit(frozenset(range(8)), frozenset(range(8, 20)))
+    rest = IMAGES * ROWS - 20
+    assert split_rows(IMAGE_OF, range(8), range(8, 20)) == RowSplit(frozenset(range(8)), frozenset(range(8, 20)), rest)
 
 
 @pytest.mark.parametrize("report", [range(8), range(4, 12), [3]], ids=["the same", "some", "another row of an image"])
