@@ -115,7 +115,8 @@ def _refuse_strangers(records: Mapping[Path, RunRecord]) -> None:
             if ours.get(name) != theirs.get(name):
                 raise DeeplayerError(
                     f"{first} and {other} cannot be compared: {name} is {show(ours.get(name))} in the first and "
-                    f"{show(theirs.get(name))} in the second; compare runs that differ only in their method"
+                    f"{show(theirs.get(name))} in the second; compare runs that differ only in their method, "
+                    "and keep others in a folder of their own"
                 )
 
 
