@@ -30,13 +30,13 @@ class Expression:
 def parse_expression(argument: str) -> Expression:
     r"""Read ``the dog`` or ``label=the dog``; a label is letters, digits, spaces, ``_``, ``-`` and ``.``.
 
-    Bytes of the text that are not UTF-8 become ``\x..``.
+    Spaces around ``=`` are left out. Bytes of the text that are not UTF-8 become ``\x..``.
 
     Raises:
         DeeplayerError: the text is empty, or the label is not UTF-8.
     """
     labelled = _LABELLED.fullmatch(argument)
-    label, text = (labelled[1].strip(), labelled[2]) if labelled else (None, argument)
+    label, text = (labelled[1].strip(), labelled[2].strip()) if labelled else (None, argument)
     if label is not None and label != in_text(label):
         raise DeeplayerError(f"-e {in_text(argument)!r}: the label is not UTF-8 and cannot be written: use another")
     if not text.strip():

@@ -257,6 +257,7 @@ def test_a_subfolder_that_cannot_be_listed_is_said(tmp_path: Path, monkeypatch: 
         ("the sign (a=b)", Expression("the sign (a=b)")),
         ("caf\udce9", Expression("caf\\xe9")),
         ("cup=caf\udce9", Expression("caf\\xe9", "cup")),
+        ("cup = a cup", Expression("a cup", "cup")),
         ("=x", Expression("=x")),
         ("собака=der Hund", Expression("der Hund", "собака")),
     ],
