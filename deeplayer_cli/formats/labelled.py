@@ -139,6 +139,7 @@ def label_images(
             of the label.
     """
     images: dict[str, LabelledImage] = {}
+    contents: dict[str, str] = {}
     left_out: Counter[str] = Counter()
     seen = Ids()
     for number, row in enumerate(predictions, start=1):
@@ -152,7 +153,9 @@ def label_images(
         source_id = row.meta.get("image_id")
         own = source_id if isinstance(source_id, int) and not isinstance(source_id, bool) else None
         image = images.setdefault(row.image, LabelledImage(row.image, resolution_wh, own))
-        if image.resolution_wh != resolution_wh:
+        if row.image_id is not None and contents.setdefault(row.image, row.image_id) != row.image_id:
+            left_out[reason or "about another image with the name of an earlier one"] += 1
+        elif image.resolution_wh != resolution_wh:
             left_out[reason or "with another size of their image than an earlier row"] += 1
         elif reason or not boxes:
             left_out[reason or "whose box lies outside of the image"] += 1
@@ -160,7 +163,10 @@ def label_images(
             image.boxes += boxes
     field = labelling.label_field
     if field is not None and left_out[_without_label(field)] and not any(image.boxes for image in images.values()):
-        raise DeeplayerError(f"no row with a box has a value for {field!r}: it is no field of the row or of its meta")
+        way_out = f"; give --label-field {field[5:]}" if field.startswith("meta.") else ""
+        raise DeeplayerError(
+            f"no row with a box has a value for {field!r}: it is no field of the row or of its meta{way_out}"
+        )
     folder = image_root or _common_folder([image.image for image in images.values()])
     if folder is not None:
         for image in images.values():

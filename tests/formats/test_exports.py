@@ -241,6 +241,8 @@ def test_rows_without_the_field_of_the_label_are_left_out():
     assert found.labels == ["place"] and found.left_out == {"without a value for 'kind'": 1}
     with pytest.raises(DeeplayerError, match="no row with a box has a value for 'nosuch'"):
         label_images(rows, Labelling("nosuch"))
+    with pytest.raises(DeeplayerError, match=r"'meta\.kind'.*; give --label-field kind$"):
+        label_images(rows, Labelling("meta.kind"))
     assert label_images([row(1, "b.png", (1.0, 1.0, 9.0, 9.0), meta={"label": None})], Labelling()).labels == [
         "thing 1"
     ]
@@ -265,6 +267,15 @@ def test_rows_that_disagree_about_the_size_of_their_image_are_left_out():
     found = label_images(rows, Labelling())
     assert len(boxes_of(found)) == 1
     assert found.left_out == {"with another size of their image than an earlier row": 1}
+
+
+def test_two_images_of_one_name_are_not_one():
+    """Paths start from the folder of each source, so that two sources can call two images by one name."""
+    box = (1.0, 1.0, 9.0, 9.0)
+    rows = [row(n, "b.png", box, image_id=content) for n, content in enumerate(["0a", "0b", "0a", None])]
+    found = label_images(rows, Labelling())
+    assert len(found.images) == 1 and len(boxes_of(found)) == 3
+    assert found.left_out == {"about another image with the name of an earlier one": 1}
 
 
 def test_odd_labels_are_read_back(tmp_path):
