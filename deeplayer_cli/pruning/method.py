@@ -253,7 +253,7 @@ class Method:
         first = self.stages[0]
         if first.scout is not None:
             return first.scout.layer, min(first.scout.updates, first.scout.layer - 1)
-        return first.drop_after_layer, min(updated, first.drop_after_layer - first.defers_layer)
+        return first.drop_after_layer, min(updated, first.drop_after_layer) - self.defers_layer_k(n_layers)
 
     def schedule(self, n_visual: int, n_kept: int | None = None) -> tuple[tuple[int, int], ...]:
         """(layer of the drop, number of kept tokens) for every stage.
