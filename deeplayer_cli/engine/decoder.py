@@ -6,10 +6,11 @@ values, reads queries and drops tokens. The modules' own ``forward`` allows none
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
 import torch
-from torch.func import functional_call
+from torch import nn
 from torch.nn import functional
 
 from deeplayer_cli.device import blocked_attention
@@ -57,18 +58,18 @@ def project_keys(attention: LlamaAttention, normed: Tensor, rotation: Rotation) 
     return keys, _heads(attention.v_proj(normed), attention.head_dim)
 
 
-def unweighted_norm(layer: LlamaDecoderLayer, hidden: Tensor) -> Tensor:
-    """A layer's ``input_layernorm`` of ``hidden`` (B, T, C) without its weight.
+def unweighted_norm(layer: LlamaDecoderLayer) -> nn.Module:
+    """A copy of a layer's ``input_layernorm`` without its weight, for hidden states (B, T, C).
 
     Only the weight differs between layers, so hidden states that no layer updates are normalised once for all of them.
     """
     norm = layer.input_layernorm
-    normed: Tensor = functional_call(norm, {"weight": torch.ones_like(norm.weight)}, (hidden,))
-    return normed
+    weight = nn.Parameter(torch.ones_like(norm.weight), requires_grad=False)
+    return deepcopy(norm, {id(norm.weight): weight})
 
 
 def project_unweighted(layer: LlamaDecoderLayer, unweighted: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
-    """Keys after RoPE and values, as `project_keys`, from hidden states (B, T, C) after `unweighted_norm`."""
+    """Keys after RoPE and values, as `project_keys`, from hidden states (B, T, C) after an `unweighted_norm`."""
     return project_keys(layer.self_attn, unweighted * layer.input_layernorm.weight, rotation)
 
 

@@ -54,6 +54,7 @@ class LanguageModel:
         self._run_after = compiler(run_layer_after) if compiler else run_layer_after
         # A dimension of 1 is compiled on its own; tokens of padding are there in most passes anyway.
         self.least_width = 2 if compiler else 1
+        self._unweighted_norm = unweighted_norm(self.layers[0])
         self._rotations = self._compute_rotations()
         self.n_p0 = len(before_image)
         self.p0 = self._read_p0(before_image)
@@ -135,7 +136,8 @@ class LanguageModel:
 
         A layer's own norm differs from it in its weight only: all layers of a model have the same epsilon.
         """
-        return unweighted_norm(self.layers[0], hidden)
+        normed: Tensor = self._unweighted_norm(hidden)
+        return normed
 
     def project_frozen(self, index: int, frozen: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
         """Project keys and values of tokens that a layer does not update.

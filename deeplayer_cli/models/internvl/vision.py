@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import contextmanager
+from threading import get_ident
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -127,11 +128,13 @@ def _patches_of_tokens(model: InternVLForConditionalGeneration, patches: Tensor)
 
 @contextmanager
 def _outputs_of(*modules: nn.Module) -> Iterator[dict[nn.Module, Tensor]]:
-    """Record the last output of each module inside the ``with`` block."""
+    """Record the last output of each module inside the ``with`` block, in this thread."""
     outputs: dict[nn.Module, Tensor] = {}
+    own = get_ident()
 
     def note(module: nn.Module, _: object, output: Tensor) -> None:
-        outputs[module] = output
+        if get_ident() == own:  # other threads may run the same modules
+            outputs[module] = output
 
     hooks = [module.register_forward_hook(note) for module in modules]
     try:

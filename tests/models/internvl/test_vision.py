@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import threading
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
 
 from deeplayer_cli.device import blocked_attention
+from deeplayer_cli.models.internvl import vision
 from deeplayer_cli.models.internvl.vision import encode, encode_with_attention, normalize, use_blocked_attention
 from tests.checkpoints.tiny import model
 
+if TYPE_CHECKING:
+    from transformers import InternVLForConditionalGeneration
 
-@pytest.mark.parametrize("vision", ["300m", "6b"])
-def test_a_visual_token_gets_what_its_patches_get(vision: str) -> None:
-    native = model(vision=vision).double()
+
+@pytest.mark.parametrize("tower_kind", ["300m", "6b"])
+def test_a_visual_token_gets_what_its_patches_get(tower_kind: str) -> None:
+    native = model(vision=tower_kind).double()
     assert native.config.vision_config.num_hidden_layers == 2
     tiles = torch.randint(0, 256, (3, 2, 3, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
     found = encode_with_attention(native, tiles)
@@ -42,6 +49,24 @@ def test_nothing_is_left_behind_in_the_tower() -> None:
     encode_with_attention(native, torch.zeros(1, 1, 3, 28, 28, dtype=torch.uint8))
     attentions = [layer.attention for layer in native.model.vision_tower.encoder.layer]
     assert not any(norm._forward_hooks for one in attentions for norm in (one.q_norm, one.k_norm))
+
+
+def test_what_another_thread_encodes_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    native = model()
+    tiles = torch.randint(0, 256, (2, 1, 1, 3, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
+    expected = encode_with_attention(native, tiles[0])
+
+    def encode_twice(native: InternVLForConditionalGeneration, own: torch.Tensor) -> torch.Tensor:
+        features = encode(native, own)
+        other = threading.Thread(target=encode, args=(native, tiles[1]))
+        other.start()
+        other.join()
+        return features
+
+    monkeypatch.setattr(vision, "encode", encode_twice)
+    found = encode_with_attention(native, tiles[0])
+    assert torch.equal(found.class_attention, expected.class_attention)
+    assert torch.equal(found.vision_keys, expected.vision_keys)
 
 
 def test_a_tower_that_attends_by_blocks_sees_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
