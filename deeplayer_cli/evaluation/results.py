@@ -29,7 +29,7 @@ logger = logging.getLogger("deeplayer")
 _HASH = 8  # hexadecimal digits
 
 _KEEP = ("keep", "keep_tokens", "keep_mass", "keep_least", "keep_most", "fallback")
-_COMPARED = ("method", *_KEEP, "layer", "query", "positions", "prior", "max_tiles")
+_COMPARED = ("method", "method_code", *_KEEP, "layer", "query", "positions", "prior", "max_tiles")
 """The settings that may differ between the lines of a comparison."""
 
 
@@ -91,6 +91,7 @@ def read_runs(folders: Sequence[Path], split_of: Callable[[Prediction], str] | N
     """
     records = {path: _record(path) for path in result_files(folders)}
     _refuse_strangers(records)
+    _warn_of_changed_code(records)
     same: defaultdict[str, list[Path]] = defaultdict(list)
     for path, record in records.items():
         same[record.fingerprint].append(path)
@@ -118,6 +119,20 @@ def _refuse_strangers(records: Mapping[Path, RunRecord]) -> None:
                     f"{show(theirs.get(name))} in the second; compare runs that differ only in their method, "
                     "and keep others in a folder of their own"
                 )
+
+
+def _warn_of_changed_code(records: Mapping[Path, RunRecord]) -> None:
+    """Warn of lines that only the code of their method tells apart: their names are the same."""
+    firsts: dict[str, Path] = {}
+    for path, record in records.items():
+        others = {name: value for name, value in record.settings.items() if name != "method_code"}
+        first = firsts.setdefault(replace(record, settings=others).fingerprint, path)
+        if record.settings.get("method_code") != records[first].settings.get("method_code"):
+            logger.warning(
+                "%s and %s are of one method, and its code changed between them: remove what is out of date",
+                first,
+                path,
+            )
 
 
 def label_of_record(record: RunRecord) -> str:

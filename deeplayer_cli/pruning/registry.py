@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import sys
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
@@ -49,6 +53,32 @@ def _foreign() -> Sequence[tuple[EntryPoint, Entry | str]]:
         found.append((point, _load(point, taken)))
         taken.add(point.name)
     return found
+
+
+def method_code(text: str) -> str | None:
+    """A digest of the code of an installed package's method, which its author may change; None for deeplayer's own.
+
+    Args:
+        text: the method's name, with or without parameters.
+    """
+    return _foreign_code().get(canonical_name(text).partition("@")[0])
+
+
+@cache
+def _foreign_code() -> Mapping[str, str]:
+    return {point.name: _code_digest(point.module) for point, entry in _foreign() if isinstance(entry, Entry)}
+
+
+def _code_digest(module: str) -> str:
+    """A digest of a module, and of all modules of its package that are loaded with it."""
+    package = module.partition(".")[0]
+    digest = hashlib.blake2b(digest_size=8)
+    for name in sorted(one for one in sys.modules if one == package or one.startswith(f"{package}.")):
+        file = getattr(sys.modules[name], "__file__", None)
+        if file is not None:
+            with suppress(OSError):  # it lies in an archive
+                digest.update(name.encode() + b"\0" + Path(file).read_bytes())
+    return digest.hexdigest()
 
 
 def _load(point: EntryPoint, taken: Set[str]) -> Entry | str:

@@ -10,6 +10,7 @@ import torch
 from deeplayer_cli import checkpoints
 from deeplayer_cli.checkpoints.identity import fingerprint
 from deeplayer_cli.device.placement import Placement
+from deeplayer_cli.pruning.registry import method_code
 from deeplayer_cli.runtime.prior_file import prior_digest
 
 if TYPE_CHECKING:
@@ -58,7 +59,9 @@ def deciding(identity: ModelIdentity, settings: Settings) -> dict[str, object]:
         DeeplayerError: the prior cannot be read.
     """
     prior = prior_digest(settings.prior) if settings.prior else None
-    return {"weights": identity.weights, "dtype": identity.dtype, **settings.deciding(), "prior": prior}
+    found = {"weights": identity.weights, "dtype": identity.dtype, **settings.deciding(), "prior": prior}
+    code = method_code(settings.method)
+    return found if code is None else found | {"method_code": code}
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -54,6 +54,23 @@ def test_a_packages_method_is_compared(package: Path) -> None:
     assert [line["layer"] for line in lines.values()] == [None, 6, 6, 2]
 
 
+def test_rows_of_a_methods_former_code_are_not_taken_for_those_of_its_new_code(package: Path, tmp_path: Path) -> None:
+    results, output = tmp_path / "results", tmp_path / "out.jsonl"
+    few = ("sample_data/requests.jsonl", "--model", "demo", "--limit", 3)
+    compare = (package, "compare", *few, "--methods", "key-norm", "--results", results, "--json")
+    ground = (package, "ground", *few, "--method", "key-norm", "-o", output)
+    assert run(*compare).returncode == run(*ground).returncode == 0
+    assert len(list(results.glob("key-norm-*.jsonl"))) == 1
+    module = package / "my_package.py"
+    module.write_text(module.read_text().replace("return -keys", "return keys"))
+    assert run(*compare).returncode == 0
+    assert len(list(results.glob("key-norm-*.jsonl"))) == 2 and len(list(results.glob("none-*.jsonl"))) == 1
+    refused = run(*ground, "--resume")
+    assert refused.returncode == 2 and b"method_code was" in refused.stderr
+    shown = run(package, "compare", "--from", results)
+    assert shown.returncode == 0 and b"are of one method, and its code changed between them" in shown.stderr
+
+
 def test_a_package_brings_a_method(package: Path) -> None:
     listed = orjson.loads(run(package, "methods", "--json").stdout)
     assert listed[-1]["name"] == "key-norm" and listed[-1]["keeps"] == "the shortest keys"
