@@ -60,10 +60,11 @@ class ModelRunner:
         If memory runs out, this and every later batch is smaller; a task that does not fit alone fails.
         """
         while tasks:
-            output = self.scheduler.next_batch(tasks, self._prefixes.keys(self._engine))
-            answered = self._attempt(output)
-            if answered is None:
-                answered = self._retreat(output)
+            with self._prefixes.lock:
+                output = self.scheduler.next_batch(tasks, self._prefixes.keys(self._engine))
+                answered = self._attempt(output)
+                if answered is None:
+                    answered = self._retreat(output)
             yield answered
             tasks = [task for task in tasks if task.index not in answered]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from threading import RLock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -58,9 +59,13 @@ class PrefixCache:
     """A cache of one group of images of equal tile count, and of the last prefix that was computed for some of them.
 
     A key identifies an image: its ``ImageId`` if rows about one image share its prefix, otherwise a key of its row.
+
+    Attributes:
+        lock: held while a batch uses the cache, so that threads which share the cache take turns, a batch each.
     """
 
     def __init__(self) -> None:
+        self.lock = RLock()
         self._group = _Group()
         self._kind: object = None
         self._index: dict[Hashable, int] = {}
@@ -92,8 +97,9 @@ class PrefixCache:
 
     def clear(self) -> None:
         """Free the images and the prefix."""
-        self._group = _Group()
-        self._clear_prefix()
+        with self.lock:
+            self._group = _Group()
+            self._clear_prefix()
 
     def _clear_prefix(self) -> None:
         self._kind, self._index, self._prefix, self._seconds = None, {}, None, 0.0

@@ -6,6 +6,7 @@ import copy
 import pickle
 import random
 import threading
+import time
 import weakref
 from dataclasses import replace
 from unittest.mock import patch
@@ -492,3 +493,31 @@ def test_running_out_of_memory_frees_the_failed_batch_first(checkpoint, requests
         answers = list(grounder.ground(requests))
     assert {row.error["type"] for row in answers} == {"out_of_memory"}
     assert set(held) == {0}
+
+
+def test_threads_that_share_a_grounder_get_the_answers_of_their_own_rows(checkpoint, requests, monkeypatch):
+    grounder, found = Grounder(checkpoint, replace(SETTINGS, batch_size=2)), {}
+    by_thread = [requests[start:] + requests[:start] for start in (0, 3, 6, 9)]
+    expected = [[(one.id, one.answer, one.kept) for one in grounder.ground(rows)] for rows in by_thread]
+
+    prefix, inside, at_once = Engine.prefix, [], set()
+
+    def slow_prefix(*given):
+        inside.append(given)
+        time.sleep(0.01)
+        at_once.add(len(inside))
+        inside.pop()
+        return prefix(*given)
+
+    monkeypatch.setattr(Engine, "prefix", slow_prefix)
+
+    def answer(number):
+        found[number] = [(one.id, one.answer, one.kept) for one in grounder.ground(by_thread[number])]
+
+    threads = [threading.Thread(target=answer, args=(number,)) for number in range(len(by_thread))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [found.get(number) for number in range(len(by_thread))] == expected
+    assert at_once == {1}
