@@ -21,9 +21,9 @@ _EXPLANATION = (
     "95% intervals, clustered by image. mean: share of visual tokens that a layer sees, as a mean over layers. GFLOPs, "
     "KV: computed for vision and prompt of a row, as the only expression about its image, without the answer. Methods "
     "compare fairly only at equal cost. retained, change, p: accuracy against {reference}, paired by row. fails: rows "
-    "without a box, and error rows. speed: times as fast as {reference}, so larger is faster; as if the method "
-    "ran alone; not a benchmark."
+    "without a box, and error rows."
 )
+_SPEED = " speed: times as fast as {reference}, so larger is faster; as if the method ran alone; not a benchmark."
 
 
 def show(lines: Sequence[ComparedRun], unreachable: Sequence[Unreachable], reference: str) -> None:
@@ -51,7 +51,7 @@ def show(lines: Sequence[ComparedRun], unreachable: Sequence[Unreachable], refer
             "others match its cost; or drop after an earlier layer, as in deep-layer@layer=2."
         )
     run = lines[0].run
-    explanation = _EXPLANATION.format(reference=escape(reference))
+    explanation = f"{_EXPLANATION}{_SPEED if _has_speed(lines) else ''}".format(reference=escape(reference))
     n_without_gold = run.n_rows - len(run.right)
     skipped = f" {counted(n_without_gold, 'row')} without gold: not counted." if n_without_gold else ""
     console.print(
@@ -91,13 +91,19 @@ def _table(lines: Sequence[ComparedRun], unreachable: Sequence[Unreachable]) -> 
 
     table = plain_table()  # fits 80 columns
     table.add_column("method\nlayer", overflow="fold")
-    for heading in _HEADINGS:
+    headings = _HEADINGS if _has_speed(lines) else _HEADINGS[:-1]
+    for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     for line in lines:
-        table.add_row(*_cells(line))
+        table.add_row(*_cells(line)[: 1 + len(headings)])
     for one in unreachable:
-        table.add_row(_two(escape(printable(one.label)), "unreachable"), *["-"] * len(_HEADINGS))
+        table.add_row(_two(escape(printable(one.label)), "unreachable"), *["-"] * len(headings))
     return table
+
+
+def _has_speed(lines: Sequence[ComparedRun]) -> bool:
+    """Whether a line was timed; rows of an earlier run, and of a cluster, were not."""
+    return any(line.speed is not None for line in lines)
 
 
 def _cells(line: ComparedRun) -> list[str]:

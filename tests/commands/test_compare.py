@@ -108,6 +108,9 @@ def test_a_comparison_goes_on_where_it_was_stopped(tmp_path):
     read = compared("compare", "--from", tmp_path / "kept", "--reference", "fastv")
     assert [(line["method"], line["gflops"]) for line in read] == [(line["method"], line["gflops"]) for line in whole]
     assert read[0]["difference"]["value"] == -whole[1]["difference"]["value"] and read[1]["difference"] is None
+    shown = [run(*kept, "--limit", "6"), run("compare", "--from", tmp_path / "kept")]
+    assert not any("speed" in table for table in shown), "nothing was timed: neither a column nor a note"
+    assert "speed" in run(*COMPARE, "--methods", "fastv", "--limit", "2")
 
 
 def test_methods_share_what_they_have_in_common(tmp_path, monkeypatch):
