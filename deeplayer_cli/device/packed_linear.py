@@ -1,7 +1,8 @@
-"""Linear layers with packed weights: on a CPU, oneDNN multiplies by them faster than torch's default in float32.
+"""Linear layers with packed weights: on a CPU, oneDNN multiplies by them faster than torch does by plain ones.
 
-The default keeps weights row by row and calls MKL. A packed weight is one that oneDNN has reordered once for its own
-kernels. ``torch.compile`` with frozen weights packs in the same way; without a compiler, there is no public call.
+In float32, torch keeps weights row by row and calls MKL; in bfloat16, it calls oneDNN, which reorders them each time. A
+packed weight is one that oneDNN has reordered once for its own kernels. ``torch.compile`` with frozen weights packs in
+the same way; without a compiler, there is no public call.
 """
 
 from __future__ import annotations
@@ -39,12 +40,11 @@ def multiply(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
 
 @torch.inference_mode()
 def pack_linears(model: nn.Module, dtype: torch.dtype) -> None:
-    """Replace the linear layers of a float32 model on a CPU, one after the other, if its weights can be packed.
+    """Replace the linear layers of a model on a CPU, one after the other, if weights of its dtype can be packed.
 
-    In bfloat16, torch calls oneDNN by itself. A layer that shares its weight with an embedding stays as it is, because
-    packing would copy the weight.
+    A layer that shares its weight with an embedding stays as it is, because packing would copy the weight.
     """
-    if dtype != torch.float32 or not _can_pack():
+    if dtype not in (torch.float32, torch.bfloat16) or not _can_pack(dtype):
         return
     shared = {module.weight.data_ptr() for module in model.modules() if isinstance(module, nn.Embedding)}
     names = [name for name, module in model.named_modules() if type(module) is nn.Linear]
@@ -64,10 +64,10 @@ def has_packed_linears(model: nn.Module) -> bool:
     return any(isinstance(module, PackedLinear) for module in model.modules())
 
 
-def _can_pack() -> bool:
-    """Whether this torch and this processor multiply by packed weights."""
+def _can_pack(dtype: torch.dtype) -> bool:
+    """Whether this torch and this processor multiply by packed weights of a dtype."""
     try:
-        return bool(PackedLinear(nn.Linear(2, 2))(torch.ones(1, 2)).isfinite().all())
+        return bool(PackedLinear(nn.Linear(2, 2, dtype=dtype))(torch.ones(1, 2, dtype=dtype)).isfinite().all())
     except (RuntimeError, AttributeError):  # AttributeError: a torch without oneDNN lacks the operators
         return False
 

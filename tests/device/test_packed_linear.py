@@ -29,8 +29,25 @@ def test_a_packed_layer_computes_what_the_plain_one_does(shape, bias):
         )
 
 
-def test_the_plain_weight_can_be_read_back():
-    linear = nn.Linear(33, 65)
+needs_bfloat16 = pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="oneDNN has no bfloat16 on this processor"
+)
+DTYPES = [torch.float32, pytest.param(torch.bfloat16, marks=needs_bfloat16)]
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("shape", [(1, 1), (2, 211), (1, 1500)])
+def test_in_bfloat16_only_the_result_is_rounded(shape):
+    linear = nn.Linear(96, 160, dtype=torch.bfloat16)
+    inputs = torch.randn(*shape, 96).bfloat16()
+    with torch.inference_mode():
+        exact = functional.linear(inputs.double(), linear.weight.double(), linear.bias.double())
+        torch.testing.assert_close(PackedLinear(linear)(inputs).double(), exact, atol=1e-4, rtol=2**-7)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_plain_weight_can_be_read_back(dtype):
+    linear = nn.Linear(33, 65, dtype=dtype)
     assert torch.equal(PackedLinear(linear).weight.to_dense(), linear.weight)
 
 
@@ -54,10 +71,12 @@ def test_a_torch_without_the_operators_stays():
     assert type(model[0]) is nn.Linear
 
 
-def test_a_model_on_a_cpu_is_packed_and_keeps_its_fingerprint():
-    packed = checkpoints.load("demo", device="cpu", dtype="float32")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_model_on_a_cpu_is_packed_and_keeps_its_fingerprint(dtype):
+    name = str(dtype).removeprefix("torch.")
+    packed = checkpoints.load("demo", device="cpu", dtype=name)
     with patch.object(loading, "pack_linears"):
-        plain = checkpoints.load("demo", device="cpu", dtype="float32")
+        plain = checkpoints.load("demo", device="cpu", dtype=name)
     assert type(packed.model.lm_head) is PackedLinear and type(plain.model.lm_head) is nn.Linear
     assert fingerprint(packed.model) == fingerprint(plain.model)
     assert packed.model.num_parameters() == plain.model.num_parameters()
