@@ -1,6 +1,7 @@
-"""Attention without a mask on a CPU in float32: blocks of queries, multiplied by oneDNN.
+"""Attention on a CPU: blocks of queries, multiplied by oneDNN in float32.
 
-torch's own kernel multiplies by MKL, at less than half of oneDNN's rate on the processor of `bench/README.md`.
+torch's own kernel multiplies by MKL, in bfloat16 too, at less than half of oneDNN's rate on the processor of
+`bench/README.md`.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _ROWS = 448  # of a product: the queries of a block, for all heads that share keys
-_LEAST_NUMBERS = 2**14  # in a head's queries; below, torch's kernel is as fast
+_LEAST_PRODUCTS = 2**22  # of numbers, for a head of keys; below, torch's kernel is about as fast
 
 
-def serves(queries: Tensor) -> bool:
-    """Whether `attention` is the kernel to use for these queries (B, heads, T, head_dim)."""
+def serves(queries: Tensor, keys: Tensor) -> bool:
+    """Whether `attention` is the kernel to use for queries (B, heads, T, D) and keys (B, kv_heads, S, D)."""
     return (
         queries.device.type == "cpu"
-        and queries.dtype == torch.float32
-        and queries.shape[2] * queries.shape[3] >= _LEAST_NUMBERS
+        and queries.dtype in (torch.float32, torch.bfloat16, torch.float16)
+        and queries[0].numel() // keys.shape[1] * keys.shape[2] >= _LEAST_PRODUCTS
         and torch.is_inference_mode_enabled()
         and not torch.compiler.is_compiling()
         and not is_kernel_preferred()
@@ -38,49 +39,72 @@ def serves(queries: Tensor) -> bool:
     )
 
 
-def attention(queries: Tensor, keys: Tensor, values: Tensor, *, is_causal: bool) -> Tensor:
+def attention(
+    queries: Tensor, keys: Tensor, values: Tensor, *, is_causal: bool = False, mask: Tensor | None = None
+) -> Tensor:
     """Compute what `scaled_dot_product_attention` does. It must run in inference mode.
 
     A block is computed by one thread, so the numbers do not depend on the number of threads.
 
     Args:
-        queries: (B, heads, T, head_dim) float32 on a CPU.
+        queries: (B, heads, T, head_dim) on a CPU.
         keys: (B, kv_heads, S, head_dim).
         values: (B, kv_heads, S, head_dim).
-        is_causal: whether each query attends only to the keys up to its own place, and not to all. The queries then
-            belong to the last T tokens.
+        is_causal: whether each query attends only to the keys up to its own place. The queries then belong to the last
+            T tokens.
+        mask: (B or 1, 1, T, S), the keys that each query attends to as bool, or what is added to the scores.
 
     Returns:
-        (B, heads, T, head_dim).
+        (B, heads, T, head_dim), in the dtype of the queries.
     """
     (n_rows, n_heads, length, head_dim), (_, kv_heads, n_keys, _) = queries.shape, keys.shape
     group, n_before = n_heads // kv_heads, n_keys - length
     size = max(1, _ROWS // group)
     # Powers of 2 instead of e: torch's exp2 is several times as fast as its exp and its softmax.
-    # oneDNN also takes a weight with gaps between its rows, but is a thousand times slower.
-    keys, values = (keys * (head_dim**-0.5 * math.log2(math.e))).contiguous(), values.contiguous()
+    scale = head_dim**-0.5 * math.log2(math.e)
+    keys, values = _packed_rows(keys), _packed_rows(values)
     # Tokens before heads in memory, as the output projection reads them.
     attended = queries.new_empty(n_rows, length, n_heads, head_dim).transpose(1, 2)
-    later = queries.new_full((size, size), -torch.inf).triu_(1)
+    later = torch.full((size, size), -torch.inf).triu_(1) if is_causal else None
 
     @torch.inference_mode()
     def attend(block: tuple[int, int, int, int]) -> None:
         row, head, start, stop = block
         heads, tokens, n = slice(head * group, (head + 1) * group), slice(start, stop), stop - start
         n_seen = n_before + stop if is_causal else n_keys
-        scores = multiply(queries[row, heads, tokens].reshape(-1, head_dim), keys[row, head, :n_seen])
-        if is_causal:
+        scores = multiply(queries[row, heads, tokens].reshape(-1, head_dim).float() * scale, keys[row, head, :n_seen])
+        if later is not None:
             scores.view(group, n, n_seen)[..., -n:].add_(later[:n, :n])
+        if mask is not None:
+            _apply(mask[row % len(mask), :, tokens], scores.view(group, n, n_seen))
         powers = scores.sub_(scores.amax(-1, keepdim=True)).exp2_()  # (group * n, n_seen)
         mixed = multiply(powers, values[row, head, :n_seen].T).div_(powers.sum(-1, keepdim=True))
         attended[row, heads, tokens] = mixed.view(group, n, head_dim)
 
     # Blocks end at keys that are multiples of their size: oneDNN is faster by such numbers of keys.
-    blocks = list(pairwise([0, *range(size - n_before % size, length, size), length]))
+    first = size - n_before % size if is_causal else size
+    blocks = list(pairwise([0, *range(first, length, size), length]))
     heads = [(row, head) for row in range(n_rows) for head in range(kv_heads)]
     # The long blocks come first, so that no thread is left with one at the end.
     _run_all(attend, [(*head, *block) for block in reversed(blocks) for head in heads])
     return attended
+
+
+def _packed_rows(states: Tensor) -> Tensor:
+    """Keys or values (B, kv_heads, S, head_dim) in float32, the rows of a head without gaps.
+
+    oneDNN also takes a weight with gaps between its rows, but is a thousand times slower.
+    """
+    states = states.float()
+    return states if states.stride()[2:] == (states.shape[3], 1) else states.contiguous()
+
+
+def _apply(mask: Tensor, scores: Tensor) -> None:
+    """Mask scores (group, T, S) in place; ``mask`` is (1, T, S)."""
+    if mask.dtype == torch.bool:
+        scores.masked_fill_(~mask, -torch.inf)
+    else:
+        scores += mask
 
 
 def _run_all(run: Callable[[tuple[int, int, int, int]], None], blocks: Sequence[tuple[int, int, int, int]]) -> None:

@@ -103,7 +103,7 @@ def attend_causally(queries: Tensor, keys: Tensor, values: Tensor, before: Tenso
     Returns:
         (B, heads, T, head_dim).
     """
-    if blocked_attention.serves(queries):
+    if blocked_attention.serves(queries, keys):
         return blocked_attention.attention(queries, keys, values, is_causal=True)
     square = torch.cat([before.expand(len(queries), -1, -1, -1), queries], dim=2)
     attended = functional.scaled_dot_product_attention(square, keys, values, is_causal=True, enable_gqa=True)
@@ -127,7 +127,11 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor) -> Te
     """
     grouped = queries.unflatten(1, (keys.shape[1], -1))  # (B, kv_heads, group, T, head_dim)
     mask = visible.repeat(1, 1, grouped.shape[2], 1) if visible.dtype == torch.bool else visible
-    attended = functional.scaled_dot_product_attention(grouped.flatten(2, 3), keys, values, attn_mask=mask)
+    packed = grouped.flatten(2, 3)
+    if blocked_attention.serves(packed, keys):
+        attended = blocked_attention.attention(packed, keys, values, mask=mask)
+    else:
+        attended = functional.scaled_dot_product_attention(packed, keys, values, attn_mask=mask)
     return attended.view_as(grouped).flatten(1, 2)
 
 

@@ -71,6 +71,46 @@ def test_it_computes_what_torch_does(n_rows, kv_heads, group, length, is_causal)
     torch.testing.assert_close(ours.double(), exact, atol=1e-5, rtol=1e-5)
 
 
+@settings(deadline=None, max_examples=40)
+@given(
+    st.integers(1, 3),
+    st.booleans(),
+    st.sampled_from([1, 2, 300]),
+    st.integers(1, 300),
+    st.integers(1, 300),
+    st.sampled_from([torch.bool, torch.float32]),
+)
+def test_with_a_mask_it_computes_what_torch_does(n_rows, is_shared, group, length, n_keys, dtype):
+    length = min(length, 20) if group == 300 else length
+    queries = projections(n_rows, 2, group, length, 16)[0]
+    # A cache has space behind its keys.
+    keys, values = (torch.randn(n_rows, 2, n_keys + 5, 16)[:, :, :n_keys] for _ in "kv")
+    visible = torch.rand(1 if is_shared else n_rows, 1, length, n_keys) < 0.5
+    visible[..., 0] = True
+    mask = visible if dtype == torch.bool else torch.zeros(visible.shape).masked_fill_(~visible, -torch.inf)
+    with torch.inference_mode():
+        ours = blocked_attention.attention(queries, keys, values, mask=mask)
+    exact = scaled_dot_product_attention(
+        queries.double(), keys.double(), values.double(), attn_mask=visible, enable_gqa=True
+    )
+    torch.testing.assert_close(ours.double(), exact, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("is_causal", [True, False])
+def test_in_16_bits_only_the_result_is_rounded(dtype, is_causal):
+    queries, keys, values = (part.to(dtype) for part in projections(2, 2, 4, 300, 16))
+    mask = None if is_causal else torch.ones(300, 300, dtype=torch.bool).tril_(7)[None, None]
+    packed = None if mask is None else torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, -torch.inf)
+    with torch.inference_mode():
+        ours = blocked_attention.attention(queries, keys, values, is_causal=is_causal, mask=packed)
+    exact = scaled_dot_product_attention(
+        queries.double(), keys.double(), values.double(), attn_mask=mask, is_causal=is_causal, enable_gqa=True
+    )
+    assert ours.dtype == dtype
+    torch.testing.assert_close(ours.double(), exact, atol=1e-5, rtol=torch.finfo(dtype).eps)
+
+
 @settings(deadline=None, max_examples=20)
 @given(st.integers(1, 2), st.sampled_from([1, 4, 7]), st.integers(1, 200), st.integers(0, 40))
 def test_the_last_tokens_attend_to_the_tokens_before_them(n_rows, group, length, n_before):
@@ -123,16 +163,19 @@ def test_an_image_does_not_depend_on_the_others_of_its_batch():
 
 
 def test_which_calls_it_serves():
-    long, short = torch.ones(1, 2, 512, 32), torch.ones(1, 2, 511, 32)
-    assert not blocked_attention.serves(long)  # outside inference mode
+    long, short, keys = torch.ones(1, 8, 256, 32), torch.ones(1, 8, 255, 32), torch.ones(1, 2, 128, 32)
+    assert not blocked_attention.serves(long, keys)  # outside inference mode
     with torch.inference_mode():
-        assert blocked_attention.serves(long)
-        assert not blocked_attention.serves(short)
-        assert not blocked_attention.serves(long.double())
-        assert not blocked_attention.serves(long.to("meta"))
+        assert blocked_attention.serves(long, keys)
+        assert blocked_attention.serves(long.bfloat16(), keys.bfloat16())
+        assert not blocked_attention.serves(short, keys)
+        assert not blocked_attention.serves(long, keys[:, :, 1:])
+        assert not blocked_attention.serves(long, keys.expand(4, -1, -1, -1).reshape(1, 8, 128, 32))
+        assert not blocked_attention.serves(long.double(), keys.double())
+        assert not blocked_attention.serves(long.to("meta"), keys.to("meta"))
         with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH], set_priority=True):
-            assert not blocked_attention.serves(long)
-        assert blocked_attention.serves(long)
+            assert not blocked_attention.serves(long, keys)
+        assert blocked_attention.serves(long, keys)
 
 
 def test_a_torch_without_the_product_uses_its_own_kernel():

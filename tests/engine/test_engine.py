@@ -293,7 +293,7 @@ def use_blocks(monkeypatch):
     """Let the short prompts of these tests run by blocks, in attention and MLPs, with blocks that are shorter still."""
     if not torch.backends.mkldnn.is_available():
         pytest.skip("this torch has no oneDNN")
-    monkeypatch.setattr(blocked_attention, "_LEAST_NUMBERS", 1)
+    monkeypatch.setattr(blocked_attention, "_LEAST_PRODUCTS", 1)
     monkeypatch.setattr(blocked_attention, "_ROWS", 16)
     monkeypatch.setattr(decoder, "_MLP_BLOCK", 7)
 

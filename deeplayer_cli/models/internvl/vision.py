@@ -110,9 +110,9 @@ def _attend(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
     """Attention of all patches to all, as transformers calls it; returns (tiles, patches, heads, head_dim)."""
-    if not blocked_attention.serves(query):
+    if not blocked_attention.serves(query, key):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    return blocked_attention.attention(query, key, value, is_causal=False).transpose(1, 2), None
+    return blocked_attention.attention(query, key, value).transpose(1, 2), None
 
 
 def _patches_of_tokens(model: InternVLForConditionalGeneration, patches: Tensor) -> Tensor:

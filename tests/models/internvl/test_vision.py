@@ -74,20 +74,20 @@ def test_a_tower_that_attends_by_blocks_sees_the_same(monkeypatch: pytest.Monkey
         pytest.skip("this torch has no oneDNN")
     native = model()
     tiles = torch.randint(0, 256, (3, 2, 3, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
-    asked: list[bool] = []
+    asked: list[int] = []
     attention = blocked_attention.attention
 
-    def note(*projected: torch.Tensor, is_causal: bool) -> torch.Tensor:
-        asked.append(is_causal)
-        return attention(*projected, is_causal=is_causal)
+    def note(*projected: torch.Tensor) -> torch.Tensor:
+        asked.append(len(projected))
+        return attention(*projected)
 
     monkeypatch.setattr(blocked_attention, "attention", note)
     with torch.inference_mode():
         expected = encode(native, tiles)
         use_blocked_attention(native)
         assert torch.equal(encode(native, tiles), expected) and not asked  # the tiles are too small
-        monkeypatch.setattr(blocked_attention, "_LEAST_NUMBERS", 1)
+        monkeypatch.setattr(blocked_attention, "_LEAST_PRODUCTS", 1)
         monkeypatch.setattr(blocked_attention, "_ROWS", 5)
         found = encode(native, tiles)
-    assert asked == [False, False]
+    assert asked == [3, 3]
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
