@@ -23,7 +23,7 @@ _REFUSED = frozenset({"bad_json", "bad_row", "row_too_long", "bad_id", "bad_box"
 
 
 def read_gold(path: Path, box_format: BoxFormat | None = None) -> dict[Id, Box]:
-    """Read the gold boxes of a file of requests, by id; a row needs only an ``id`` and a ``box`` (or ``bbox``).
+    """Read the gold boxes of a file of requests, by id; a row needs only an ``id`` and a box.
 
     A row without an id gets the id ``FOLDER/FILE:LINE``, as in `ground`. Rows without a box are left out, and a
     warning says how many.

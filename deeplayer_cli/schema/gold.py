@@ -12,7 +12,7 @@ from deeplayer_cli.errors import RowError
 from deeplayer_cli.schema.values import four_numbers, show
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from deeplayer_cli.boxes import Box, BoxFormat, Resolution
@@ -118,10 +118,34 @@ def refuse_other_corners(box: Box, fields: Mapping[str, object]) -> None:
         written = [fields[name] for name in names]
         with suppress(TypeError, ValueError):  # they are no numbers, and so no box
             corners = [float(number) for number in written]  # type: ignore[arg-type]
-            if not all(abs(one - other) <= _ROUNDING for one, other in zip(box, corners, strict=True)):
+            if not _agree(box, corners):
                 message = f"box is {show(list(box))} in pixels, but {', '.join(names)} are {show(written)}"
                 way_out = "remove one of the two, or say with --box-format how box is written"
                 raise RowError("bad_box", f"{message}: {way_out}")
+
+
+def refuse_other_box(box: Box, written: WrittenGold, other: object, reader: GoldReader) -> None:
+    """Refuse a row whose field ``bbox`` is another box than its box.
+
+    Args:
+        box: corners in pixels.
+        written: the same box as the row writes it.
+        other: the field ``bbox``; None if the row has none.
+        reader: has read the box, and reads the other.
+
+    Raises:
+        RowError: ``bad_box``: a corner differs by more than a pixel, or ``other`` is no box.
+    """
+    if other is None:
+        return
+    with suppress(RowError):
+        if _agree(box, reader.read(written._replace(numbers=read_numbers(other)))):
+            return
+    raise RowError("bad_box", f"box is {show(list(written.numbers))}, but bbox is {show(other)}: remove one of the two")
+
+
+def _agree(box: Sequence[float], other: Sequence[float]) -> bool:
+    return all(abs(one - another) <= _ROUNDING for one, another in zip(box, other, strict=True))
 
 
 @dataclass

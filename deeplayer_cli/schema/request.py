@@ -1,7 +1,7 @@
 """Requests: the rows of an input file.
 
 A row is ``{"id"?, "image", "expression", "box"?, "width"?, "height"?, ...}``. InternVL's own rows, with ``sent`` and
-``bbox``, are read as they are. Other fields go under ``meta``.
+``bbox``, are read as they are, and so are corners in four fields, as tables have them. Other fields go under ``meta``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import orjson
 
 from deeplayer_cli.errors import RowError
-from deeplayer_cli.schema.gold import GoldReader, WrittenGold, read_numbers, refuse_other_corners
+from deeplayer_cli.schema.gold import (
+    CORNER_NAMES,
+    GoldReader,
+    WrittenGold,
+    read_numbers,
+    refuse_other_box,
+    refuse_other_corners,
+)
 from deeplayer_cli.schema.values import Id, find_non_finite, find_wide, is_id, json_fault, show
 
 if TYPE_CHECKING:
@@ -36,6 +43,7 @@ _PREDICTION_FIELDS = frozenset({"status", "answer", "gold"})
 _NON_FINITE = re.compile("NaN|Infinity")  # only such a row can hold a number that JSON does not have
 _LONG_NUMBER = re.compile(rb"\d{19}")  # only such a row can hold an integer that orjson would round
 
+_CORNERS = [names for names, box_format in CORNER_NAMES.items() if box_format == "xyxy"]
 _IN_PIXELS = GoldReader()
 _TOLD_FIRST = ("id", "box", "image", "expression", "size", "meta", "path")
 """The fields in the order in which a row's error names the first that is wrong."""
@@ -123,6 +131,7 @@ def parse_request(
     if row is None:
         known = raw.get("id") if isinstance(raw, Mapping) else None
         return BadRequest(known if is_id(known) else default_id, None, None, None, {}, where, problems["row"])
+    row = _with_box(row)
     row_id = attempt("id", lambda: _read_id(row.get("id")))
     image = attempt("image", lambda: _read_image(row.get("image")))
     expression = attempt("expression", lambda: _read_expression(_first(row, "expression", "sent")))
@@ -136,8 +145,9 @@ def parse_request(
     numbers = attempt("box", lambda: read_numbers(box)) if box is not None else None
     written = WrittenGold(numbers, resolution_wh, path) if numbers is not None else None
     gold = attempt("box", lambda: gold_reader.read(written)) if written is not None else None
-    if gold is not None:
+    if gold is not None and written is not None:
         attempt("box", lambda: refuse_other_corners(gold, meta))
+        attempt("box", lambda: refuse_other_box(gold, written, row.get("bbox"), gold_reader))
     if row_id is None:
         row_id = default_id
     if problems or image is None or path is None or expression is None:
@@ -163,6 +173,16 @@ def check_resolution(stated_wh: Resolution | None, stored_wh: Resolution) -> Non
             "size_mismatch",
             f"the row states {stated} pixels, the stored image has {stored}; boxes are in pixels of the stored image",
         )
+
+
+def _with_box(row: dict[str, object]) -> dict[str, object]:
+    """Return a row without a box, but with the four fields of one, with these as its box."""
+    if _first(row, "box", "bbox") is None:
+        for names in _CORNERS:
+            corners = [row.get(name) for name in names]
+            if row.keys() >= set(names) and any(corner not in (None, "") for corner in corners):
+                return {name: value for name, value in row.items() if name not in names} | {"box": corners}
+    return row
 
 
 def _read_object(raw: bytes | Mapping[str, object]) -> dict[str, object]:

@@ -164,6 +164,16 @@ def test_the_size_of_an_image_is_no_part_of_a_box_where_the_row_has_a_whole_one(
     assert [row["box"] for row in rows_of(output)] == [[1, 2, 3, 4]]
 
 
+def test_box_and_bbox_of_a_row_must_agree(tmp_path):
+    path, output = tmp_path / "rows.csv", tmp_path / "out.jsonl"
+    path.write_text(
+        "file_name,expression,box,bbox\na.jpg,dog,,1 2 3 4\na.jpg,cat,1 2 3 4,1.2 2 3 4\na.jpg,bird,1 2 3 4,1 2 2 2\n"
+    )
+    left_out = import_files([path], output, None, "xyxy").left_out
+    assert [row["box"] for row in rows_of(output)] == [[1, 2, 3, 4], [1, 2, 3, 4]]
+    assert "rows.csv:4: box is [1.0, 2.0, 3.0, 4.0], but bbox is [1.0, 2.0, 2.0, 2.0]" in left_out["bad_box"][1]
+
+
 def test_a_table_with_semicolons_is_read_as_spreadsheets_write_it(tmp_path):
     table, output = tmp_path / "boxes.csv", tmp_path / "out.jsonl"
     rows = ['a.jpg;"dog; left";1,2,3,4', "a.jpg;the dog, on the right;1", "a.jpg;x;1,5;y", "a.jpg;y;1,5,2,5"]

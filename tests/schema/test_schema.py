@@ -238,6 +238,32 @@ def test_two_boxes_of_a_row_must_agree(names: tuple[str, ...], place: Any, writt
     )
 
 
+@pytest.mark.parametrize("names", [("x1", "y1", "x2", "y2"), ("xmin", "ymin", "xmax", "ymax")])
+def test_four_fields_are_the_box_of_a_row_without_one(names: tuple[str, ...]) -> None:
+    corners = dict(zip(names, [10, 20, 30, 40], strict=True))
+    row = asked(ROW | {"box": None, "note": "kept"} | corners)
+    assert row.gold == (10, 20, 30, 40) and row.meta == {"note": "kept"}
+    assert asked(ROW | dict.fromkeys(names)).gold is None and asked(ROW | dict.fromkeys(names, "")).gold is None
+    error = refused(ROW | corners | {names[2]: None})
+    assert error.message == "f.jsonl:1: box must be four finite numbers [x1, y1, x2, y2], not [10, 20, null, 40]"
+    thousandths = parse_request(
+        ROW | corners | {"width": 100, "height": 200}, "f:1", "f:1", ROOT, gold_reader=GoldReader("per-mille")
+    )
+    assert thousandths.gold == (1, 4, 3, 8)
+
+
+def test_box_and_bbox_must_agree() -> None:
+    row = ROW | {"box": [10, 20, 30, 40]}
+    assert asked(row | {"bbox": [10.4, 20, 30, 39.5]}).gold == asked(row | {"bbox": None}).gold == (10, 20, 30, 40)
+    for other in ([10, 20, 20, 20], [10, 20, 31.5, 40], "none"):
+        error = refused(row | {"bbox": other})
+        shown = str(other) if isinstance(other, list) else '"none"'
+        assert (error.kind, error.message) == (
+            "bad_box",
+            f"f.jsonl:1: box is [10.0, 20.0, 30.0, 40.0], but bbox is {shown}: remove one of the two",
+        )
+
+
 def test_fields_of_other_things_are_no_second_box() -> None:
     for other in ({"x": 1, "y": 2, "w": 640, "h": 480}, {"x1": 1, "y1": 2}, dict.fromkeys(("x1", "y1", "x2", "y2"))):
         assert asked(ROW | {"box": [10, 20, 30, 40]} | other).meta == other

@@ -31,6 +31,7 @@ class ImportedExample:
         id: the row's own id, if it has one.
         line: of a text file, from 1; None in other files.
         box_format: how the box is written, if the row itself says so, by the names of its columns.
+        second_box: four numbers, if the row writes a box twice; they must be the same box.
     """
 
     image: object
@@ -43,6 +44,7 @@ class ImportedExample:
     id: object = None
     line: int | None = None
     box_format: BoxFormat | None = None
+    second_box: object = None
 
 
 @dataclass(frozen=True)

@@ -163,6 +163,8 @@ def as_row(example: ImportedExample, image: object) -> dict[str, object]:
         if "image_id" not in meta and (number := coco_image_id(named)) is not None:
             meta["image_id"] = number
     row = {"image": image, "expression": example.expression, "box": example.box, "meta": meta}
+    if example.second_box is not None:
+        row["bbox"] = example.second_box
     if example.id not in (None, ""):
         row["id"] = example.id
     if example.resolution_wh is not None:

@@ -143,7 +143,8 @@ def _example(row: object, path: Path, line: int | None) -> Example:
         refuse_prediction(row)
     except RowError as error:
         return BadExample(error, line)
-    box = _first(row, BOX_NAMES)
+    boxes = [row[name] for name in BOX_NAMES if row.get(name) not in (None, "")]
+    box = boxes[0] if boxes else None
     corners = next((names for names in CORNER_NAMES if box is None and row.keys() >= set(names)), ())
     box_format: BoxFormat | None = None
     if corners:
@@ -162,6 +163,7 @@ def _example(row: object, path: Path, line: int | None) -> Example:
         id=row.get("id"),
         line=line,
         box_format=box_format,
+        second_box=_numbers(boxes[1]) if len(boxes) > 1 else None,
     )
 
 
@@ -180,11 +182,6 @@ def _lacking(row: Mapping[str, object]) -> str | None:
 
 def _first_name(row: Mapping[str, object], names: tuple[str, ...]) -> str | None:
     return next((name for name in names if row.get(name) not in (None, "")), None)
-
-
-def _first(row: Mapping[str, object], names: tuple[str, ...]) -> Any:
-    name = _first_name(row, names)
-    return None if name is None else row[name]
 
 
 def _numbers(box: object) -> object:
