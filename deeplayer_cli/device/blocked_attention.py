@@ -31,9 +31,9 @@ def serves(queries: Tensor, keys: Tensor) -> bool:
     return (
         queries.device.type == "cpu"
         and queries.dtype in (torch.float32, torch.bfloat16, torch.float16)
+        and not torch.compiler.is_compiling()  # before the shapes, which a graph would be bound to
         and queries[0].numel() // keys.shape[1] * keys.shape[2] >= _LEAST_PRODUCTS
         and torch.is_inference_mode_enabled()
-        and not torch.compiler.is_compiling()
         and not is_kernel_preferred()
         and _can_multiply()
     )
