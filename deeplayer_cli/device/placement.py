@@ -16,7 +16,7 @@ DTYPES = {
     "float64": torch.float64,
 }
 _SHORT_NAMES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "fp64": "float64"}
-# bfloat16 is what the published weights are stored in; CPUs compute in it slowly or not at all.
+# bfloat16 is what the published weights are stored in; many CPUs compute in it slowly.
 _AUTO_DTYPES = {"cuda": "bfloat16", "mps": "bfloat16", "cpu": "float32"}
 
 

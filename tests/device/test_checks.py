@@ -48,6 +48,15 @@ def test_a_dtype_that_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
     assert checks.check_dtypes(Placement(CPU, torch.complex32)).status == "fail"
 
 
+def test_bfloat16_is_named_where_it_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert checks._seconds_of_linear(torch.float32) > 0
+    for seconds, told in ((1.0, True), (3.0, False)):
+        taken = {torch.float32: 2.0, torch.bfloat16: seconds}
+        monkeypatch.setattr(checks, "_seconds_of_linear", taken.__getitem__)
+        said = checks.check_dtypes(CPU32).message
+        assert ("--dtype bfloat16 multiplies 2.0 times as fast in half the memory" in said) is told
+
+
 def test_a_driver_that_torch_does_not_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(checks, "_NVIDIA_DRIVER", tmp_path)
     monkeypatch.setattr(torch.version, "cuda", None)
