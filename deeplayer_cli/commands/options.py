@@ -292,7 +292,7 @@ Compile = Annotated[
     bool | None,
     option(
         "--compile/--no-compile",
-        help="Compile the selection and the decode pass with torch.compile; by default on CUDA only.",
+        help="Compile selection and the layers over expressions and answers with torch.compile; by default on CUDA.",
         rich_help_panel=SPEED,
         show_default=False,
     ),

@@ -127,11 +127,15 @@ def sweep(
 
     # An impossible split is refused before hours of work; in the end, the content of the images decides.
     golden = {row.id: row.path for row in requests if isinstance(row, Request) and row.gold is not None}
-    if n_left_out := split_rows(golden, select, report, seed=seed).n_left_out:
+    planned = split_rows(golden, select, report, seed=seed)
+    if planned.n_left_out:
         logger.warning(
             "%s in neither set: every layer answers them too, and nothing uses them; a source without them is faster",
-            counted(n_left_out, "row"),
+            counted(planned.n_left_out, "row"),
         )
+    for name, ids in (("selection", planned.select), ("report", planned.report)):
+        if len({golden[row] for row in ids}) == 1:
+            logger.warning("all %s rows are about one image, so their intervals mean little: give more images", name)
     circumstances = circumstances_of(source, image_root, model, revision)
     options.agree_to_download(model, revision, yes=yes)
     with result_folder(results, source) as folder, stoppable() as stop, ProgressBar() as bar:

@@ -8,6 +8,7 @@ reads folders of ``compare --results``. From the file alone, any two lines can b
 from __future__ import annotations
 
 import sys
+from argparse import ArgumentParser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,9 +78,11 @@ def read_outcomes(path: Path) -> list[MethodRun]:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.exit("usage: python -m deeplayer_cli.evaluation.outcomes RESULTS...")
+    parser = ArgumentParser(
+        "python -m deeplayer_cli.evaluation.outcomes", description="Print which rows each line got right, as JSON."
+    )
+    parser.add_argument("RESULTS", type=Path, nargs="+", help="folder of `compare --results`")
     try:
-        sys.stdout.buffer.write(outcomes_json(read_runs([Path(name) for name in sys.argv[1:]])))
+        sys.stdout.buffer.write(outcomes_json(read_runs(parser.parse_args().RESULTS)))
     except DeeplayerError as error:
-        sys.exit(str(error))
+        parser.exit(2, f"{error}\n")

@@ -13,6 +13,7 @@ turn.
 from __future__ import annotations
 
 import sys
+from argparse import ArgumentParser
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -128,14 +129,21 @@ def cpu_seconds(subject: Subject, engine: Engine) -> float:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 4 or not sys.argv[3].isdecimal() or not int(sys.argv[3]):
-        sys.exit("usage: python -m deeplayer_cli.evaluation.pricing OUTCOMES MODEL ROUNDS")
+    parser = ArgumentParser(
+        "python -m deeplayer_cli.evaluation.pricing", description="Print what the lines of a study cost, as JSON."
+    )
+    parser.add_argument("OUTCOMES", type=Path, help="outcomes-NAME.json")
+    parser.add_argument("MODEL", help="that ran the lines, as --model of `compare`")
+    parser.add_argument("ROUNDS", type=int, help="in which each line is timed once")
+    given = parser.parse_args()
+    if given.ROUNDS < 1:
+        parser.error(f"ROUNDS must be at least 1, not {given.ROUNDS}")
     try:
-        read, layout = read_outcomes(Path(sys.argv[1])), checkpoints.read_layout(sys.argv[2])
+        read, layout = read_outcomes(given.OUTCOMES), checkpoints.read_layout(given.MODEL)
         computed = computed_costs(read, layout)
-        rounds = islice(measured_seconds(read, layout), int(sys.argv[3]))
+        rounds = islice(measured_seconds(read, layout), given.ROUNDS)
         timed = [replace(cost, seconds=taken) for cost, *taken in zip(computed, *rounds, strict=True)]
-        about = {"ran": sys.argv[2], "priced": PRICED, "timed": TIMED, "tiles": TILES, "torch": torch.__version__}
+        about = {"ran": given.MODEL, "priced": PRICED, "timed": TIMED, "tiles": TILES, "torch": torch.__version__}
         sys.stdout.buffer.write(costs_json(timed, about))
     except DeeplayerError as error:
-        sys.exit(str(error))
+        parser.exit(2, f"{error}\n")

@@ -255,7 +255,7 @@ def _check_stage(name: str, stage: Stage, *, may_adapt: bool) -> None:
     if not isinstance(stage.scorer, Scorer) or not isinstance(stage.selector, Selector):
         raise DeeplayerError(
             f"method {name}: its scorer and selector must be subclasses of deeplayer_cli.pruning.Scorer and Selector, "
-            "and their `needs` must name the inputs that they read; see deeplayer_cli/pruning/README.md"
+            "and their `needs` must name the inputs that they read; see deeplayer_cli/pruning/methods/README.md"
         )
     if unknown := sorted(stage.needs - NEEDS):
         raise DeeplayerError(f"method {name} needs {', '.join(unknown)}; known inputs: {', '.join(sorted(NEEDS))}")

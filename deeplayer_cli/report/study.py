@@ -9,7 +9,7 @@ commands with ``--json``.
 
 from __future__ import annotations
 
-import sys
+from argparse import ArgumentParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,9 +126,9 @@ def _divided(prior: Json) -> str:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m deeplayer_cli.report.study FOLDER")
+    parser = ArgumentParser("python -m deeplayer_cli.report.study", description="Make the tables of a study from JSON.")
+    parser.add_argument("FOLDER", type=Path, help="with outcomes-NAME.json and the other files; gets tables.md")
     try:
-        write_tables(Path(sys.argv[1]))
+        write_tables(parser.parse_args().FOLDER)
     except DeeplayerError as error:
-        sys.exit(str(error))
+        parser.exit(2, f"{error}\n")

@@ -6,7 +6,7 @@ commas.
 
 from __future__ import annotations
 
-import sys
+from argparse import ArgumentParser
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,9 +77,12 @@ def _cost(costs: Mapping[LineKey, float], line: ComparedRun) -> float:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 4:
-        sys.exit("usage: python -m deeplayer_cli.report.study_plot FOLDER PICTURE LINES")
+    parser = ArgumentParser("python -m deeplayer_cli.report.study_plot", description="Draw the lines of a study.")
+    parser.add_argument("FOLDER", type=Path, help="with outcomes-NAME.json and costs.json")
+    parser.add_argument("PICTURE", type=Path, help="to write: .png, .svg or .pdf")
+    parser.add_argument("LINES", help="names of lines, separated by commas")
+    given = parser.parse_args()
     try:
-        draw(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3].split(","))
+        draw(given.FOLDER, given.PICTURE, given.LINES.split(","))
     except DeeplayerError as error:
-        sys.exit(str(error))
+        parser.exit(2, f"{error}\n")

@@ -24,7 +24,7 @@ def run(*arguments):
     return finished.stdout
 
 
-def test_the_layer_where_the_model_looks_is_chosen(tmp_path):
+def test_the_layer_where_the_model_looks_is_chosen(tmp_path, caplog):
     pytest.importorskip("matplotlib")
     table, picture, results = tmp_path / "layers.csv", tmp_path / "layers.svg", tmp_path / "results"
     files = ["--csv", table, "--plot", picture, "--results", results]
@@ -36,6 +36,7 @@ def test_the_layer_where_the_model_looks_is_chosen(tmp_path):
     assert [row["layer"] for row in rows] == ["3", "6"]
     assert float(rows[1]["drafted_mass"]) > 0.5 > float(rows[0]["drafted_mass"])
     assert "<svg" in picture.read_text()
+    assert "are about one image" not in caplog.text
     again = orjson.loads(run(*SWEEP, "--layers", "3,6", "--results", results, "--json"))  # answers nothing anew
     assert again["chosen"] == 6 and again["chosen_in"] == float(rows[1]["best_in"])
     assert again["n_select"] + again["n_report"] == 24 and again["attention"]["n"] <= again["n_select"]
@@ -49,6 +50,8 @@ def test_fields_choose_and_report(caplog):
     sets = ["--select-on", "image=images/scene-0000.png", "--report-on", "image=images/scene-0001.png"]
     told = run(*SWEEP, "--layers", "6", *sets)
     assert "16 rows in neither set: every layer answers them too, and nothing uses them" in caplog.text
+    for name in ("selection", "report"):
+        assert f"all {name} rows are about one image, so their intervals mean little: give more images" in caplog.text
     assert "On 4 report rows" in " ".join(told.split()) and "16 rows in neither set: not used." in told
     with pytest.raises(DeeplayerError, match=r"share \d images?"):
         run(*SWEEP, "--layers", "6", "--select-on", "kind=place", "--report-on", "kind=relation")

@@ -91,7 +91,10 @@ def test_time_passes():
     assert cpu_seconds(Subject(checkpoint, 1), Engine(checkpoint, Method("none"))) > 0
 
 
-@pytest.mark.parametrize("module", ["evaluation.outcomes", "report.study_plot"])
+@pytest.mark.parametrize("module", ["evaluation.outcomes", "evaluation.pricing", "report.study", "report.study_plot"])
 def test_the_modules_say_how_they_are_called(module):
-    finished = subprocess.run([sys.executable, "-m", f"deeplayer_cli.{module}"], capture_output=True, timeout=100)
-    assert finished.returncode == 1 and finished.stderr.startswith(f"usage: python -m deeplayer_cli.{module}".encode())
+    for arguments, exit_code in (([], 2), (["--help"], 0)):
+        command = [sys.executable, "-m", f"deeplayer_cli.{module}", *arguments]
+        finished = subprocess.run(command, capture_output=True, timeout=100)
+        told = finished.stderr if exit_code else finished.stdout
+        assert finished.returncode == exit_code and told.startswith(f"usage: python -m deeplayer_cli.{module}".encode())

@@ -82,6 +82,16 @@ def test_scores_are_attention_over_the_prior_of_the_place():
     assert torch.allclose(RelativeScorer(prior)(inputs), expected)
 
 
+def test_padding_changes_no_relative_score():
+    visible = torch.ones(2, 1, 16, dtype=torch.bool)
+    visible[1, :, -2:] = False  # a prompt that is two tokens shorter than the other
+    inputs = make_inputs(visible)
+    inputs = inputs._replace(prompt_tokens=visible[:, 0], places=torch.zeros(2, inputs.n_visual, 3))
+    scorer = RelativeScorer(Prior(torch.ones(4), torch.ones(4), LAYER))
+    alone = scorer(inputs.without_padding(torch.tensor([1]), 14, 1))
+    assert scorer.takes_padding and torch.allclose(scorer(inputs)[1:], alone)
+
+
 def test_a_prior_is_read_as_it_was_written(checkpoint, prior, tmp_path):
     save_prior(prior, tmp_path / "p", checkpoint, 3, QUESTION)
     read = load_prior(tmp_path / "p", checkpoint)

@@ -32,6 +32,7 @@ class RelativeScorer(Scorer):
     """
 
     needs = AttentionScorer.needs | {"places"}
+    takes_padding = True
     prior: Prior
 
     def __call__(self, inputs: ScorerInputs) -> Tensor:
