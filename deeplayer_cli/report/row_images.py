@@ -11,6 +11,7 @@ from deeplayer_cli.errors import RowError, printable
 from deeplayer_cli.images.decode import open_image
 from deeplayer_cli.images.files import content_digest
 from deeplayer_cli.schema import check_inside
+from deeplayer_cli.schema.values import from_text
 from deeplayer_cli.sinks.run_record import load_record
 from deeplayer_cli.sources.files import file_name, name_in
 
@@ -97,7 +98,7 @@ class RowImages:
         if row.image is None:
             raise RowError("image_missing", f"row {_id(row)} names no image")
         refused: RowError | None = None
-        for path in self._candidates(row):
+        for path in self._candidates(row, row.image):
             if not os.path.isfile(path):  # noqa: PTH113 - false where it cannot be told
                 continue
             try:
@@ -140,8 +141,8 @@ class RowImages:
             raise RowError("size_mismatch", f"{path} has {found} pixels, but its row says {said}")
         return image
 
-    def _candidates(self, row: Prediction) -> Iterator[Path]:
-        image = Path(str(row.image))
+    def _candidates(self, row: Prediction, name: str) -> Iterator[Path]:
+        image = Path(name)
         if self._image_root is not None:
             yield self._image_root / image
             yield self._image_root.joinpath(*image.parts[1:])  # of a folder of images, whose name is the first part
@@ -150,6 +151,8 @@ class RowImages:
             yield root.folder / image
         for folder in self._folders:
             yield folder / image
+        if (raw := from_text(name)) != name:  # a file whose name is not UTF-8
+            yield from self._candidates(row, raw)
 
     def _check(self, path: Path, row: Prediction) -> None:
         """Refuse a file that a row may not name, or that is not what was grounded."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Id = str | int
 
+_ESCAPED_BYTE = re.compile(r"\\x([89a-f][0-9a-f])")  # how `in_text` writes one
 _RAW_BYTE = re.compile("[\udc80-\udcff]")  # how Python shows a byte that is not UTF-8, in names and in arguments
 
 _DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+\s*")
@@ -94,6 +95,11 @@ def in_text(path: PurePath | str) -> str:
     r"""Return a path or an argument as text that JSON can contain: bytes that are not UTF-8 become ``\x..``."""
     escaped = _RAW_BYTE.sub(lambda byte: f"\\x{ord(byte[0]) - 0xDC00:02x}", str(path))
     return escaped.encode("utf-8", "backslashreplace").decode()
+
+
+def from_text(text: str) -> str:
+    """Return the path that `in_text` wrote, as Python shows it."""
+    return _ESCAPED_BYTE.sub(lambda byte: chr(0xDC00 + int(byte[1], 16)), text)
 
 
 def counted(n: int, noun: str, plural: str | None = None) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +12,7 @@ from PIL import Image
 from deeplayer_cli.errors import RowError
 from deeplayer_cli.images.files import content_digest
 from deeplayer_cli.report.row_images import RowImages
-from deeplayer_cli.schema import Prediction
+from deeplayer_cli.schema import Prediction, in_text
 from deeplayer_cli.sinks import RunRecord
 
 if TYPE_CHECKING:
@@ -52,6 +54,17 @@ def test_paths_start_where_the_run_started_them(tmp_path, monkeypatch):
         images.find(row_of(str(rooted), rooted, "data/rows.jsonl:3")),
     ]
     assert [path.resolve() for path in found] == [beside, in_folder, in_folder, rooted, rooted]
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="file names are UTF-8 there")
+def test_a_file_whose_name_is_not_utf8_is_found_by_its_escaped_name(tmp_path):
+    path = save(tmp_path / os.fsdecode(b"caf\xe9\xff.png"))
+    row = row_of(in_text(path.name), path)
+    assert row.image == r"caf\xe9\xff.png"
+    images = RowImages.from_predictions(tmp_path / "boxes.jsonl")
+    assert images.find(row) == path and images.open(row).size == (30, 20)
+    escaped = save(tmp_path / str(row.image))  # a file that has this name as it is
+    assert images.find(row) == escaped
 
 
 def test_equal_names_in_two_sources_are_told_apart(tmp_path):
