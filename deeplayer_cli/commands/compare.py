@@ -236,7 +236,7 @@ def compare(
     else:
         show_lines(lines, unreachable, reference, format_, csv, json=json)
     if failed := [f"{run.n_error} of {counted(run.n_rows, 'row')} under {run.label}" for run in runs if run.n_error]:
-        logger.warning("error rows count as wrong: %s", ", ".join(failed))
+        logger.warning("error rows count as wrong if they have a gold box: %s", ", ".join(failed))
         raise typer.Exit(FINISHED_WITH_ERRORS)
 
 

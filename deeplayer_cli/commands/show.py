@@ -210,6 +210,8 @@ def _check(predictions: Path, ids: Sequence[str] | None, limit: int | None, pict
         pictures.refuse(row.id)
     if missing := [one for one in ids or [] if one not in found]:
         raise DeeplayerError(f"{predictions} has no row with the id {printable(missing[0])!r}")
+    if not found:
+        raise DeeplayerError(f"{predictions} has no rows: there is nothing to show")
 
 
 def _chosen(

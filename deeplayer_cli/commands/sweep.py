@@ -168,7 +168,11 @@ def sweep(
     else:
         sweep_table.show(choice, measured, split)
     if n_error := max(run.n_error for run in (unpruned, *runs)):
-        logger.warning("error rows count as wrong: up to %d of %s", n_error, counted(unpruned.n_rows, "row"))
+        logger.warning(
+            "error rows count as wrong if they have a gold box: up to %d of %s",
+            n_error,
+            counted(unpruned.n_rows, "row"),
+        )
         raise typer.Exit(FINISHED_WITH_ERRORS)
 
 

@@ -41,7 +41,10 @@ def reading_image(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise RowError("image_missing", f"{path} does not exist") from error
+        with_slashes = str(path).replace("\\", "/")
+        is_there = os.path.exists(with_slashes)  # noqa: PTH110 - false where it cannot be told
+        way_out = f", but {with_slashes} does: write / between folders" if is_there else ""
+        raise RowError("image_missing", f"{path} does not exist{way_out}") from error
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         raise RowError("image_unreadable", f"{path} cannot be read: {error}") from error
 

@@ -75,6 +75,15 @@ def test_wrong_usage_is_refused_before_any_picture(predictions, tmp_path, monkey
     assert not (tmp_path / "out").exists()
 
 
+def test_a_file_without_rows_is_refused(tmp_path):
+    (tmp_path / "none.jsonl").touch()
+    refused = CliRunner().invoke(app, ["show", str(tmp_path / "none.jsonl"), "-o", str(tmp_path / "out")]).exception
+    assert isinstance(refused, DeeplayerError) and str(refused).endswith(
+        "none.jsonl has no rows: there is nothing to show"
+    )
+    assert not (tmp_path / "out").exists()
+
+
 def test_rows_on_stdin_are_refused(tmp_path):
     refused = CliRunner().invoke(app, ["show", "-", "-o", str(tmp_path / "out")], input="{}").exception
     assert isinstance(refused, DeeplayerError) and "- can be read only once" in str(refused)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from deeplayer_cli.errors import RowError
 from deeplayer_cli.images.decode import open_image
+from deeplayer_cli.images.files import content_digest
 from deeplayer_cli.images.loader import ImageLoader, WorkerTimes, open_in_time, read_ahead
 from deeplayer_cli.models.internvl.tiling import Tiling, tile_grid, tile_image
 from deeplayer_cli.schema import parse_request
@@ -208,3 +209,14 @@ def test_one_image_is_opened_in_time(tmp_path, monkeypatch):
         open_in_time(image, 0.05)
     assert refused.value.kind == "image_timeout"
     over.set()
+
+
+def test_a_path_with_backslashes_gets_the_way_out(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "b.png").touch()
+    with pytest.raises(RowError, match=r"a\\b.png does not exist, but \S+/a/b.png does: write / between folders"):
+        content_digest(tmp_path / r"a\b.png")
+    (tmp_path / "c.png").symlink_to("gone.png")
+    for name in (r"a\c.png", "c.png"):
+        with pytest.raises(RowError, match=r"does not exist$"):
+            content_digest(tmp_path / name)
