@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _ROWS = 448  # of a product: the queries of a block, for all heads that share keys
-_LEAST_PRODUCTS = 2**22  # of numbers, for a head of keys; below, torch's kernel is about as fast
+# Of numbers, for a head of keys and for each thread; below, torch's kernel is as fast. Threads hold Python's lock while
+# they start a product, so the more there are, the longer blocks must be.
+_LEAST_PRODUCTS = 2**22
 
 
 def serves(queries: Tensor, keys: Tensor) -> bool:
@@ -32,7 +34,7 @@ def serves(queries: Tensor, keys: Tensor) -> bool:
         queries.device.type == "cpu"
         and queries.dtype in (torch.float32, torch.bfloat16, torch.float16)
         and not torch.compiler.is_compiling()  # before the shapes, which a graph would be bound to
-        and queries[0].numel() // keys.shape[1] * keys.shape[2] >= _LEAST_PRODUCTS
+        and queries[0].numel() // keys.shape[1] * keys.shape[2] >= _LEAST_PRODUCTS * torch.get_num_threads()
         and torch.is_inference_mode_enabled()
         and not is_kernel_preferred()
         and _can_multiply()
@@ -44,7 +46,7 @@ def attention(
 ) -> Tensor:
     """Compute what `scaled_dot_product_attention` does. It must run in inference mode.
 
-    A block is computed by one thread, so the numbers do not depend on the number of threads.
+    A block is computed by one thread, so its numbers do not depend on the number of threads.
 
     Args:
         queries: (B, heads, T, head_dim) on a CPU.

@@ -162,7 +162,8 @@ def test_an_image_does_not_depend_on_the_others_of_its_batch():
     assert torch.equal(together[1:2], alone)
 
 
-def test_which_calls_it_serves():
+def test_which_calls_it_serves(threads):
+    torch.set_num_threads(1)
     long, short, keys = torch.ones(1, 8, 256, 32), torch.ones(1, 8, 255, 32), torch.ones(1, 2, 128, 32)
     assert not blocked_attention.serves(long, keys)  # outside inference mode
     with torch.inference_mode():
@@ -176,6 +177,9 @@ def test_which_calls_it_serves():
         with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH], set_priority=True):
             assert not blocked_attention.serves(long, keys)
         assert blocked_attention.serves(long, keys)
+        torch.set_num_threads(threads)
+        assert blocked_attention.serves(long, keys.repeat(1, 1, threads, 1))
+        assert blocked_attention.serves(long, keys) is (threads == 1)
 
 
 def test_a_torch_without_the_product_uses_its_own_kernel():
