@@ -76,7 +76,7 @@ def read_options(file: Path, group: Any) -> list[FileOption]:
     with reading(str(file)):
         data = file.read_bytes()
     try:
-        text = data.decode()
+        text = data.decode("utf-8-sig")
         content = tomllib.loads(text)
     except ValueError as error:
         raise DeeplayerError(f"{file} is not TOML: {error}") from error

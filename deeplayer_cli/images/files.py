@@ -46,7 +46,9 @@ def reading_image(path: Path) -> Iterator[None]:
         way_out = f", but {with_slashes} does: write / between folders" if is_there else ""
         raise RowError("image_missing", f"{path} does not exist{way_out}") from error
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        raise RowError("image_unreadable", f"{path} cannot be read: {error}") from error
+        raise RowError(
+            "image_unreadable", f"{path} cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from error
 
 
 def content_digest(path: Path) -> str:

@@ -79,6 +79,9 @@ def read_prior(path: Path) -> tuple[Prior, Mapping[str, str]]:
         DeeplayerError: the file cannot be read, or is not a prior.
     """
     no_prior = f"{path} is not a prior, or is damaged: make one with `deeplayer calibrate`"
+    with reading(str(path)):
+        if path.exists() and not path.is_file():  # a pipe or a device may never end
+            raise DeeplayerError(no_prior)
     try:
         with reading(str(path)), safe_open(path, "pt") as file:
             metadata = file.metadata() or {}

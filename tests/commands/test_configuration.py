@@ -56,6 +56,10 @@ def test_every_option_can_be_set_in_its_table(tmp_path: Path) -> None:
                 assert found == {parameter.name: True}
 
 
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
+    assert read(tmp_path, "\ufeff[ground]\r\nkeep = 0.2\r\n")["ground"] == {"keep": "0.2"}
+
+
 def test_paths_start_from_the_file(tmp_path: Path) -> None:
     found = read(tmp_path, '[ground]\nimage-root = "photos"\nprior = "/p.st"\nmodel = "here/model"\n')["ground"]
     assert found == {"image_root": str(tmp_path / "photos"), "prior": "/p.st", "model": "here/model"}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
+from pathlib import Path
 
 import orjson
 import pytest
@@ -281,6 +283,10 @@ def test_what_is_in_no_format_is_named(tmp_path):
     path.write_bytes(b"\x00\x01")
     with pytest.raises(DeeplayerError, match=r"a\.bin is in none of the formats that can be imported: Flickr30k"):
         recognise(path)
+    os.mkfifo(tmp_path / "pipe")
+    for once in (tmp_path / "pipe", Path("-")):
+        with pytest.raises(DeeplayerError, match=r"can be read only once, .*: name a file"):
+            recognise(once)
     with pytest.raises(DeeplayerError, match="cannot be read"):
         recognise(tmp_path / "gone.json")
     table = tmp_path / "a.csv"

@@ -211,6 +211,12 @@ def test_one_image_is_opened_in_time(tmp_path, monkeypatch):
     over.set()
 
 
+def test_a_loop_of_links_is_told_in_words(tmp_path):
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    with pytest.raises(RowError, match=r"loop.png cannot be read: Too many levels of symbolic links$"):
+        content_digest(tmp_path / "loop.png")
+
+
 def test_a_path_with_backslashes_gets_the_way_out(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "b.png").touch()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -114,6 +116,10 @@ def test_a_prior_of_another_model_layer_or_kind_is_refused(checkpoint, prior, tm
     (tmp_path / "broken").write_bytes(b"nothing")
     with pytest.raises(DeeplayerError, match="broken is not a prior, or is damaged: make one with"):
         load_prior(tmp_path / "broken", checkpoint)
+    os.mkfifo(tmp_path / "pipe")
+    for endless in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(DeeplayerError, match="is not a prior"):
+            load_prior(endless, checkpoint)
     with pytest.raises(DeeplayerError, match="gone cannot be read: No such file"):
         load_prior(tmp_path / "gone", checkpoint)
 

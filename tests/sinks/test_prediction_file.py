@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.schema import Prediction, parse_request
-from deeplayer_cli.sinks import PredictionFile, ResumeMode, RunRecord, disk, load_record, record_path
+from deeplayer_cli.sinks import PredictionFile, ResumeMode, RunRecord, disk, load_record, read_predictions, record_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -175,6 +175,15 @@ def test_a_spoiled_line_in_the_middle_is_no_torn_tail(output: Path) -> None:
     with pytest.raises(DeeplayerError, match=r"out\.jsonl:6 is not a prediction"):
         PredictionFile(output, RECORD, ResumeMode.RESUME)
     assert output.read_bytes() == spoiled
+
+
+def test_a_line_without_end_is_not_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "zeros.jsonl"
+    with path.open("wb") as stream:
+        stream.write(b" \n")
+        stream.truncate(2**27)  # a hole, which takes no space
+    with pytest.raises(DeeplayerError, match=r"zeros\.jsonl:2 is not a prediction: it is longer than 67,108,864 bytes"):
+        list(read_predictions(path))
 
 
 def test_a_file_of_two_runs_is_refused(output: Path) -> None:

@@ -73,6 +73,8 @@ def recognise(path: Path, name: str = AUTO) -> ImportFormat:
     if name not in NAMES:
         raise DeeplayerError(not_one_of("--from-format", name, NAMES))
     with reading(str(path)):
+        if str(path) == "-" or (path.exists() and not path.is_file() and not path.is_dir()):
+            raise DeeplayerError(f"{path} can be read only once, and its format is recognised before: name a file")
         path.stat()
         found = next((one for one in FORMATS if _recognises(one, path)), None)
     wanted = next((one for one in FORMATS if one.name == name), found)
