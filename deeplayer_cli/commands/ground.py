@@ -277,7 +277,7 @@ def _report(outcome: Outcome, path: Path | None) -> None:
         logger.info("stopped%s", f": the same command with --resume continues {path}" if path else "")
     elif path and outcome.n_rows is not None and counts["rows"] != outcome.n_rows:
         logger.warning(
-            "%s contains %s, but the input has %s: the input has changed",
+            "%s contains %s, but the input has %s: it has changed, or the others are of another --shard or --limit",
             *(path, counted(counts["rows"], "row"), f"{outcome.n_rows:,}"),
         )
 

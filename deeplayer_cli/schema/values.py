@@ -20,6 +20,7 @@ Id = str | int
 _ESCAPED_BYTE = re.compile(r"\\x([89a-f][0-9a-f])")  # how `in_text` writes one
 _RAW_BYTE = re.compile("[\udc80-\udcff]")  # how Python shows a byte that is not UTF-8, in names and in arguments
 
+_GZIP = b"\x1f\x8b"  # how such a file begins
 _DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+\s*")
 
 
@@ -28,6 +29,8 @@ def json_fault(line: bytes, error: Exception) -> str:
     try:
         line.decode()
     except UnicodeDecodeError:
+        if line.startswith(_GZIP):
+            return "it is compressed by gzip: unpack the file first"
         return "it is not UTF-8: save the file as UTF-8"
     with suppress(ValueError, RecursionError):  # Python's parser reads such numbers, and nothing else that is wrong
         if (place := find_non_finite(json.loads(line))) is not None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 STDIN = "-"
 
+_COMPRESSED = frozenset({".gz", ".bz2", ".xz", ".zst", ".zip"})
 _IN_PIXELS = GoldReader(size_of=read_size)
 
 logger = logging.getLogger("deeplayer")
@@ -180,6 +181,8 @@ def _expand(source: str, expressions: Sequence[Expression], inside: Path | None)
         raise DeeplayerError(f"the rows of {source} have their own expressions: give -e with images only")
     if path.suffix.lower() in OTHER_SUFFIXES:
         raise DeeplayerError(f"{source} is an image in a format that is not read: {way_out(path.suffix.lower())}")
+    if path.is_file() and path.suffix.lower() in _COMPRESSED:
+        raise DeeplayerError(f"{source} is compressed: unpack it first")
     if path.is_file() and path.suffix.lower() not in SUFFIXES and not is_descriptor(path):
         raise DeeplayerError(
             f"{source} is neither .jsonl nor an image: give --from-format auto for a table or another tool's file, or "

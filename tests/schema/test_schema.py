@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import math
 from dataclasses import fields, replace
@@ -369,6 +370,11 @@ def test_a_message_may_quote_any_path() -> None:
 def test_lines_that_are_no_predictions(line: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         Prediction.from_json(line)
+
+
+def test_a_compressed_file_is_named() -> None:
+    line = gzip.compress(b"{}", mtime=0)[:10] + b"\xff"
+    assert json_fault(line, ValueError("parser")) == "it is compressed by gzip: unpack the file first"
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])

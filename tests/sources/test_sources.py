@@ -207,12 +207,14 @@ def test_sources_that_will_not_do(tmp_path: Path) -> None:
     picture(tmp_path / "images" / "a.jpg")
     (tmp_path / "empty").mkdir()
     (tmp_path / "rows.csv").touch()
+    (tmp_path / "rows.jsonl.gz").touch()
     path = write(tmp_path / "f.jsonl", ROW)
     for source, message in [
         (tmp_path / "none", "does not exist"),
         (tmp_path / "images", "-e"),
         (tmp_path / "empty", "neither"),
         (tmp_path / "rows.csv", "--from-format auto"),
+        (tmp_path / "rows.jsonl.gz", "is compressed: unpack it first"),
     ]:
         with pytest.raises(DeeplayerError, match=message) as caught:
             open_source([path, str(source)])  # before the first row is read
