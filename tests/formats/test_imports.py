@@ -166,6 +166,15 @@ def test_the_size_of_an_image_is_no_part_of_a_box_where_the_row_has_a_whole_one(
     assert [row["box"] for row in rows_of(output)] == [[1, 2, 3, 4]]
 
 
+def test_a_table_with_a_header_only_replaces_nothing(tmp_path):
+    table, output = tmp_path / "boxes.csv", tmp_path / "out.jsonl"
+    table.write_text("image,expression\n")
+    output.write_text("kept")
+    with pytest.raises(DeeplayerError, match=r"boxes\.csv: there are no rows to import"):
+        import_files([table], output, None, None)
+    assert output.read_text() == "kept"
+
+
 def test_box_and_bbox_of_a_row_must_agree(tmp_path):
     path, output = tmp_path / "rows.csv", tmp_path / "out.jsonl"
     path.write_text(

@@ -210,7 +210,7 @@ def import_files(sources: Sequence[Path], output: Path, options: ImportOptions) 
 
     Raises:
         DeeplayerError: a file is given twice, cannot be read, is in no known format, or does not say how its boxes are
-            written, or the output cannot be written.
+            written; no row is a request; or the output cannot be written.
     """
     refuse_twice(sources)
     files = [FileImporter.from_path(path, options) for path in sources]
@@ -225,9 +225,12 @@ def import_files(sources: Sequence[Path], output: Path, options: ImportOptions) 
                 stream.write(orjson.dumps(_request(example, row), option=orjson.OPT_APPEND_NEWLINE))
                 summary.n_rows += 1
                 summary.n_boxes += row.gold is not None
-        if summary.left_out and not summary.n_rows:
+        if not summary.n_rows:
+            names = ", ".join(map(str, sources))
+            if not summary.left_out:
+                raise DeeplayerError(f"{names}: there are no rows to import")
             _, first = next(iter(summary.left_out.values()))
-            raise DeeplayerError(f"{', '.join(map(str, sources))}: no row is a request, such as: {first}")
+            raise DeeplayerError(f"{names}: no row is a request, such as: {first}")
     summary.warnings = [*counts.warnings(), *missing_images(files)]
     return summary
 
