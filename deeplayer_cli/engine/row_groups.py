@@ -2,6 +2,29 @@
 
 A group is one row of a kv cache. Its suffix slots are interleaved: the first slots of all its rows come first. The
 queries of its rows are packed along the token dimension, so one call of attention reads the shared keys once.
+
+An example: rows 0 and 2 are about image 0, row 1 is about image 1, and suffixes have two tokens. ``r2t1`` is token 1
+of row 2. The size of a group is 2. Token t of a row goes to suffix slot ``t * size + number`` of its group:
+
+    row 0: group 0, number 0, column 0
+    row 1: group 1, number 0, column 0
+    row 2: group 0, number 1, column 1
+
+    group 0: members 0 2, slots | prefix of image 0 | r0t0 | r2t0 | r0t1 | r2t1 |
+    group 1: members 1 1, slots | prefix of image 1 | r1t0 |      | r1t1 |      |
+
+Group 1 has an empty place; its second member only fills the shape, and `unpack` leaves it out. What each packed token
+attends to, besides the prefix (x) or not (.):
+
+    group 0: r0t0 x . . .
+    group 0: r0t1 x . x .
+    group 0: r2t0 . x . .
+    group 0: r2t1 . x . x
+    group 1: r1t0 x . . .
+    group 1: r1t1 x . x .
+
+A column is where a row's queries are among those of its group. It is its number until rows leave: then the places of
+those that stay do not change, because keys lie there, but their queries are packed without gaps.
 """
 
 from __future__ import annotations

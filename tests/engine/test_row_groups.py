@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 
-from deeplayer_cli.engine import Row, decode
+from deeplayer_cli.engine import Row, decode, row_groups
 from deeplayer_cli.engine.decoder import attend
 from deeplayer_cli.engine.kv_cache import CacheSlots, LayerCache, narrow_caches
 from deeplayer_cli.engine.row_groups import RowGroups, close_gaps
@@ -41,6 +41,31 @@ def test_what_is_left_moves_into_the_gaps(left):
     moves = close_gaps(left)
     assert sorted(moves.get(number, number) for number in left) == list(range(len(left)))
     assert all(origin >= len(left) > target for origin, target in moves.items())
+
+
+def test_the_example_of_the_docstring_is_what_is_computed():
+    images, n_tokens = [0, 1, 0], 2
+    groups, n_rows = RowGroups.by_image(images, CPU), len(images)
+    slots = CacheSlots(groups, N_SHARED, n_tokens, N_SHARED)
+    numbers = torch.arange(n_tokens).expand(n_rows, -1)
+    step = slots.step(numbers, numbers, n_tokens, 1, torch.float32)
+    held = [["    "] * (n_tokens * groups.size) for _ in range(len(groups))]
+    lines = []
+    for row, (group, number, column) in enumerate(zip(*(part.tolist() for part in groups.of_row), strict=True)):
+        lines.append(f"row {row}: group {group}, number {number}, column {column}")
+        for token, slot in enumerate(step.written[row].tolist()):
+            held[group][slot - N_SHARED] = f"r{row}t{token}"
+    for group, members in enumerate(groups.members.tolist()):
+        shown = " | ".join([f"prefix of image {groups.of_groups(images)[group]}", *held[group]])
+        lines.append(f"group {group}: members {' '.join(map(str, members))}, slots | {shown} |")
+        for column, row in enumerate(members):
+            for token in range(n_tokens):
+                shared, own = (step.mask[group, 0, column * n_tokens + token] == 0).split([N_SHARED, len(held[group])])
+                assert shared.all()
+                if members.index(row) == column:  # padding of the members is not drawn
+                    lines.append(f"group {group}: r{row}t{token} {' '.join('x' if seen else '.' for seen in own)}")
+    drawn = [line.strip() for line in row_groups.__doc__.splitlines() if line.startswith("    ")]
+    assert sorted(drawn) == sorted(lines)
 
 
 def attended(images, rows, order=None):
