@@ -15,7 +15,7 @@ from deeplayer_cli.device import blocked_attention
 from deeplayer_cli.device.transfer import to_device
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from typing import Any
 
     from torch import Tensor, nn
@@ -25,6 +25,10 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and standard deviation of each channel, for pixels in 0..1. InternVL always normalises with these."""
 
 _BLOCKED = "deeplayer_blocked"
+
+# Of the tiles that go through the tower together on a CPU, unless one has more. The wide states of more would take new
+# memory in every layer, whose pages the system has to clear.
+_PATCHES = 1024
 
 
 class Encoded(NamedTuple):
@@ -75,9 +79,7 @@ def encode(model: InternVLForConditionalGeneration, tiles: Tensor) -> Tensor:
     Returns:
         (B, n_visual, C) in the model's dtype.
     """
-    pixels = normalize(to_device(tiles, model.device)).to(model.dtype)
-    features = model.get_image_features(pixel_values=pixels.flatten(0, 1)).pooler_output
-    return features.reshape(len(tiles), -1, features.shape[-1])
+    return _of_images([_encode(model, part) for part in _parts(model, tiles)], len(tiles))
 
 
 def encode_with_attention(model: InternVLForConditionalGeneration, tiles: Tensor) -> Encoded:
@@ -93,9 +95,36 @@ def encode_with_attention(model: InternVLForConditionalGeneration, tiles: Tensor
         model: the model; the tiles are moved to its device.
         tiles: (B, tiles, 3, S, S) uint8; all images have the same number of tiles.
     """
+    parts = [_encode_with_attention(model, part) for part in _parts(model, tiles)]
+    return Encoded(*(_of_images(of_parts, len(tiles)) for of_parts in zip(*parts, strict=True)))
+
+
+def _parts(model: InternVLForConditionalGeneration, tiles: Tensor) -> Sequence[Tensor]:
+    """The tiles (n, 3, S, S) that go through the tower together: all of them, but few on a CPU."""
+    flat = tiles.flatten(0, 1)
+    if model.device.type != "cpu":
+        return (flat,)
+    rows, columns = (flat.shape[-1] // side for side in model.config.vision_config.patch_size)
+    return flat.split(max(1, _PATCHES // (rows * columns)))
+
+
+def _of_images(parts: Sequence[Tensor], n_images: int) -> Tensor:
+    """Put what parts hold of their visual tokens, (n, tokens, D) each, together: (n_images, n_visual, D)."""
+    return torch.cat(list(parts)).reshape(n_images, -1, parts[0].shape[-1])
+
+
+def _encode(model: InternVLForConditionalGeneration, tiles: Tensor) -> Tensor:
+    """Encode tiles (n, 3, S, S) into their visual tokens (n, tokens, C)."""
+    pixels = normalize(to_device(tiles, model.device)).to(model.dtype)
+    features: Tensor = model.get_image_features(pixel_values=pixels).pooler_output
+    return features.reshape(len(tiles), -1, features.shape[-1])
+
+
+def _encode_with_attention(model: InternVLForConditionalGeneration, tiles: Tensor) -> Encoded:
+    """As `encode_with_attention`, of tiles (n, 3, S, S), each as an image of its own."""
     attention = model.model.vision_tower.encoder.layer[-2:][0].attention  # a tower with one layer has only that
     with _outputs_of(attention.q_norm, attention.k_norm) as outputs:
-        features = encode(model, tiles)
+        features = _encode(model, tiles)
     queries, keys = (
         outputs[norm].unflatten(-1, (attention.num_heads, -1)) for norm in (attention.q_norm, attention.k_norm)
     )

@@ -56,17 +56,36 @@ def test_what_another_thread_encodes_is_not_read(monkeypatch: pytest.MonkeyPatch
     tiles = torch.randint(0, 256, (2, 1, 1, 3, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
     expected = encode_with_attention(native, tiles[0])
 
+    encode_one = vision._encode
+
     def encode_twice(native: InternVLForConditionalGeneration, own: torch.Tensor) -> torch.Tensor:
-        features = encode(native, own)
-        other = threading.Thread(target=encode, args=(native, tiles[1]))
+        features = encode_one(native, own)
+        other = threading.Thread(target=encode_one, args=(native, tiles[1, 0]))
         other.start()
         other.join()
         return features
 
-    monkeypatch.setattr(vision, "encode", encode_twice)
+    monkeypatch.setattr(vision, "_encode", encode_twice)
     found = encode_with_attention(native, tiles[0])
     assert torch.equal(found.class_attention, expected.class_attention)
     assert torch.equal(found.vision_keys, expected.vision_keys)
+
+
+@pytest.mark.parametrize("together", [1, 2, 5])
+def test_tiles_go_through_the_tower_in_parts(together: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    native = model()
+    tiles = torch.randint(0, 256, (3, 3, 3, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
+    expected = encode_with_attention(native, tiles)
+    seen: list[int] = []
+    native.model.vision_tower.register_forward_pre_hook(
+        lambda _, args, options: seen.append(len(options["pixel_values"])), with_kwargs=True
+    )
+    monkeypatch.setattr(vision, "_PATCHES", 16 * together)
+    found = encode_with_attention(native, tiles)
+    assert len(set(seen[:-1])) == 1 and seen[0] == together and sum(seen) == 9
+    assert torch.equal(encode(native, tiles), found.features)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
 def test_a_tower_that_attends_by_blocks_sees_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
