@@ -14,7 +14,7 @@ import torch
 from deeplayer_cli.engine.decoder import attend, attention_output_and_mlp, causal_after, project, project_queries
 from deeplayer_cli.engine.kv_cache import CacheSlots, LayerCache
 from deeplayer_cli.engine.row_groups import RowGroups
-from deeplayer_cli.engine.selection import Chooser
+from deeplayer_cli.engine.selection import Prompts
 from deeplayer_cli.engine.types import KeptTokens, LayerView, Pruned
 
 if TYPE_CHECKING:
@@ -53,106 +53,84 @@ class PrunedLayers(Protocol):
 
 @dataclass(frozen=True)
 class _PrunedBatch:
-    """B prompts between two layers.
+    """B prompts between two layers. P0, kept tokens, P1 and suffix have S slots, the same ones until the next drop.
 
     Attributes:
         hidden: (B, n_kept + n_p1 + T, C), hidden states of kept tokens, P1 and suffix.
         kept: which visual tokens the first ``n_kept`` are.
+        rotation: RoPE of all slots after P0.
+        visible: (B, 1, S - n_p0, S) bool, the attention mask of the slots after P0; None for a causal mask.
+        slots: of the caches of the layers until the next drop.
     """
 
     hidden: Tensor
     kept: KeptTokens
-
-    def narrowed(self, selection: Selection) -> _PrunedBatch:
-        """The batch with only the selected visual tokens; all text stays."""
-        n_kept = self.kept.indices.shape[1]
-        text = torch.arange(n_kept, self.hidden.shape[1], device=self.hidden.device)
-        order = torch.cat([selection.indices, text.expand(len(selection.indices), -1)], dim=1)  # (B, n_keep + n_text)
-        hidden = self.hidden.take_along_dim(order[..., None], dim=1)  # (B, n_keep + n_text, C)
-        if selection.features is not None:
-            hidden = torch.cat([selection.features, hidden[:, selection.indices.shape[1] :]], dim=1)
-        return _PrunedBatch(hidden, _narrow(self.kept, selection)).trimmed()
-
-    def trimmed(self) -> _PrunedBatch:
-        """The batch without the columns of visual tokens that are padding in every row."""
-        if self.kept.filled is None:
-            return self
-        indices, weights, filled = self.kept.indices, self.kept.weights, self.kept.filled
-        n_kept, most = indices.shape[1], int(filled.sum(1).max())
-        parts = (part[:, :most] for part in (indices, weights, filled))
-        return _PrunedBatch(torch.cat([self.hidden[:, :most], self.hidden[:, n_kept:]], dim=1), KeptTokens(*parts))
-
-
-@dataclass(frozen=True)
-class _Slots:
-    """The S slots of B prompts in the layers between two drops: P0, kept tokens, P1 and suffix.
-
-    Attributes:
-        rotation: RoPE of all slots after P0.
-        visible: (B, 1, S - n_p0, S) bool, the attention mask of the slots after P0; None for a causal mask.
-        cached: the slots of the caches of these layers.
-    """
-
     rotation: Rotation
     visible: Tensor | None
-    cached: CacheSlots
+    slots: CacheSlots
 
     @classmethod
-    def from_kept(cls, language: LanguageModel, choose: Chooser, kept: KeptTokens) -> _Slots:
-        """The slots of prompts that keep these visual tokens."""
-        rotation = language.rotation(choose.positions(kept.indices)[:, language.n_p0 :])
-        n_text, n_suffix = choose.positions.n_text, choose.suffix.n_tokens
-        n_before = language.n_p0 + kept.indices.shape[1] + n_text - n_suffix
-        suffix_start = choose.positions.text_start(kept.indices.shape[1]) + n_text - n_suffix
-        groups = RowGroups.alone(len(kept.indices), language.device)
-        cached = CacheSlots(groups, n_before, choose.suffix.capacity, suffix_start)
+    def from_kept(cls, prompts: Prompts, hidden: Tensor, kept: KeptTokens) -> _PrunedBatch:
+        """The prompts with the visual tokens ``kept``, which ``hidden`` (B, n_kept + n_p1 + T, C) begins with."""
+        if kept.filled is not None:  # columns that are padding in every row go
+            n_kept, kept = kept.indices.shape[1], kept.trimmed()
+            hidden = torch.cat([hidden[:, : kept.indices.shape[1]], hidden[:, n_kept:]], dim=1)
+        n_p0, n_text, n_suffix = prompts.positions.n_p0, prompts.positions.n_text, prompts.suffix.n_tokens
+        n_kept, device = kept.indices.shape[1], hidden.device
+        rotation = prompts.language.rotation(prompts.positions(kept.indices)[:, n_p0:])
+        n_before = n_p0 + n_kept + n_text - n_suffix
+        suffix_start = prompts.positions.text_start(n_kept) + n_text - n_suffix
+        groups = RowGroups.alone(len(hidden), device)
+        slots = CacheSlots(groups, n_before, prompts.suffix.capacity, suffix_start)
         if kept.filled is None:
-            return cls(rotation, None, cached)
-        before, behind = (kept.filled.new_ones(len(kept.filled), n) for n in (language.n_p0, n_text))
-        filled = torch.cat([before, kept.filled, behind], dim=1)
-        n_p0, n_slots = language.n_p0, filled.shape[1]
-        causal = causal_after(n_p0, n_slots - n_p0, language.device)
+            return cls(hidden, kept, rotation, None, slots)
+        before, behind = (kept.filled.new_ones(len(hidden), n) for n in (n_p0, n_text))
+        filled = torch.cat([before, kept.filled, behind], dim=1)  # (B, S)
+        causal = causal_after(n_p0, filled.shape[1] - n_p0, device)
         # A softmax over no key is not finite, so every slot, empty ones too, attends to itself.
-        own = torch.eye(n_slots, dtype=torch.bool, device=language.device)[n_p0:]
-        cached = replace(cached, filled=filled[:, :-n_suffix])
-        return cls(rotation, causal & filled[:, None, None] | own, cached)
+        own = torch.eye(filled.shape[1], dtype=torch.bool, device=device)[n_p0:]
+        slots = replace(slots, filled=filled[:, :-n_suffix])
+        return cls(hidden, kept, rotation, causal & filled[:, None, None] | own, slots)
 
+    def drop(self, prompts: Prompts, select: StageSelector, layer: tuple[Tensor, Tensor, Tensor]) -> _PrunedBatch:
+        """The prompts with only the visual tokens that a stage selects; all text stays.
 
-def _narrow(kept: KeptTokens, selection: Selection) -> KeptTokens:
-    """The tokens that are still kept after a selection; the selection's indices point into ``kept``."""
-    weights = kept.weights.gather(1, selection.indices) if selection.weights is None else selection.weights
-    filled = None
-    if selection.counts is not None:
-        filled = torch.arange(selection.indices.shape[1], device=weights.device) < selection.counts[:, None]
-    return KeptTokens(kept.indices.gather(1, selection.indices), weights, filled)
+        Args:
+            prompts: as they were before the first drop.
+            select: the stage.
+            layer: queries, keys and values of the layer that the stage scores with.
+        """
+        selection = prompts.select(select, LayerView(*layer, lambda: self.hidden), self.kept)
+        n_kept = self.kept.indices.shape[1]
+        text = torch.arange(n_kept, self.hidden.shape[1], device=self.hidden.device)
+        order = torch.cat([selection.indices, text.expand(len(self.hidden), -1)], dim=1)  # (B, n_keep + n_text)
+        hidden = _merged(selection, self.hidden.take_along_dim(order[..., None], dim=1))
+        return self.from_kept(prompts, hidden, self.kept.narrowed(selection))
 
 
 def each_row(
     language: LanguageModel, method: Method, selects: Sequence[StageSelector], prefix: Prefix, suffix: Suffix
 ) -> Pruned:
     """A `PrunedLayers`: every row continues with its own kept tokens."""
-    choose = Chooser.from_prompts(language, prefix, suffix, renumbers=method.renumbers)
-    waiting = list(selects)
-    batch = _first_batch(language, method, choose, waiting, prefix, suffix)
-    slots = _Slots.from_kept(language, choose, batch.kept)
-    caches = []
-    for index in range(method.stages[0].drop_after_layer, len(language.layers)):
-        if _is_due(waiting, index, reads_next_layer=True):
-            # Score with the next layer: project its input once for the scores, drop tokens, then run the layer itself.
-            queries, *own = project(language.layers[index], batch.hidden, slots.rotation)
-            view = _view(batch, queries, *language.prepend_p0(index, own))
-            batch = batch.narrowed(choose(waiting.pop(0), view, batch.kept))
-            slots = _Slots.from_kept(language, choose, batch.kept)
-        n_visual = batch.kept.indices.shape[1]
+    prompts = Prompts.from_parts(language, prefix, suffix, renumbers=method.renumbers)
+    # By the 0-based index of the layer that follows the drop, which is the number of the layer before it.
+    drops = {select.stage.drop_after_layer: select for select in selects}
+    first = min(drops)
+    scores_with_k = None if drops[first].stage.reads_next_layer else drops.pop(first)
+    batch, caches = _first_batch(method, prompts, scores_with_k), []
+    for index in range(first, len(language.layers)):
+        if index in drops:
+            if drops[index].stage.reads_next_layer:
+                queries, *own = project(language.layers[index], batch.hidden, batch.rotation)
+                keys, values = language.prepend_p0(index, own)
+            batch = batch.drop(prompts, drops[index], (queries, keys, values))
+        n_kept = batch.kept.indices.shape[1]
         hidden, queries, keys, values = _run_layer(
-            language, method, index, batch.hidden, n_visual, slots.rotation, slots.visible
+            language, method, index, batch.hidden, n_kept, batch.rotation, batch.visible
         )
         batch = replace(batch, hidden=hidden)
-        caches.append(LayerCache.from_rows(slots.cached, keys, values))
-        if _is_due(waiting, index + 1, reads_next_layer=False):
-            batch = batch.narrowed(choose(waiting.pop(0), _view(batch, queries, keys, values), batch.kept))
-            slots = _Slots.from_kept(language, choose, batch.kept)
-    choose.refuse_faults(caches)
+        caches.append(LayerCache.from_rows(batch.slots, keys, values))
+    prompts.refuse_faults(caches)
     return Pruned(batch.hidden[:, -suffix.n_tokens :], batch.kept, caches)
 
 
@@ -165,11 +143,11 @@ def union_of_rows(
     answer depends on which other expressions share the image.
     """
     (select,) = selects
-    choose = Chooser.from_prompts(language, prefix, suffix, renumbers=method.renumbers)
+    prompts = Prompts.from_parts(language, prefix, suffix, renumbers=method.renumbers)
     everything = KeptTokens.from_all(len(suffix.images), prefix.n_visual, language.device)
-    kept = choose(select, suffix.layer_k, everything).indices.unique()[None]  # (1, n_union)
-    image, positions = suffix.images[:1], choose.positions(kept)
-    suffix_start = choose.positions.text_start(kept.shape[1]) + prefix.text.shape[1]
+    kept = prompts.select(select, suffix.layer_k, everything).indices.unique()[None]  # (1, n_union)
+    image, positions = suffix.images[:1], prompts.positions(kept)
+    suffix_start = prompts.positions.text_start(kept.shape[1]) + prefix.text.shape[1]
     shared, hidden = _first_hidden(language, method, prefix, suffix, image, kept)  # shared: one copy for all rows
     shared_rotation = language.rotation(positions[:, language.n_p0 : -suffix.n_tokens])
     images = [0] * len(hidden)
@@ -184,7 +162,7 @@ def union_of_rows(
         cache = LayerCache.from_shared(slots, keys, values, images)
         hidden, _ = language.run_cached(index, hidden, suffix_rotation, cache, step)
         caches.append(cache)
-    choose.refuse_faults(caches)
+    prompts.refuse_faults(caches)
     rows = kept.expand(len(suffix.images), -1)
     return Pruned(hidden, KeptTokens(rows, torch.ones_like(rows, dtype=torch.float32)), caches)
 
@@ -214,25 +192,29 @@ def _finish_layer_k(language: LanguageModel, method: Method, prefix: Prefix, ima
     return attention_output_and_mlp(layer, visual, attend(queries, keys, values, visible[:, None]))
 
 
-def _first_batch(
-    language: LanguageModel,
-    method: Method,
-    choose: Chooser,
-    waiting: list[StageSelector],
-    prefix: Prefix,
-    suffix: Suffix,
-) -> _PrunedBatch:
-    """The prompts after the first drop; or before it, if the first stage scores with the next layer."""
-    kept = KeptTokens.from_all(len(suffix.images), prefix.n_visual, language.device)
-    merged = None
-    if not waiting[0].stage.reads_next_layer:
-        selection = choose(waiting.pop(0), suffix.layer_k, kept)
-        kept, merged = _narrow(kept, selection), selection.features
-    parts = _first_hidden(language, method, prefix, suffix, suffix.images, kept.indices)
-    hidden = torch.cat(parts, dim=1)  # (B, n_keep + n_p1 + T, C)
-    if merged is not None:
-        hidden = torch.cat([merged, hidden[:, merged.shape[1] :]], dim=1)
-    return _PrunedBatch(hidden, kept).trimmed()
+def _first_batch(method: Method, prompts: Prompts, select: StageSelector | None) -> _PrunedBatch:
+    """The prompts before the first layer that this module runs.
+
+    Args:
+        method: the method.
+        prompts: before the first drop.
+        select: the first stage, if it scores with layer K or a scout: then only the kept tokens go on. None if it
+            scores with the next layer, which needs all visual tokens.
+    """
+    prefix, suffix = prompts.prefix, prompts.suffix
+    kept = KeptTokens.from_all(len(suffix.images), prefix.n_visual, prompts.language.device)
+    selection = None if select is None else prompts.select(select, suffix.layer_k, kept)
+    kept = kept if selection is None else kept.narrowed(selection)
+    parts = _first_hidden(prompts.language, method, prefix, suffix, suffix.images, kept.indices)
+    hidden = torch.cat(parts, dim=1)  # (B, n_kept + n_p1 + T, C)
+    return _PrunedBatch.from_kept(prompts, hidden if selection is None else _merged(selection, hidden), kept)
+
+
+def _merged(selection: Selection, hidden: Tensor) -> Tensor:
+    """Hidden states (B, n_keep + n_text, C) of a selection and the text, with those of merged tokens, if there are."""
+    if selection.features is None:
+        return hidden
+    return torch.cat([selection.features, hidden[:, selection.indices.shape[1] :]], dim=1)
 
 
 def _first_hidden(
@@ -274,14 +256,3 @@ def _run_layer(
     normed = language.normalise_frozen(frozen)
     text, queries, keys, values = language.run_frozen_layer(index, normed, text, rotation, visible)
     return torch.cat([frozen, text], dim=1), queries, keys, values
-
-
-def _view(batch: _PrunedBatch, queries: Tensor, keys: Tensor, values: Tensor) -> LayerView:
-    return LayerView(queries, keys, values, lambda: batch.hidden)
-
-
-def _is_due(waiting: Sequence[StageSelector], layer: int, *, reads_next_layer: bool) -> bool:
-    if not waiting:
-        return False
-    stage = waiting[0].stage
-    return stage.drop_after_layer == layer and stage.reads_next_layer == reads_next_layer

@@ -119,13 +119,13 @@ class Positions:
 
 
 @dataclass(frozen=True)
-class Chooser:
-    """Gathers a stage's inputs for B prompts and runs the stage on them.
+class Prompts:
+    """B prompts before the first drop: what the stages of a method read of them, and the checks of what they selected.
 
     Attributes:
         language: the model.
         prefix: the prefix of the prompts' images.
-        suffix: the suffixes of the prompts before the first drop.
+        suffix: their suffixes.
         positions: computes the position ids of the prompts.
         checks: of all results so far.
     """
@@ -137,13 +137,13 @@ class Chooser:
     checks: list[ResultCheck] = field(default_factory=list)
 
     @classmethod
-    def from_prompts(cls, language: LanguageModel, prefix: Prefix, suffix: Suffix, *, renumbers: bool) -> Chooser:
-        """A chooser for the prompts of ``suffix``, which continue ``prefix``."""
+    def from_parts(cls, language: LanguageModel, prefix: Prefix, suffix: Suffix, *, renumbers: bool) -> Prompts:
+        """The prompts of ``suffix``, which continue ``prefix``."""
         n_text = prefix.text.shape[1] + suffix.n_tokens
         return cls(language, prefix, suffix, Positions(language.n_p0, prefix.n_visual, n_text, renumbers))
 
-    def __call__(self, select: StageSelector, view: LayerView, kept: KeptTokens) -> Selection:
-        """Select among the visual tokens that are ``kept`` so far; the selection's indices point into these."""
+    def select(self, select: StageSelector, view: LayerView, kept: KeptTokens) -> Selection:
+        """Run a stage on the visual tokens that are ``kept`` so far; the selection's indices point into these."""
         inputs = self._inputs(select.stage, view, kept)
         n_keep = min(select.stage.count(self.positions.n_visual), inputs.n_visual)
         if select.stage.takes_padding:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from deeplayer_cli.engine.kv_cache import LayerCache
-    from deeplayer_cli.pruning import QueryRowKind
+    from deeplayer_cli.pruning import QueryRowKind, Selection
 
 
 @dataclass(frozen=True)
@@ -239,6 +239,22 @@ class KeptTokens:
         """Keep all visual tokens of ``batch`` prompts."""
         indices = torch.arange(n_visual, device=device).expand(batch, -1)
         return cls(indices, torch.ones(1, 1, device=device).expand(batch, n_visual))
+
+    def narrowed(self, selection: Selection) -> KeptTokens:
+        """The tokens that are still kept after a selection, whose indices point into these."""
+        indices, weights, filled = self.indices.gather(1, selection.indices), selection.weights, None
+        if weights is None:
+            weights = self.weights.gather(1, selection.indices)
+        if selection.counts is not None:
+            filled = torch.arange(indices.shape[1], device=indices.device) < selection.counts[:, None]
+        return KeptTokens(indices, weights, filled)
+
+    def trimmed(self) -> KeptTokens:
+        """The tokens without the columns that are padding in every row; this waits for the device."""
+        if self.filled is None:
+            return self
+        most = int(self.filled.sum(1).max())
+        return KeptTokens(self.indices[:, :most], self.weights[:, :most], self.filled[:, :most])
 
     def tolist(self) -> list[list[int]]:
         """The kept indices of every row, without padding."""
