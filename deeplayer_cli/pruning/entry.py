@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 from deeplayer_cli.errors import DeeplayerError
@@ -186,7 +187,8 @@ class Entry:
             n_layers: number of decoder layers of the model.
 
         Raises:
-            DeeplayerError: ``options`` give a layer, but the method has several drops; or a drop is invalid.
+            DeeplayerError: ``options`` give a layer, but the method has several drops; or a drop is invalid, or
+                does not come after a later layer than the drop before it.
         """
         defaults = {key: parameter.default for key, parameter in self.parameters.items()}
         options = replace(options, parameters={**defaults, **options.parameters})
@@ -204,6 +206,7 @@ class Entry:
             _check_stage(name, stage, may_adapt=stage is stages[-1] and not renumbers)
             if stage.scout is not None:
                 _check_scout(name, stage, stage.scout, is_first=stage is stages[0])
+        _check_order(name, stages, n_layers)
         return Method(name, stages, renumbers, self._freeze_after_layer(options, n_layers))
 
     def _with_layer(self, name: str, layer: int, layers: list[int], n_layers: int) -> list[int]:
@@ -244,6 +247,20 @@ def _with_mass(name: str, stages: tuple[Stage, ...], mass: float, least: float) 
         )
     # With all of the attention, every token stays: not even those without any are dropped.
     return stages if mass == 1.0 else tuple(replace(stage, selector=FewestWithMass(mass, least)) for stage in stages)
+
+
+def _check_order(name: str, stages: tuple[Stage, ...], n_layers: int) -> None:
+    """Refuse drops that the engine would not run one after the other: it drops once between two layers.
+
+    Raises:
+        DeeplayerError: the message names the method and the layers of its drops.
+    """
+    layers = [stage.drop_after_layer for stage in stages]
+    if any(later <= earlier for earlier, later in pairwise(layers)):
+        raise DeeplayerError(
+            f"method {name} drops after layers {', '.join(map(str, layers))} of {n_layers}, but each drop must come "
+            "after a later layer than the drop before it: use a model of more layers, or other layers"
+        )
 
 
 def _check_stage(name: str, stage: Stage, *, may_adapt: bool) -> None:

@@ -33,6 +33,7 @@ EXPRESSIONS = (
     "the large green triangle at the top",
 )
 METHODS = ("none", "deep-layer", "deep-layer-mis", "fastv", "pyramiddrop", "primed", "scout-focus", "sparsevlm-nomerge")
+N_LAYERS = 7  # the fewest where the three drops of SparseVLM come after different layers
 MEASURED = ("none", "deep-layer", "deep-layer-mis", "divprune")
 _NO_KERNEL = {
     "empty",
@@ -222,11 +223,11 @@ def main():
     probe = Probe()
     functional.scaled_dot_product_attention = probe.attention
     with FakeTensorMode(allow_non_fake_inputs=True), probe:
-        small, whole = fake_checkpoint(4), fake_checkpoint(32)
+        small, whole = fake_checkpoint(N_LAYERS), fake_checkpoint(32)
         cases = {method: run(probe, small, method) for method in METHODS}
         cases["union"] = run(probe, small, "deep-layer", n_images=1, union=True)
         cases["adaptive"] = run(probe, small, "deep-layer", mass=0.5)
-        cases["one layer more"] = run(probe, fake_checkpoint(5), "none")
+        cases["one layer more"] = run(probe, fake_checkpoint(N_LAYERS + 1), "none")
         cases |= {f"{method}, all layers": run(probe, whole, method, n_images=4) for method in MEASURED}
         with patch.object(float64, "_WITHOUT", {DEVICE}):
             cases |= {f"{method}, no float64": run(probe, small, method) for method in ("cdpruner", "random")}

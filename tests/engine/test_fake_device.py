@@ -17,7 +17,7 @@ from deeplayer_cli.checkpoints import random_weights
 from deeplayer_cli.cost.memory import estimated_bytes
 from deeplayer_cli.cost.shape import ModelShape, PromptLengths
 from deeplayer_cli.pruning import Budget, Options, build
-from tests.engine.fake_device import MAX_NEW_TOKENS, MEASURED, METHODS, MODEL, TILES
+from tests.engine.fake_device import MAX_NEW_TOKENS, MEASURED, METHODS, MODEL, N_LAYERS, TILES
 
 CASES = (*METHODS, "union", "adaptive")
 KERNELS_A_LAYER = 40  # at most
@@ -94,10 +94,10 @@ def test_the_estimate_of_memory_is_at_most_a_fifth_above_the_peak(cases, method)
 def test_no_method_needs_more_memory_than_its_estimate(cases, name):
     case, n_rows, layout = cases[name], 4, random_weights.read(MODEL)
     peak = max(case[phase]["peak"] for phase in ("encode", "prefix", "prefill", "decode"))
-    layout.config.text_config.num_hidden_layers = 4
+    layout.config.text_config.num_hidden_layers = N_LAYERS
     shape = ModelShape.from_config(layout.config)
     prompt = PromptLengths.from_checkpoint(layout, TILES * shape.tokens_per_tile, case["expression"])
-    estimate = estimated_bytes(shape, prompt, build(name, Options(Budget(0.1)), 4), MAX_NEW_TOKENS, 2)
+    estimate = estimated_bytes(shape, prompt, build(name, Options(Budget(0.1)), N_LAYERS), MAX_NEW_TOKENS, 2)
     assert peak <= n_rows * estimate
 
 

@@ -152,6 +152,12 @@ def test_layers_that_do_not_exist_are_refused(method, layer):
         build(method, Options(Budget(0.1), layer=layer), 8)
 
 
+def test_drops_after_the_same_layer_are_refused():
+    with pytest.raises(DeeplayerError, match="sparsevlm drops after layers 1, 1, 2 of 4, but each drop must"):
+        build("sparsevlm", Options(Budget(0.1)), 4)
+    assert [stage.drop_after_layer for stage in build("pyramiddrop", Options(Budget(0.1)), 4).stages] == [1, 2, 3]
+
+
 def test_random_may_drop_before_the_language_model():
     assert build("random", Options(Budget(0.1), layer=0), 8).layer == 0
 
