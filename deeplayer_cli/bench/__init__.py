@@ -3,7 +3,7 @@
 from deeplayer_cli.bench.gpu import gpu, measure_rates
 from deeplayer_cli.bench.limits import PeakRates
 from deeplayer_cli.bench.roofline import RooflineLimit, roofline
-from deeplayer_cli.bench.suites import SUITES, BenchPlan
+from deeplayer_cli.bench.suites import SUITES, BenchPlan, required_share
 from deeplayer_cli.bench.timing import Result, Spread, measure
 from deeplayer_cli.bench.vllm_peer import require_vllm
 
@@ -18,5 +18,6 @@ __all__ = [
     "measure",
     "measure_rates",
     "require_vllm",
+    "required_share",
     "roofline",
 ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from deeplayer_cli.bench.limits import PeakRates
-from deeplayer_cli.bench.suites import SUITES
+from deeplayer_cli.bench.suites import SUITES, required_share
 from deeplayer_cli.bench.timing import measure, timed
 from deeplayer_cli.device.failures import is_out_of_memory
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from deeplayer_cli.bench.timing import Result
     from deeplayer_cli.checkpoints import Checkpoint
 
-_REQUIRED = {torch.bfloat16: 0.8, torch.float16: 0.8}  # share of equal tokens: 16-bit kernels round differently
 _TRIES = 10
 _PROBES = {"cuda": (8192, 2**30), "mps": (4096, 2**28), "cpu": (1024, 2**26)}  # side of the product, bytes of the copy
 
@@ -30,8 +29,7 @@ _log = logging.getLogger("deeplayer")
 def gpu(checkpoint: Checkpoint, plan: BenchPlan, rounds: int) -> Iterator[Result]:
     """Run the suites for every number of tiles, expressions and rows, one after the other.
 
-    What does not fit into the device's memory is left out, with a line on stderr. In 16 bits, kernels round differently
-    from batch to batch, so there a case is right if four fifths of its tokens are.
+    What does not fit into the device's memory is left out, with a line on stderr.
 
     Args:
         checkpoint: the model.
@@ -43,12 +41,11 @@ def gpu(checkpoint: Checkpoint, plan: BenchPlan, rounds: int) -> Iterator[Result
     """
     several = tuple(n for n in plan.expressions if n > 1)
     sizes = {"prefill": (1,), "share": several, "decode": plan.rows, "e2e": plan.expressions}
-    required = _REQUIRED.get(checkpoint.model.dtype, 1.0)
     for n_tiles in plan.tiles:
         for suite, numbers in sizes.items():
             for n in numbers:
                 part = replace(plan, tiles=(n_tiles,), expressions=(n,))
-                for result in _measured(checkpoint, suite, part, rounds, required):
+                for result in _measured(checkpoint, suite, part, rounds):
                     yield replace(result, case=replace(result.case, group=f"{suite}, {result.case.group}"))
 
 
@@ -68,8 +65,8 @@ def measure_rates(device: torch.device, dtype: torch.dtype) -> PeakRates:
     return PeakRates(2 * side**3 / product, 2 * n_bytes / copy, dtype.itemsize)
 
 
-def _measured(checkpoint: Checkpoint, suite: str, plan: BenchPlan, rounds: int, required: float) -> list[Result]:
-    device = checkpoint.model.device
+def _measured(checkpoint: Checkpoint, suite: str, plan: BenchPlan, rounds: int) -> list[Result]:
+    device, required = checkpoint.model.device, required_share(suite, checkpoint.model.dtype)
     try:
         return list(measure(list(SUITES[suite](checkpoint, plan)), rounds, device, required))
     except (RuntimeError, MemoryError) as error:

@@ -161,6 +161,15 @@ SUITES: Mapping[str, Callable[[Checkpoint, BenchPlan], Iterator[Case]]] = {
 }
 
 
+def required_share(suite: str, dtype: torch.dtype) -> float:
+    """The share of its tokens that must be equal for an answer to be right.
+
+    Kernels in 16 bits round differently from batch to batch. What is no answer, as in ``select`` and ``pipeline``, must
+    be equal in everything.
+    """
+    return 0.8 if dtype.itemsize == 2 and suite not in ("select", "pipeline") else 1.0
+
+
 def _subjects(checkpoint: Checkpoint, plan: BenchPlan) -> Iterator[tuple[Subject, str]]:
     for n_tiles in plan.tiles:
         for n in plan.expressions:

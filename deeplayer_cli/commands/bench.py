@@ -89,12 +89,12 @@ def bench(
 
     The cases of a group run in turn, round after round, on one image of random pixels. Speed is relative to the first
     case. FLOPs is the speed that the saved FLOPs alone would give. `same`: the answers are those of generate(), with
-    the tokens masked that the engine dropped. A case whose answers differ gets no speed.
+    the tokens masked that the engine dropped. A case whose answers differ gets no speed. In 16 bits, kernels round
+    differently: there an answer needs 80% of its tokens equal, and `same` gives the share.
 
     `gpu` is the whole table for a card, by default of random:8b: prefill, share, decode with 1, 8 and 64 rows, and e2e.
     Beside each time stands its share of the limit that the device's own large matrix product and copy allow, and what
-    bounds that limit. In 16 bits, kernels round differently: there a case needs 80% of its tokens equal, and `same`
-    gives the share. `peer` is vLLM with the same weights, pictures and prompts.
+    bounds that limit. `peer` is vLLM with the same weights, pictures and prompts.
 
     `roofline` runs no model: it computes the best possible times of a device with the given peak rates, at 2 bytes per
     number.
@@ -133,14 +133,15 @@ def bench(
 
 
 def _measure(checkpoint: Checkpoint, suite: Suite, plan: BenchPlan, rounds: int, *, json: bool) -> None:
-    from deeplayer_cli.bench import SUITES, gpu, measure, measure_rates
+    from deeplayer_cli.bench import SUITES, gpu, measure, measure_rates, required_share
 
     device, rates = checkpoint.model.device, None
     if suite == Suite.GPU:
         rates = measure_rates(device, checkpoint.model.dtype)
         results = list(gpu(checkpoint, plan, rounds))
     else:
-        results = list(measure(list(SUITES[suite.value](checkpoint, plan)), rounds, device))
+        required = required_share(suite.value, checkpoint.model.dtype)
+        results = list(measure(list(SUITES[suite.value](checkpoint, plan)), rounds, device, required))
     circumstances = _circumstances(checkpoint, suite, rounds, rates)
     if json:
         content = circumstances | {"cases": [_as_json(result, rates) for result in results]}

@@ -64,9 +64,13 @@ def attention(
     size = max(1, _ROWS // group)
     # Powers of 2 instead of e: torch's exp2 is several times as fast as its exp and its softmax.
     scale = head_dim**-0.5 * math.log2(math.e)
-    keys, values = _packed_rows(keys), _packed_rows(values)
+    dtype, keys, values = queries.dtype, _packed_rows(keys), _packed_rows(values)
+    if queries.numel() < keys.numel():
+        queries = queries.float() * scale
+    else:
+        keys = keys * scale
     # Tokens before heads in memory, as the output projection reads them.
-    attended = queries.new_empty(n_rows, length, n_heads, head_dim).transpose(1, 2)
+    attended = torch.empty(n_rows, length, n_heads, head_dim, dtype=dtype).transpose(1, 2)
     later = torch.full((size, size), -torch.inf).triu_(1) if is_causal else None
 
     @torch.inference_mode()
@@ -74,7 +78,7 @@ def attention(
         row, head, start, stop = block
         heads, tokens, n = slice(head * group, (head + 1) * group), slice(start, stop), stop - start
         n_seen = n_before + stop if is_causal else n_keys
-        scores = multiply(queries[row, heads, tokens].reshape(-1, head_dim).float() * scale, keys[row, head, :n_seen])
+        scores = multiply(queries[row, heads, tokens].reshape(-1, head_dim).float(), keys[row, head, :n_seen])
         if later is not None:
             scores.view(group, n, n_seen)[..., -n:].add_(later[:n, :n])
         if mask is not None:

@@ -10,7 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 from deeplayer_cli.app import app
-from deeplayer_cli.bench import SUITES, BenchPlan, PeakRates, gpu, measure, measure_rates
+from deeplayer_cli.bench import SUITES, BenchPlan, PeakRates, gpu, measure, measure_rates, required_share
 from deeplayer_cli.bench.limits import TimeLimit
 from deeplayer_cli.bench.timing import Case
 from deeplayer_cli.errors import DeeplayerError
@@ -73,6 +73,7 @@ def test_sixteen_bits_need_four_fifths_of_the_tokens(checkpoint):
         list(gpu(checkpoint, PLAN, 1))
         list(gpu(half, PLAN, 1))
     assert set(found[: len(found) // 2]) == {1.0} and set(found[len(found) // 2 :]) == {0.8}
+    assert [required_share(suite, torch.float16) for suite in ("peer", "select", "pipeline")] == [0.8, 1.0, 1.0]
 
 
 def test_a_limit_is_the_longer_of_computing_and_reading():
