@@ -110,7 +110,8 @@ def _parts(model: InternVLForConditionalGeneration, tiles: Tensor) -> Sequence[T
 
 def _of_images(parts: Sequence[Tensor], n_images: int) -> Tensor:
     """Put what parts hold of their visual tokens, (n, tokens, D) each, together: (n_images, n_visual, D)."""
-    return torch.cat(list(parts)).reshape(n_images, -1, parts[0].shape[-1])
+    whole = torch.cat(list(parts)) if len(parts) > 1 else parts[0]
+    return whole.reshape(n_images, -1, whole.shape[-1])
 
 
 def _encode(model: InternVLForConditionalGeneration, tiles: Tensor) -> Tensor:
