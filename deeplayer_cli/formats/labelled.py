@@ -167,7 +167,8 @@ def label_images(
         raise DeeplayerError(
             f"no row with a box has a value for {field!r}: it is no field of the row or of its meta{way_out}"
         )
-    folder = image_root or _common_folder([image.image for image in images.values()])
+    any_absolute = any(PurePosixPath(image).is_absolute() for image in images)
+    folder = (image_root or _common_folder(list(images))) if any_absolute else None
     if folder is not None:
         for image in images.values():
             image.image = _below(image.image, folder)

@@ -112,6 +112,17 @@ def test_an_export_without_a_box_is_written_and_shows_in_the_exit_code(changes, 
     assert exported["annotations"] == [] and len(exported["images"]) == 1  # all the same an image to label
 
 
+def test_an_image_root_may_be_named_from_another_folder(tmp_path, run, monkeypatch):
+    box = [1.0, 2.0, 3.0, 4.0]
+    row = {"id": 1, "image": str(tmp_path / "photos" / "a.png"), "expression": "x", "status": "ok", "box": box}
+    (tmp_path / "rows.jsonl").write_bytes(orjson.dumps(row | {"boxes": [box], "width": 9, "height": 9}) + b"\n")
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path / "photos")
+    code, _, said = run("data", "export", "../rows.jsonl", "--to", "csv", "-o", "../a.csv", "--image-root", "../photos")
+    assert code == 0 and f"start from {tmp_path / 'photos'}" in said
+    assert "1,a.png," in (tmp_path / "a.csv").read_text()
+
+
 def test_an_export_of_no_rows_is_refused(predictions, run):
     predictions.write_bytes(b"")
     output = predictions.with_name("coco.json")

@@ -337,6 +337,8 @@ def test_absolute_paths_are_written_from_their_common_folder_on():
         label_images(rows, Labelling(), image_root="/data/photos/more")
     relative = replace(rows[0], image="photos/a.png")
     assert label_images([relative, rows[1]], Labelling()).images[0].image == "photos/a.png"
+    alone = label_images([relative], Labelling(), image_root="/data")
+    assert alone.images[0].image == "photos/a.png" and "start from" not in alone.summary()
 
 
 def test_narrow_boxes_keep_a_pixel_in_voc(tmp_path):
