@@ -36,7 +36,7 @@ class BoxFrames:
         """The EXIF orientation to turn a row's boxes by.
 
         Raises:
-            DeeplayerError: the boxes must be turned, and the image is not found.
+            DeeplayerError: the boxes must be turned, and the image is not found, or has changed.
         """
         needed = self._wanted != "run" and (self._wanted == "turned") != self._is_turned
         key = row.image, row.image_id  # copies are images of their own, as in the export
@@ -67,7 +67,7 @@ class BoxFrames:
             )
         if n_unknown:
             return (
-                f"{counted(n_unknown, 'image')} not found, so it is not known whether EXIF turns them: boxes are in "
-                f"pixels of {frame}; --image-root names the folder of the images"
+                f"{counted(n_unknown, 'image')} not found, or changed since the run, so it is not known whether EXIF "
+                f"turns them: boxes are in pixels of {frame}; --image-root names the folder of the images"
             )
         return None

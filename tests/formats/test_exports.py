@@ -380,7 +380,8 @@ def test_frames_are_said(tmp_path):
     one = Prediction(1, "a.png", "x", "ok", box, (box,), width=40, height=30, image_id="content")
     frames = BoxFrames("run", gone, is_turned=False)
     assert frames.turn(one) == 1
-    assert frames.summary().startswith("1 image not found, so it is not known whether EXIF turns them")
+    said = "1 image not found, or changed since the run, so it is not known whether EXIF turns them"
+    assert frames.summary().startswith(said)
     with pytest.raises(DeeplayerError, match=r"--exif turned needs the images: a\.png does not exist"):
         BoxFrames("turned", gone, is_turned=False).turn(one)
     assert BoxFrames("turned", gone, is_turned=True).turn(one) == 1, "they are in that frame already"
