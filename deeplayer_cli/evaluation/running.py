@@ -229,6 +229,7 @@ class ComparisonRunner:
         """Answer the rows that lack an answer, under settings that differ only in their method; write the answers."""
         with ExitStack() as opened:
             files = {one: opened.enter_context(self._file(one)) for one in wanted}
+            self._refuse_changed([file for file in files.values() if len(file.answered)])
             unanswered = {one: file.unanswered for one, file in files.items()}
             rows = (row for row in self._requests if _any_unanswered(unanswered.values(), row))
             for settings, prediction in self._model.answer(rows, unanswered, self._stopped):
@@ -236,6 +237,20 @@ class ComparisonRunner:
                 yield settings, prediction
         if self._stopped():
             raise Stopped
+
+    def _refuse_changed(self, files: Sequence[PredictionFile]) -> None:
+        """Refuse rows that changed since a file answered them: methods would be scored by different gold boxes.
+
+        Raises:
+            DeeplayerError: a row has another gold box or other fields than in a file.
+        """
+        for row in self._requests if files else ():
+            for file in files:
+                if file.outdated(row):
+                    raise DeeplayerError(
+                        f"{row.where}: id {row.id!r} has another gold box or other fields than in {file.path}: the "
+                        "input has changed, and all methods need the same; give --results another folder"
+                    )
 
     def _file(self, settings: Settings) -> PredictionFile:
         record = self._record(settings)

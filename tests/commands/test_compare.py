@@ -329,3 +329,15 @@ def test_methods_are_read_with_spaces_capitals_and_ranges():
     assert _wanted("NONE", base, 3, None) == base
     with pytest.raises(DeeplayerError, match="or 1-7, not '4-2'"):
         _items("fastv@layer=4-2")
+
+
+def test_methods_are_not_scored_by_different_gold_boxes(tmp_path):
+    row = {"id": 1, "image": str(Path(SAMPLES).parent / "images" / "scene-0000.png"), "expression": "small blue cross"}
+    source, arguments = tmp_path / "rows.jsonl", ["--model", "demo", "--results", tmp_path / "results"]
+    source.write_bytes(orjson.dumps(row | {"box": [174, 29, 212, 70]}))
+    run("compare", source, *arguments, "--methods", "random")
+    source.write_bytes(orjson.dumps(row | {"box": [0, 0, 5, 5]}))
+    with pytest.raises(
+        DeeplayerError, match=r"rows.jsonl:1: id 1 has another gold box or other fields than in .* folder"
+    ):
+        run("compare", source, *arguments, "--methods", "random,fastv")
