@@ -15,6 +15,7 @@ from deeplayer_cli.evaluation.image_keys import ImageKeys, image_numbers
 from deeplayer_cli.evaluation.score import Z95, Rate, clustered_interval
 from deeplayer_cli.runtime.failure_kinds import FailureKinds
 from deeplayer_cli.schema import BadRequest
+from deeplayer_cli.schema.values import show
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -26,6 +27,7 @@ LABELLED = ("layer", "max_tiles", "query", "positions", "keep_mass", "keep_least
 """The settings that tell lines of one method apart, besides its budget; see `label_for`."""
 
 _DOUBT = 0.05
+_ASKED = ("expression", "gold", "image_id")
 _NO_GOLD = "no row has a gold box: there is nothing to compare"
 
 
@@ -69,6 +71,7 @@ class MethodRun:
         warnings: what looks wrong about the gold boxes, one sentence each.
         failures: why rows failed, one sentence for each kind of error.
         groups: the split of each row with a gold box; empty if the rows are not grouped.
+        asked: the expression and the gold box of each row with a gold box; empty if unknown.
     """
 
     label: str
@@ -86,6 +89,7 @@ class MethodRun:
     warnings: tuple[str, ...] = ()
     failures: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
+    asked: tuple[tuple[Hashable, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,24 +175,28 @@ def gather(
     images: list[Hashable] = []
     right: list[bool] = []
     groups: list[str] = []
-    n_rows = n_no_box = n_error = visual = kept = 0
+    asked: list[tuple[Hashable, ...]] = []
+    n_rows = n_no_box = n_error = n_fell_back = visual = kept = 0
     layer, check, failures, keys = None, GoldCheck(), FailureKinds(), ImageKeys()
     for row in predictions:
         n_rows += 1
         check.add(row, row.gold, row.box)
         failures.add(row)
-        layer = row.layer
+        layer = layer if row.layer is None else row.layer  # the error row of a worker that died has none
+        n_fell_back += row.fallback is not None
         n_no_box += row.status == "no_box"
         n_error += row.status == "error"
         if row.iou is not None:
             ids.append(row.id)
             images.append(keys.add(row))
             right.append(row.iou >= CORRECT_IOU)
+            asked.append((row.expression, row.gold))
             groups += [split_of(row)] if split_of else []
         if row.visual_tokens is not None and row.kept_tokens is not None:
             visual += row.visual_tokens
             kept += row.kept_tokens
-    is_whole = layer is None or (keep is not None and 0 < visual == kept)  # freeze has a layer, and drops nothing
+    drops_nothing = keep is not None and not n_fell_back and 0 < visual == kept  # freeze has a layer
+    is_whole = layer is None or drops_nothing
     return MethodRun(
         label=label,
         keep=1.0 if is_whole else keep,
@@ -203,6 +211,7 @@ def gather(
         warnings=tuple(check.warnings()),
         failures=tuple(failures.sentences()),
         groups=tuple(groups),
+        asked=tuple(asked),
     )
 
 
@@ -285,6 +294,37 @@ def paired_difference(right: Sequence[float], other: Sequence[float], images: Se
     return Difference(value, max(-1.0, centre - Z95 * error), min(1.0, centre + Z95 * error), p, n_differ)
 
 
+def require_same_rows(run: MethodRun, reference: MethodRun) -> None:
+    """Refuse two runs whose rows have the same ids, but are about other images, expressions or gold boxes.
+
+    An image that one of them did not read is not compared.
+
+    Raises:
+        DeeplayerError: the sentence names the first such row.
+    """
+    if not run.asked or not reference.asked:
+        return
+    whole = zip(reference.ids, reference.asked, reference.images, strict=True)
+    theirs = {row: _known(asked, image) for row, asked, image in whole}
+    for row, asked, image in zip(run.ids, run.asked, run.images, strict=True):
+        known = _known(asked, image)
+        for name, ours, other in zip(_ASKED, known, theirs.get(row, known), strict=True):
+            if None not in (ours, other) and ours != other:
+                raise DeeplayerError(
+                    f"{reference.label} and {run.label} did not answer the same rows: {name} of id {row!r} is "
+                    f"{show(other)} in the first and {show(ours)} in the second; compare runs on the same input, and "
+                    "keep those of another input in a folder of their own"
+                )
+
+
+def _known(asked: tuple[Hashable, ...], image: Hashable) -> tuple[Hashable, ...]:
+    """What is known of a row, by `_ASKED`; None for the content of an image that was not read."""
+    match image:
+        case ("content", digest):
+            return *asked, digest
+    return *asked, None
+
+
 def _line(run: MethodRun, reference: MethodRun) -> ComparedRun:
     theirs = dict(zip(reference.ids, reference.right, strict=True))
     if set(run.ids) != theirs.keys():
@@ -293,6 +333,7 @@ def _line(run: MethodRun, reference: MethodRun) -> ComparedRun:
             f"{run.label} and {reference.label} did not answer the same rows: of {len(run.ids)} and {len(theirs)} with "
             f"gold, {both} are in both; finish both runs on the same input"
         )
+    require_same_rows(run, reference)
     accuracy, whole = (sum(one.right) / len(one.right) for one in (run, reference))
     seconds, whole_seconds = run.seconds, reference.seconds
     return ComparedRun(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from deeplayer_cli.boxes import Box
     from deeplayer_cli.evaluation.compare import MethodRun
     from deeplayer_cli.schema import Id, Prediction, Status
     from deeplayer_cli.sinks import RunRecord
@@ -122,10 +123,10 @@ def _refuse_strangers(records: Mapping[Path, RunRecord]) -> None:
 
 
 def _warn_of_changed_code(records: Mapping[Path, RunRecord]) -> None:
-    """Warn of lines that only the code of their method tells apart: their names are the same."""
+    """Warn of lines that only the code or the prior of their method tells apart: their names are the same."""
     firsts: dict[str, Path] = {}
     for path, record in records.items():
-        others = {name: value for name, value in record.settings.items() if name != "method_code"}
+        others = {name: value for name, value in record.settings.items() if name not in ("method_code", "prior")}
         first = firsts.setdefault(replace(record, settings=others).fingerprint, path)
         if record.settings.get("method_code") != records[first].settings.get("method_code"):
             logger.warning(
@@ -133,6 +134,8 @@ def _warn_of_changed_code(records: Mapping[Path, RunRecord]) -> None:
                 first,
                 path,
             )
+        elif record.settings.get("prior") != records[first].settings.get("prior"):
+            logger.warning("%s and %s differ in their prior only, so their lines have the same name", first, path)
 
 
 def label_of_record(record: RunRecord) -> str:
@@ -156,7 +159,9 @@ def total_cost(records: Iterable[RunRecord]) -> Cost | None:
 def _read(files: Sequence[tuple[Path, RunRecord]], split_of: Callable[[Prediction], str] | None) -> MethodRun:
     record = files[0][1]
     rows = rows_once([path for path, _ in files])
-    run = gather(rows, label=label_of_record(record), keep=keep_of_record(record), split_of=split_of)
+    tokens = record.settings.get("keep_tokens")
+    label = label_of_record(record) + ("" if tokens is None else f"@keep-tokens={tokens}")
+    run = gather(rows, label=label, keep=keep_of_record(record), split_of=split_of)
     return replace(run, cost=total_cost(record for _, record in files))
 
 
@@ -173,22 +178,23 @@ def rows_once(paths: Sequence[Path]) -> Iterator[Prediction]:
     """The rows of files with the same settings, each id once; logs a warning if their answers differ.
 
     Raises:
-        DeeplayerError: a file cannot be read, or two rows of one id have different expressions.
+        DeeplayerError: a file cannot be read, or two rows of one id have different expressions or gold boxes.
     """
-    found: dict[Id, tuple[Path, str | None, str | None]] = {}
+    found: dict[Id, tuple[Path, str | None, Box | None, str | None]] = {}
     n_unlike = 0
     for path in paths:
         for row in read_predictions(path):
             if row.id not in found:
-                found[row.id] = path, row.expression, row.answer
+                found[row.id] = path, row.expression, row.gold, row.answer
                 yield row
                 continue
-            first, expression, answer = found[row.id]
-            if row.expression != expression:
-                raise DeeplayerError(
-                    f"{first} and {path} have different rows of id {row.id!r}: {show(expression)} and "
-                    f"{show(row.expression)}; use one of the files"
-                )
+            first, expression, gold, answer = found[row.id]
+            for ours, theirs in ((expression, row.expression), (gold, row.gold)):
+                if ours != theirs:
+                    raise DeeplayerError(
+                        f"{first} and {path} have different rows of id {row.id!r}: {show(ours)} and {show(theirs)}; "
+                        "use one of the files"
+                    )
             n_unlike += row.answer != answer
     if n_unlike:
         logger.warning(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deeplayer_cli.errors import DeeplayerError
-from deeplayer_cli.evaluation.compare import paired_difference
+from deeplayer_cli.evaluation.compare import paired_difference, require_same_rows
 from deeplayer_cli.evaluation.image_keys import image_numbers
 from deeplayer_cli.evaluation.score import Rate, clustered_interval
 from deeplayer_cli.schema.values import counted
@@ -158,6 +158,8 @@ def choose_layer(runs: Mapping[int, MethodRun], unpruned: MethodRun, split: RowS
         seed: of the bootstrap.
     """
     layers = sorted(runs)
+    for run in runs.values():
+        require_same_rows(run, unpruned)
     wins = _wins([runs[layer] for layer in layers], split.select, seed)
     swept = [
         SweptLayer(layer, accuracy_on(runs[layer], split.select), share, runs[layer].cost)

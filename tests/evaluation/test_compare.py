@@ -120,6 +120,28 @@ def test_runs_over_other_rows_are_not_compared() -> None:
         compare([nothing], nothing)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"gold": (0.0, 0.0, 2.0, 2.0)}, {"expression": "c"}, {"image_id": "other"}],
+    ids=lambda one: next(iter(one)),
+)
+def test_rows_that_only_have_the_same_id_are_not_paired(changes: dict[str, object]) -> None:
+    alike = {"gold": (0.0, 0.0, 1.0, 1.0), "image_id": "same"}
+    one, other = run_of(row(1, 0.6, **alike)), run_of(row(1, 0.6, **{**alike, **changes}), name="n")
+    with pytest.raises(DeeplayerError, match=r"m and n did not answer the same rows: .* of id 1 is"):
+        compare([one, other], one)
+    unread = run_of(row(1, 0.0, **alike | {"image_id": None, "status": "error"}), name="n")
+    assert compare([unread], one)[0].difference is not None  # nobody knows the image that was not read
+
+
+def test_a_budget_that_some_rows_did_not_use_is_still_the_budget() -> None:
+    fell_back = row(1, 0.6, kept_tokens=100, fallback={"score": 0.1, "kept_tokens": 10})
+    assert run_of(fell_back).keep == 0.1
+    died = row(2, 0.0, status="error", layer=None, visual_tokens=None, kept_tokens=None)
+    run = run_of(row(1, 0.6), died)
+    assert (run.keep, run.layer) == (0.1, 2)
+
+
 def test_time_is_compared_only_where_both_were_timed() -> None:
     run = run_of(row(1, 0.6))
     timed = replace(run, seconds=2.0)

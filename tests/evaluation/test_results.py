@@ -18,14 +18,16 @@ SETTINGS = {"method": "fastv", "keep": 0.1, "layer": None, "max_tiles": None, "q
 COST = Cost(rows=2, visual_tokens=200, seen_tokens=50.0, total_gflops=6.0, total_kv_bytes=8.0)
 
 
-def write(folder, ids, *, answer="x", layer=2, **changes):
+def write(folder, ids, *, answer="x", layer=2, gold=None, **changes):
     """One prediction file with its record."""
     record = RunRecord({**SETTINGS, **changes}, {"version": "1"})
     folder.mkdir(exist_ok=True)
     path = result_path(folder, record)
     with PredictionFile(path, record, ResumeMode.RESUME) as sink:
         for row_id in ids:
-            sink.write(Prediction(row_id, "a", "b", "ok", iou=0.6, answer=answer, method="fastv", layer=layer))
+            sink.write(
+                Prediction(row_id, "a", "b", "ok", iou=0.6, answer=answer, method="fastv", layer=layer, gold=gold)
+            )
     with_outcome(record, Counter(ok=len(ids)), COST).save(path)
     return path
 
@@ -46,6 +48,24 @@ def test_shards_of_one_run_are_joined(tmp_path, caplog):
     assert run.ids == (1, 2, 3)
     assert run.cost is not None and (run.cost.rows, run.cost.gflops, run.cost.mean_keep) == (4, 3.0, 0.25)
     assert "1 row with different answers" in caplog.text
+
+
+def test_one_row_has_one_gold_box(tmp_path):
+    write(tmp_path / "a", [1], gold=(0.0, 0.0, 1.0, 1.0))
+    write(tmp_path / "b", [1], gold=(0.0, 0.0, 2.0, 2.0))
+    with pytest.raises(DeeplayerError, match="different rows of id 1"):
+        read_runs([tmp_path / "a", tmp_path / "b"])
+
+
+def test_lines_of_other_budgets_or_priors_can_be_told_apart(tmp_path, caplog):
+    for n in (8, 32):
+        write(tmp_path / "tokens", [1], keep_tokens=n)
+    assert [run.label for run in read_runs([tmp_path / "tokens"])] == ["fastv@keep-tokens=32", "fastv@keep-tokens=8"]
+    assert not caplog.records
+    for prior in ("p", "q"):
+        write(tmp_path / "priors", [1], prior=prior)
+    read_runs([tmp_path / "priors"])
+    assert "differ in their prior only" in caplog.text
 
 
 def test_what_ground_wrote_has_no_cost(tmp_path):
