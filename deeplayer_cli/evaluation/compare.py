@@ -28,6 +28,8 @@ LABELLED = ("layer", "max_tiles", "query", "positions", "keep_mass", "keep_least
 
 _DOUBT = 0.05
 _ASKED = ("expression", "gold", "image_id")
+"""What rows of one id must share, as far as they have it: an image that was not read has no id."""
+
 _NO_GOLD = "no row has a gold box: there is nothing to compare"
 
 
@@ -71,7 +73,7 @@ class MethodRun:
         warnings: what looks wrong about the gold boxes, one sentence each.
         failures: why rows failed, one sentence for each kind of error.
         groups: the split of each row with a gold box; empty if the rows are not grouped.
-        asked: the expression and the gold box of each row with a gold box; empty if unknown.
+        asked: `_ASKED` of each row with a gold box; empty if unknown.
     """
 
     label: str
@@ -190,7 +192,7 @@ def gather(
             ids.append(row.id)
             images.append(keys.add(row))
             right.append(row.iou >= CORRECT_IOU)
-            asked.append((row.expression, row.gold))
+            asked.append((row.expression, row.gold, row.image_id))
             groups += [split_of(row)] if split_of else []
         if row.visual_tokens is not None and row.kept_tokens is not None:
             visual += row.visual_tokens
@@ -297,32 +299,20 @@ def paired_difference(right: Sequence[float], other: Sequence[float], images: Se
 def require_same_rows(run: MethodRun, reference: MethodRun) -> None:
     """Refuse two runs whose rows have the same ids, but are about other images, expressions or gold boxes.
 
-    An image that one of them did not read is not compared.
-
     Raises:
         DeeplayerError: the sentence names the first such row.
     """
     if not run.asked or not reference.asked:
         return
-    whole = zip(reference.ids, reference.asked, reference.images, strict=True)
-    theirs = {row: _known(asked, image) for row, asked, image in whole}
-    for row, asked, image in zip(run.ids, run.asked, run.images, strict=True):
-        known = _known(asked, image)
-        for name, ours, other in zip(_ASKED, known, theirs.get(row, known), strict=True):
+    theirs = dict(zip(reference.ids, reference.asked, strict=True))
+    for row, asked in zip(run.ids, run.asked, strict=True):
+        for name, ours, other in zip(_ASKED, asked, theirs.get(row, asked), strict=True):
             if None not in (ours, other) and ours != other:
                 raise DeeplayerError(
                     f"{reference.label} and {run.label} did not answer the same rows: {name} of id {row!r} is "
                     f"{show(other)} in the first and {show(ours)} in the second; compare runs on the same input, and "
                     "keep those of another input in a folder of their own"
                 )
-
-
-def _known(asked: tuple[Hashable, ...], image: Hashable) -> tuple[Hashable, ...]:
-    """What is known of a row, by `_ASKED`; None for the content of an image that was not read."""
-    match image:
-        case ("content", digest):
-            return *asked, digest
-    return *asked, None
 
 
 def _line(run: MethodRun, reference: MethodRun) -> ComparedRun:

@@ -92,7 +92,7 @@ def read_runs(folders: Sequence[Path], split_of: Callable[[Prediction], str] | N
     """
     records = {path: _record(path) for path in result_files(folders)}
     _refuse_strangers(records)
-    _warn_of_changed_code(records)
+    _warn_of_equal_names(records)
     same: defaultdict[str, list[Path]] = defaultdict(list)
     for path, record in records.items():
         same[record.fingerprint].append(path)
@@ -122,7 +122,7 @@ def _refuse_strangers(records: Mapping[Path, RunRecord]) -> None:
                 )
 
 
-def _warn_of_changed_code(records: Mapping[Path, RunRecord]) -> None:
+def _warn_of_equal_names(records: Mapping[Path, RunRecord]) -> None:
     """Warn of lines that only the code or the prior of their method tells apart: their names are the same."""
     firsts: dict[str, Path] = {}
     for path, record in records.items():

@@ -54,6 +54,14 @@ def test_the_report_is_of_rows_that_did_not_choose():
     assert choice.difference == paired_difference([False] * len(whole), whole, images)
 
 
+def test_layers_of_other_gold_boxes_are_not_paired():
+    asked = [("x", (0.0, 0.0, 1.0, 1.0), "image")] * len(UNPRUNED.ids)
+    others = [*asked[:-1], ("x", (0.0, 0.0, 2.0, 2.0), "image")]
+    layers = {6: replace(PLANTED[6], asked=tuple(others))}
+    with pytest.raises(DeeplayerError, match=f"none and deep-layer did not .* gold of id {UNPRUNED.ids[-1]} is"):
+        choose_layer(layers, replace(UNPRUNED, asked=tuple(asked)), split_rows(IMAGE_OF, None, None))
+
+
 def test_equal_layers_share_their_wins_by_chance_and_the_first_of_equals_is_chosen():
     split = split_rows(IMAGE_OF, None, None)
     same = choose_layer({3: PLANTED[6], 5: PLANTED[6]}, UNPRUNED, split)
