@@ -78,6 +78,13 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def import_failure(error: BaseException) -> str:
+    """Why a package cannot be imported: type and first line of the first error, which transformers hides in its own."""
+    while error.__cause__:
+        error = error.__cause__
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
 def printable(text: str) -> str:
     """Return text that is safe for a terminal: every character that is not printable becomes an escape."""
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)

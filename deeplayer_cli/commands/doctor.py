@@ -12,12 +12,13 @@ import typer
 from deeplayer_cli.commands import options
 from deeplayer_cli.commands.exit_codes import FINISHED_WITH_ERRORS
 from deeplayer_cli.commands.options import option
-from deeplayer_cli.errors import printable
+from deeplayer_cli.errors import import_failure, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_NEEDED = ("torch", "transformers")  # each one also imports what it needs itself
+_NEEDED = {"torch": "torch", "transformers": "transformers.models.internvl.modeling_internvl"}
+"""Packages, and a module of each that also imports what the package needs itself."""
 
 
 def doctor(
@@ -43,13 +44,15 @@ def doctor(
 def _checks(*, offline: bool) -> Iterator[dict[str, str]]:
     """Yield the checks; those of packages that cannot be imported are all that can be said then."""
     broken = False
-    for package in _NEEDED:
+    for package, module in _NEEDED.items():
         try:
-            import_module(package)
+            import_module(module)
         except Exception as error:  # a broken library raises ImportError, OSError, RuntimeError, ...
             broken = True
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            reason = import_failure(error)
             way_out = f"install it again: pip install --force-reinstall {package}"
+            if "torchvision" in reason:  # transformers imports it if it is there
+                way_out = "install the torchvision that fits your torch, or none, since deeplayer does not use it"
             yield {"name": package, "status": "fail", "message": f"it cannot be imported ({reason}): {way_out}"}
     if broken:
         return

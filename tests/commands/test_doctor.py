@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import orjson
@@ -10,6 +12,7 @@ from typer.testing import CliRunner
 
 from deeplayer_cli.app import app
 from deeplayer_cli.checkpoints import doctor
+from deeplayer_cli.commands.exit_codes import DEFECT
 from deeplayer_cli.device.checks import MachineCheck
 from tests.commands import test_cli
 
@@ -40,6 +43,26 @@ def test_a_torch_that_cannot_be_imported_is_a_sentence(error: str, tmp_path: Pat
         said = finished.stdout.decode()
         assert "cannot be imported" in said and "pip install --force-reinstall torch" in said
         assert error.split("'")[1].split("\\n")[0] in said
+
+
+def test_a_torchvision_that_does_not_fit_torch_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "torchvision").mkdir()
+    broken = "operator torchvision::nms does not exist"  # what transformers hides in an ImportError of its own
+    (tmp_path / "torchvision" / "__init__.py").write_text(f"raise RuntimeError({broken!r})")
+    (tmp_path / "torchvision-0.1.dist-info").mkdir()
+    (tmp_path / "torchvision-0.1.dist-info" / "METADATA").write_text("Name: torchvision\nVersion: 0.1\n")
+    checked = test_cli.run("doctor", "--offline", PYTHONPATH=str(tmp_path))
+    assert checked.returncode == 1 and b"Traceback" not in checked.stderr, checked.stderr.decode()
+    assert f"RuntimeError: {broken}): install the torchvision that fits" in checked.stdout.decode()
+    said = test_cli.refusal(test_cli.run("ground", "sample_data", "--model", "demo", PYTHONPATH=str(tmp_path)))
+    assert broken in said and "`deeplayer doctor`" in said
+
+
+def test_an_import_error_of_our_own_is_a_defect() -> None:
+    lines = ("import sys", "from deeplayer_cli.checkpoints import doctor", "from deeplayer_cli.app import main")
+    program = "; ".join((*lines, "del doctor.examine", "sys.argv = ['deeplayer', 'doctor']", "main()"))
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=100)
+    assert finished.returncode == DEFECT and b"cannot import name 'examine'" in finished.stderr
 
 
 def test_offline_leaves_the_network_alone(monkeypatch: pytest.MonkeyPatch) -> None:
