@@ -162,7 +162,7 @@ def ground(
         confined=not allow_outside,
         box_format=box_format.value if box_format else None,
         exif_transpose=exif_transpose,
-        share=sources.parse_shard(shard) if shard is not None else (0, 1),
+        shard=sources.parse_shard(shard) if shard is not None else (0, 1),
         limit=limit,
     )
     settings: dict[str, Any] = {

@@ -25,7 +25,7 @@ def open_requests(
     confined: bool = True,
     box_format: BoxFormat | None = None,
     exif_transpose: bool = False,
-    share: tuple[int, int] = (0, 1),
+    shard: tuple[int, int] = (0, 1),
     limit: int | None = None,
 ) -> Requests:
     """Open the sources that a command names.
@@ -39,7 +39,7 @@ def open_requests(
         confined: see `open_source`.
         box_format: how gold boxes are written, instead of the rule of the source's format.
         exif_transpose: whether the run turns images, so that relative boxes are fractions of the turned ones.
-        share: see `Requests`.
+        shard: see `Requests`.
         limit: see `Requests`.
 
     Raises:
@@ -58,7 +58,7 @@ def open_requests(
             expressions=expressions,
             image_root=image_root,
             confined=confined,
-            share=share,
+            shard=shard,
             limit=limit,
             gold_reader=GoldReader(box_format, size_of),
         )
@@ -70,7 +70,7 @@ def open_requests(
     options = ImportOptions(
         from_format, image_root, embedded, box_format, size_of, confined=confined and image_root is not None
     )
-    return open_imports([Path(one) for one in source], options, share=share, limit=limit)
+    return open_imports([Path(one) for one in source], options, shard=shard, limit=limit)
 
 
 def open_to_check(

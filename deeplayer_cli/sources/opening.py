@@ -58,26 +58,26 @@ class Requests:
 
     Attributes:
         sources: read one after the other.
-        share: the shard (index, count), see `rows_of_shard`. All shards together have all rows.
+        shard: (index, count), see `rows_of_shard`. All shards together have all rows.
         limit: the most rows to take, counted within the shard.
     """
 
     sources: Sequence[Source]
-    share: tuple[int, int] = (0, 1)
+    shard: tuple[int, int] = (0, 1)
     limit: int | None = None
 
     def __iter__(self) -> Iterator[Request | BadRequest]:
         """Iterate over the rows, from the first on."""
-        index, of = self.share
+        index, count = self.shard
         rows: Iterator[Request | BadRequest] = chain.from_iterable(source.rows() for source in self.sources)
-        return islice(rows if of == 1 else rows_of_shard(rows, index, of), self.limit)
+        return islice(rows if count == 1 else rows_of_shard(rows, index, count), self.limit)
 
     @property
     def part(self) -> dict[str, object]:
         """The part of the sources that these rows are, as options name it; empty for all rows."""
-        index, of = self.share
+        index, count = self.shard
         part: dict[str, object] = {} if self.limit is None else {"limit": self.limit}
-        return part if of == 1 else part | {"shard": f"{index}/{of}"}
+        return part if count == 1 else part | {"shard": f"{index}/{count}"}
 
     @property
     def repeatable(self) -> bool:
@@ -91,7 +91,7 @@ def open_source(
     expressions: Sequence[Expression] = (),
     image_root: Path | None = None,
     confined: bool = True,
-    share: tuple[int, int] = (0, 1),
+    shard: tuple[int, int] = (0, 1),
     limit: int | None = None,
     gold_reader: GoldReader = _IN_PIXELS,
 ) -> Requests:
@@ -107,7 +107,7 @@ def open_source(
             (for stdin: instead of the working directory).
         confined: an image outside of ``image_root`` is a bad row, also in a folder; without ``image_root``, this has no
             effect.
-        share: see ``Requests``.
+        shard: see ``Requests``.
         limit: see ``Requests``.
         gold_reader: reads the gold boxes of JSON lines.
 
@@ -116,7 +116,7 @@ def open_source(
             the gold boxes of a file are not what ``gold_reader`` takes them for; the message names them.
     """
     confined = confined and image_root is not None
-    return Requests(_resolve(sources, expressions, image_root, gold_reader, confined=confined), share, limit)
+    return Requests(_resolve(sources, expressions, image_root, gold_reader, confined=confined), shard, limit)
 
 
 def parse_shard(argument: str) -> tuple[int, int]:

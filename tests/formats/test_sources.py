@@ -65,7 +65,7 @@ def test_rows_can_be_read_again_in_shards_and_warn_once(tmp_path):
         f"{tmp_path.name}/{path.name}:{n}" for n in range(1, 6)
     ]
     assert list(requests) == first and len(said) == 2, "the count of the split, and images that are missing"
-    shards = [list(open_imports([path], ImportOptions(), share=(n, 2), warn=said.append)) for n in range(2)]
+    shards = [list(open_imports([path], ImportOptions(), shard=(n, 2), warn=said.append)) for n in range(2)]
     assert sorted(row.id for shard in shards for row in shard) == [row.id for row in first]
     assert [row.id for row in open_imports([path], ImportOptions(), limit=2)] == [row.id for row in first[:2]]
 

@@ -91,7 +91,7 @@ def test_rows_without_ids_that_are_dealt_out_keep_their_ids_and_seeds(checkpoint
     whole = ground(checkpoint, open_source([str(path)]), method="random")
     dealt = {}
     for index in range(3):
-        shard = pickle.dumps(list(open_source([str(path)], share=(index, 3))))
+        shard = pickle.dumps(list(open_source([str(path)], shard=(index, 3))))
         dealt |= ground(checkpoint, pickle.loads(shard), method="random")
     assert len(whole) == len(rows) + 1 and dealt == whole
     assert len({tuple(row.kept or ()) for row in whole.values()}) > len(EXPRESSIONS)

@@ -33,10 +33,10 @@ class Recorded(Noop):
         return self._settings
 
 
-def ground(source: Path, output: Path, share: tuple[int, int] = (0, 1), limit: int | None = None, **more: Any) -> Path:
+def ground(source: Path, output: Path, shard: tuple[int, int] = (0, 1), limit: int | None = None, **more: Any) -> Path:
     """Run a shard as the command does: with the source in the record."""
     settings = more.pop("settings", {})
-    run(open_source([str(source)], share=share, limit=limit, **more), Recorded(**settings), output)
+    run(open_source([str(source)], shard=shard, limit=limit, **more), Recorded(**settings), output)
     record = load_record(output)
     assert record is not None
     named = {"source": [str(source)], "expressions": [one.text for one in more.get("expressions", ())]}

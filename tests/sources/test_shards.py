@@ -57,7 +57,7 @@ def test_the_resolved_path_is_the_image(tmp_path: Path) -> None:
     images = ["a.jpg", "b.jpg", "link/a.jpg", "x/../a.jpg", str(tmp_path / "a.jpg"), "c.jpg"]
     lines = [orjson.dumps({"id": n, "image": image, "expression": "dog"}) for n, image in enumerate(images)]
     (tmp_path / "f.jsonl").write_bytes(b"\n".join(lines))
-    assert [[one.id for one in open_source([str(tmp_path / "f.jsonl")], share=(index, 2))] for index in (0, 1)] == [
+    assert [[one.id for one in open_source([str(tmp_path / "f.jsonl")], shard=(index, 2))] for index in (0, 1)] == [
         [0, 2, 3, 4, 5],
         [1],
     ]

@@ -277,14 +277,14 @@ def test_an_expression_without_text(argument: str) -> None:
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
 def test_shards_are_the_whole(count: int, tmp_path: Path) -> None:
     path = write(tmp_path / "f.jsonl", *(ROW.replace(b"a.", b"%d." % number) for number in range(20)))
-    shards = [[row.id for row in open_source([path], share=(index, count))] for index in range(count)]
+    shards = [[row.id for row in open_source([path], shard=(index, count))] for index in range(count)]
     mixed = [row for group in zip_longest(*shards) for row in group if row is not None]
     assert mixed == ids(path)
 
 
 def test_the_limit_counts_within_the_shard(tmp_path: Path) -> None:
     path = write(tmp_path / "f.jsonl", *(ROW.replace(b"a.", b"%d." % number) for number in range(20)))
-    assert [row.id for row in open_source([path], share=(1, 3), limit=2)] == ["data/f.jsonl:2", "data/f.jsonl:5"]
+    assert [row.id for row in open_source([path], shard=(1, 3), limit=2)] == ["data/f.jsonl:2", "data/f.jsonl:5"]
 
 
 def test_an_id_that_comes_twice(tmp_path: Path) -> None:
@@ -332,7 +332,7 @@ def test_rows_of_a_pipe_come_as_they_are_written(
     os.mkfifo(fifo)
     descriptor = os.open(fifo, os.O_RDWR)
     monkeypatch.setattr(sys, "stdin", TextIOWrapper(os.fdopen(os.open(fifo, os.O_RDONLY), "rb")))
-    rows = ArrivingRows(open_source([str(fifo) if has_a_name else "-"], share=(0, 2), limit=3))
+    rows = ArrivingRows(open_source([str(fifo) if has_a_name else "-"], shard=(0, 2), limit=3))
     for number in range(3):
         assert not rows.ready()
         for row_id in (f"{number}", f"of another shard {number}"):

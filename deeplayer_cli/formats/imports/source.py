@@ -75,7 +75,7 @@ def open_imports(
     sources: Sequence[Path],
     options: ImportOptions,
     *,
-    share: tuple[int, int] = (0, 1),
+    shard: tuple[int, int] = (0, 1),
     limit: int | None = None,
     warn: Callable[[str], None] = logger.warning,
 ) -> Requests:
@@ -84,7 +84,7 @@ def open_imports(
     Args:
         sources: paths.
         options: how they are read.
-        share: see `Requests`.
+        shard: see `Requests`.
         limit: see `Requests`.
         warn: see `ImportedFiles`.
 
@@ -97,7 +97,7 @@ def open_imports(
         if is_descriptor(path) or not (path.is_file() or path.is_dir()):
             raise DeeplayerError(f"{path} is a pipe, and --from-format reads files: write it to a file first")
     files = [FileImporter.from_path(path, options) for path in sources]
-    return Requests([ImportedFiles(files, warn)], share, limit)
+    return Requests([ImportedFiles(files, warn)], shard, limit)
 
 
 def foreign_title(path: Path, image_root: Path | None) -> str | None:
