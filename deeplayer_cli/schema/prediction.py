@@ -35,7 +35,6 @@ _CALLED: dict[type | tuple[type, ...], str] = {
     (int, float): "a number",
     dict: "an object",
     list: "a list",
-    bool: "true or false",
 }
 
 _OPTIONAL_FIELDS = frozenset({"error", "kept", "tiles", "fallback", "share", "positions"})
@@ -222,7 +221,7 @@ class Prediction:
             raise ValueError(f"meta must be an object, not {show(row['meta'])}")
         for name, kinds in _TYPES.items():
             value = row.get(name)
-            if value is not None and not (isinstance(value, kinds) and (kinds is bool or not isinstance(value, bool))):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, kinds)):
                 raise ValueError(f"{name} must be {_CALLED[kinds]}, not {show(value)}")
         if not 0 <= (row.get("iou") or 0) <= 1:
             raise ValueError(f"iou must be from 0 to 1, not {show(row['iou'])}")

@@ -16,7 +16,7 @@ from deeplayer_cli.errors import DeeplayerError, writing
 from deeplayer_cli.schema import Prediction
 from deeplayer_cli.schema.row_ids import AnsweredIndex, details_hash, id_hash, question_hash
 from deeplayer_cli.sinks import disk
-from deeplayer_cli.sinks.reading import read_predictions
+from deeplayer_cli.sinks.reading import LONGEST_LINE, read_predictions
 from deeplayer_cli.sinks.run_record import load_record, record_path, refuse_other_settings
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 SYNC_ROWS, SYNC_SECONDS = 64, 2.0
 """Rows are forced to the disk after so many rows or seconds of writing; a power cut loses no more than that."""
-
-_LONGEST_LINE = 2**26
 
 
 class ResumeMode(Enum):
@@ -50,14 +48,14 @@ class PredictionFile:
     Args:
         path: the file, created if missing; if it exists, it must be a regular file.
         record: the record of this run; written beside the file before the first row.
-        start: what to do if the file contains rows.
+        mode: what to do if the file contains rows.
 
     Raises:
-        DeeplayerError: ``start`` does not allow a file with rows, the file has other settings, another run is writing
+        DeeplayerError: ``mode`` does not allow a file with rows, the file has other settings, another run is writing
             it, or the system reports an error.
     """
 
-    def __init__(self, path: Path, record: RunRecord, start: ResumeMode) -> None:
+    def __init__(self, path: Path, record: RunRecord, mode: ResumeMode) -> None:
         self.path, self.record = path, record
         self.answered = AnsweredIndex()
         self._again: _RetriedRows | None = None
@@ -69,18 +67,18 @@ class PredictionFile:
             self._descriptor = _open_locked(path)
             try:
                 self._size = os.fstat(self._descriptor).st_size
-                self._prepare(start)
+                self._prepare(mode)
             except BaseException:
                 os.close(self._descriptor)
                 raise
 
-    def _prepare(self, start: ResumeMode) -> None:
-        if start is ResumeMode.OVERWRITE:
+    def _prepare(self, mode: ResumeMode) -> None:
+        if mode is ResumeMode.OVERWRITE:
             self._outdated = True  # the old rows stay if the run ends before its first row
             return
         if self._size:
             old = load_record(self.path)
-            if start is ResumeMode.NEW:
+            if mode is ResumeMode.NEW:
                 same = old is not None and old.fingerprint == self.record.fingerprint
                 hint = "--resume continues its run, " if same else ""
                 raise DeeplayerError(f"{self.path} is not empty: {hint}--overwrite replaces it, or write elsewhere")
@@ -96,7 +94,7 @@ class PredictionFile:
             _refuse_repeated(self.path, self.answered)
             self._cut(rows.end)
         _RetriedRows.clear(self.path)  # left by a run that was killed
-        if start is ResumeMode.RETRY and self.answered.n_errors:
+        if mode is ResumeMode.RETRY and self.answered.n_errors:
             self._again = _RetriedRows(self.path)
         self.record.save(self.path)
 
@@ -284,7 +282,7 @@ class _WholeRows:
         torn = None
         with self._path.open("rb") as stream:
             number = 0
-            while line := stream.readline(_LONGEST_LINE):
+            while line := stream.readline(LONGEST_LINE):
                 number += 1
                 try:
                     row = Prediction.from_json(line) if line.endswith(b"\n") else None

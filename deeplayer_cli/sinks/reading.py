@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_LONGEST_LINE = 2**26
+LONGEST_LINE = 2**26
 """Bytes; a row of a run is far shorter, so that a longer line is that of another file."""
 
 logger = logging.getLogger("deeplayer")
@@ -44,9 +44,9 @@ def read_lines(path: Path, *, quiet: bool = False) -> Iterator[tuple[bytes, Pred
     name = "stdin" if descriptor == 0 else str(path)
     file = path if descriptor is None else descriptor
     with reading(name), open(file, "rb", closefd=descriptor is None) as stream:
-        for number, line in enumerate(iter(lambda: stream.readline(_LONGEST_LINE), b""), start=1):
-            if len(line) == _LONGEST_LINE:
-                raise DeeplayerError(f"{name}:{number} is not a prediction: it is longer than {_LONGEST_LINE:,} bytes")
+        for number, line in enumerate(iter(lambda: stream.readline(LONGEST_LINE), b""), start=1):
+            if len(line) == LONGEST_LINE:
+                raise DeeplayerError(f"{name}:{number} is not a prediction: it is longer than {LONGEST_LINE:,} bytes")
             content = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
             if not content.strip():
                 continue
