@@ -80,5 +80,5 @@ def calibrate(
             yield image
 
     prior = calibration.calibrate(checkpoint, opened(), layer, together=together)
-    save_prior(prior, output, checkpoint, used, calibration.QUESTION, together=together)
+    save_prior(prior, output, checkpoint, used, together=together)
     logger.info("wrote %s: mean attention of layer %d over %s", output, layer, counted(used, "image"))

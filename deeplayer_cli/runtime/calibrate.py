@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from deeplayer_cli.pruning import ScorerInputs
 
 QUESTION = "Please describe the provided image."
+"""The neutral question of all priors, which is about no part of an image."""
 
 
 @dataclass
@@ -49,15 +50,8 @@ class RecordScores(Selector):
         return torch.arange(n_keep, device=scores.device).expand(len(scores), -1)
 
 
-def calibrate(
-    checkpoint: Checkpoint,
-    images: Iterable[Image.Image],
-    layer: int,
-    question: str = QUESTION,
-    *,
-    together: bool = False,
-) -> Prior:
-    """Average a layer's attention over images, with the same question about each.
+def calibrate(checkpoint: Checkpoint, images: Iterable[Image.Image], layer: int, *, together: bool = False) -> Prior:
+    """Average a layer's attention over images, with `QUESTION` about each.
 
     By default, attention counts in units of an image's mean attention, and tiles and thumbnails have a mean of their
     own. ``together`` makes the prior of clawRxiv 2604.00591 instead: one mean of the attention as it is, over all tiles
@@ -67,7 +61,6 @@ def calibrate(
         checkpoint: the model.
         images: at least one, RGB.
         layer: decoder layer, counted from 1; not the last one.
-        question: a neutral question, which is about no part of the image.
         together: one mean for tiles and thumbnails.
 
     Raises:
@@ -76,7 +69,7 @@ def calibrate(
     record = RecordScores()
     stage = Stage(layer, AttentionScorer(), record, StageShare(Budget(tokens=1)))
     pruning.check_layer(stage, checkpoint.model.config.text_config.num_hidden_layers)
-    with_question = replace(checkpoint, prompt=checkpoint.prompt.with_question(question))
+    with_question = replace(checkpoint, prompt=checkpoint.prompt.with_question(QUESTION))
     engine = Engine(with_question, Method("calibrate", (stage,)))
     tile, whole = (_Mean(torch.zeros(checkpoint.tokens_per_tile)) for _ in range(2))
     for image in images:

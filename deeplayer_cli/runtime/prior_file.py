@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from deeplayer_cli.checkpoints.identity import fingerprint
 from deeplayer_cli.errors import DeeplayerError, reading
 from deeplayer_cli.pruning import Prior
+from deeplayer_cli.runtime.calibrate import QUESTION
 from deeplayer_cli.sinks.output_file import replacing
 
 if TYPE_CHECKING:
@@ -32,9 +33,7 @@ def prior_digest(path: Path) -> str:
         return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
 
 
-def save_prior(
-    prior: Prior, path: Path, checkpoint: Checkpoint, n_images: int, question: str, *, together: bool = False
-) -> None:
+def save_prior(prior: Prior, path: Path, checkpoint: Checkpoint, n_images: int, *, together: bool = False) -> None:
     """Write a prior with a record of everything that it depends on; arguments as for `calibrate`.
 
     Raises:
@@ -45,7 +44,7 @@ def save_prior(
         "fingerprint": fingerprint(checkpoint.model),
         "model": checkpoint.name,
         "layer": str(prior.layer),
-        "question": question,
+        "question": QUESTION,
         "images": str(n_images),
         "tiles": "together" if together else "apart",
         "max_tiles": str(checkpoint.tiling.max_tiles),

@@ -18,7 +18,7 @@ from deeplayer_cli.models.internvl.vision import normalize
 from deeplayer_cli.pruning import Budget, Options, Prior, build
 from deeplayer_cli.pruning.attention import AttentionScorer
 from deeplayer_cli.pruning.methods.d2pruner import RelativeScorer
-from deeplayer_cli.runtime.calibrate import QUESTION, calibrate
+from deeplayer_cli.runtime.calibrate import calibrate
 from deeplayer_cli.runtime.grounder import Grounder
 from deeplayer_cli.runtime.prior_file import load_prior, save_prior
 from deeplayer_cli.runtime.settings import Settings
@@ -95,7 +95,7 @@ def test_padding_changes_no_relative_score():
 
 
 def test_a_prior_is_read_as_it_was_written(checkpoint, prior, tmp_path):
-    save_prior(prior, tmp_path / "p", checkpoint, 3, QUESTION)
+    save_prior(prior, tmp_path / "p", checkpoint, 3)
     read = load_prior(tmp_path / "p", checkpoint)
     assert torch.equal(read.tile, prior.tile) and torch.equal(read.whole, prior.whole) and read.layer == LAYER
     grounder = Grounder(checkpoint, Settings("d2pruner", prior=tmp_path / "p"))
@@ -104,7 +104,7 @@ def test_a_prior_is_read_as_it_was_written(checkpoint, prior, tmp_path):
 
 def test_a_prior_of_another_model_layer_or_kind_is_refused(checkpoint, prior, tmp_path):
     path = tmp_path / "p"
-    save_prior(prior, path, checkpoint, 3, QUESTION)
+    save_prior(prior, path, checkpoint, 3)
     with pytest.raises(DeeplayerError, match="made with tiny-llama, whose weights are not those of tiny-qwen2"):
         load_prior(path, tiny_checkpoint("qwen2"))
     with pytest.raises(DeeplayerError, match="layer 3: the prior belongs to layer 2"):

@@ -62,7 +62,7 @@ CARELESS = {
 
 @pytest.fixture
 def prior(checkpoint, tmp_path):  # noqa: F811
-    save_prior(Prior(torch.linspace(1, 2, 4), torch.ones(4), layer=2), tmp_path / "prior", checkpoint, 1, "What?")
+    save_prior(Prior(torch.linspace(1, 2, 4), torch.ones(4), layer=2), tmp_path / "prior", checkpoint, 1)
     return tmp_path / "prior"
 
 
