@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from deeplayer_cli.errors import printable
-from deeplayer_cli.report.tables import plain_table, show_table
+from deeplayer_cli.report.tables import p_value, plain_table, show_table, two_lines
 from deeplayer_cli.schema.values import counted
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def headings_and_rows(lines: Sequence[ComparedRun]) -> tuple[list[str], list[lis
                 f"{_percent(accuracy.value)} ({100 * accuracy.low:.1f} to {100 * accuracy.high:.1f})",
                 "-" if line.retained is None else _percent(line.retained),
                 "-" if one is None else f"{100 * one.value:+.1f} ({100 * one.low:+.1f} to {100 * one.high:+.1f})",
-                "-" if one is None else _p(one.p),
+                "-" if one is None else p_value(one.p),
                 str(run.n_no_box + run.n_error),
             ]
         )
@@ -97,7 +97,7 @@ def _table(lines: Sequence[ComparedRun], unreachable: Sequence[Unreachable]) -> 
     for line in lines:
         table.add_row(*_cells(line)[: 1 + len(headings)])
     for one in unreachable:
-        table.add_row(_two(escape(printable(one.label)), "unreachable"), *["-"] * len(headings))
+        table.add_row(two_lines(escape(printable(one.label)), "unreachable"), *["-"] * len(headings))
     return table
 
 
@@ -111,13 +111,15 @@ def _cells(line: ComparedRun) -> list[str]:
 
     run, accuracy, difference = line.run, line.accuracy, line.difference
     return [
-        _two(escape(printable(run.label)), "-" if run.layer is None else str(run.layer)),
-        _two("-" if run.keep is None else f"{run.keep:.4g}", "-" if run.cost is None else _percent(run.cost.mean_keep)),
-        "-" if run.cost is None else _two(_short(run.cost.gflops), _short(run.cost.kv_bytes / 1e6)),
-        _two(_percent(accuracy.value), f"{100 * accuracy.low:.0f}-{100 * accuracy.high:.0f}"),
+        two_lines(escape(printable(run.label)), "-" if run.layer is None else str(run.layer)),
+        two_lines(
+            "-" if run.keep is None else f"{run.keep:.4g}", "-" if run.cost is None else _percent(run.cost.mean_keep)
+        ),
+        "-" if run.cost is None else two_lines(_short(run.cost.gflops), _short(run.cost.kv_bytes / 1e6)),
+        two_lines(_percent(accuracy.value), f"{100 * accuracy.low:.0f}-{100 * accuracy.high:.0f}"),
         "-" if line.retained is None else _percent(line.retained),
         "-" if difference is None else _change(difference),
-        "-" if difference is None else _p(difference.p),
+        "-" if difference is None else p_value(difference.p),
         str(run.n_no_box + run.n_error),
         "-" if line.speed is None else f"x{line.speed:.2f}",
     ]
@@ -126,16 +128,8 @@ def _cells(line: ComparedRun) -> list[str]:
 def _change(difference: Difference) -> str:
     """Format a difference with its interval; if no row differs, with the bound of the difference."""
     if not difference.n_differ:
-        return _two("same", f"<{100 * difference.high:.2g}")
-    return _two(f"{100 * difference.value:+.1f}", f"{100 * difference.low:+.0f} {100 * difference.high:+.0f}")
-
-
-def _p(p: float) -> str:
-    return "<1e-9" if p < 1e-9 else f"{p:.2g}"
-
-
-def _two(value: str, below: str) -> str:
-    return f"{value}\n[dim]{below}[/dim]"
+        return two_lines("same", f"<{100 * difference.high:.2g}")
+    return two_lines(f"{100 * difference.value:+.1f}", f"{100 * difference.low:+.0f} {100 * difference.high:+.0f}")
 
 
 def _short(number: float) -> str:

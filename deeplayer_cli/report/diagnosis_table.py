@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from deeplayer_cli.evaluation.positional_bias import SIGNALS
-from deeplayer_cli.report.tables import plain_table, show_table
+from deeplayer_cli.report.tables import plain_table, show_table, two_lines
 from deeplayer_cli.schema.values import counted
 
 if TYPE_CHECKING:
@@ -58,12 +58,12 @@ def _table(layers: Sequence[LayerDiagnosis]) -> Table:
 def _cells(layer: LayerDiagnosis) -> list[str]:
     within = {one.signal: one for one in layer.places.correlations if one.view == "tile"}
     return [
-        _two(str(layer.layer), str(layer.layer - 1)),
-        _two(f"{layer.visual_share:.1%}", f"{layer.first_share:.1%}"),
-        _two(f"{layer.entropy:.2f}", f"{layer.n_sinks:.1f}/{layer.sink_share:.0%}"),
-        _two(*("-" if value is None else f"{value:.2f}" for value in (layer.stability, layer.generic_stability))),
+        two_lines(str(layer.layer), str(layer.layer - 1)),
+        two_lines(f"{layer.visual_share:.1%}", f"{layer.first_share:.1%}"),
+        two_lines(f"{layer.entropy:.2f}", f"{layer.n_sinks:.1f}/{layer.sink_share:.0%}"),
+        two_lines(*("-" if value is None else f"{value:.2f}" for value in (layer.stability, layer.generic_stability))),
         *(
-            _two(f"{one.rho:+.2f}{' ' if one.low <= one.rho <= one.high else '*'}", _band(one.low, one.high))
+            two_lines(f"{one.rho:+.2f}{' ' if one.low <= one.rho <= one.high else '*'}", _band(one.low, one.high))
             for one in (within[signal] for signal in SIGNALS)
         ),
     ]
@@ -72,7 +72,3 @@ def _cells(layer: LayerDiagnosis) -> list[str]:
 def _band(low: float, high: float) -> str:
     """Format without the zeros before the points, and without a space, at which a narrow table would break."""
     return f"{low:+.2f}/{high:+.2f}".replace("0.", ".")
-
-
-def _two(value: str, below: str) -> str:
-    return f"{value}\n[dim]{below}[/dim]"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from deeplayer_cli.errors import printable
-from deeplayer_cli.report.tables import fits, plain_table, show_table
+from deeplayer_cli.report.tables import fits, plain_table, show_table, two_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,7 +68,7 @@ def _part(table: SplitTable, first: int, last: int) -> Table:
         below = ", ".join(part for part in (_keep(line), layer, "published" if line.published else "") if part)
         cells = [_cell(rate, exact=line.published) for rate in line.accuracies[first:last]]
         averages = [_cell(line.average, exact=line.published), _change(line)] if has_averages else []
-        shown.add_row(f"{escape(printable(line.method))}\n[dim]{below}[/dim]", *cells, *averages)
+        shown.add_row(two_lines(escape(printable(line.method)), below), *cells, *averages)
     return shown
 
 
@@ -108,13 +108,13 @@ def csv_rows(table: SplitTable) -> list[dict[str, object]]:
 def _cell(rate: Rate | None, *, exact: bool) -> str:
     if rate is None:
         return "-"
-    below = "" if exact else f"\n[dim]{100 * rate.low:.0f}-{100 * rate.high:.0f}[/dim]"
-    return f"{100 * rate.value:.1f}{below}"
+    value = f"{100 * rate.value:.1f}"
+    return value if exact else two_lines(value, f"{100 * rate.low:.0f}-{100 * rate.high:.0f}")
 
 
 def _change(line: SplitLine) -> str:
     one = line.difference
-    return "-" if one is None else f"{100 * one.value:+.1f}\n[dim]{100 * one.low:+.0f}/{100 * one.high:+.0f}[/dim]"
+    return "-" if one is None else two_lines(f"{100 * one.value:+.1f}", f"{100 * one.low:+.0f}/{100 * one.high:+.0f}")
 
 
 def _keep(line: SplitLine) -> str:

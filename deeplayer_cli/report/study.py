@@ -18,7 +18,8 @@ import orjson
 from deeplayer_cli.errors import DeeplayerError, reading
 from deeplayer_cli.evaluation.positional_bias import SIGNALS
 from deeplayer_cli.report.cost_tables import cost_sections
-from deeplayer_cli.report.study_cells import p_value, points, rate
+from deeplayer_cli.report.study_cells import points, rate
+from deeplayer_cli.report.tables import p_value
 from deeplayer_cli.report.text_tables import text_table
 from deeplayer_cli.sinks.output_file import replacing
 
@@ -91,7 +92,7 @@ def _sweep(found: Json) -> str:
         f"Layer {found['chosen']} is the best in {found['chosen_in']:.0%} of the bootstrap samples. On the "
         f"{report['chosen']['n']} report rows about {report['chosen']['n_images']} other images: "
         f"{rate(report['chosen'])}, unpruned {rate(report['unpruned'])}; difference {points(report['difference'])}, "
-        f"p = {p_value(report['difference'])}."
+        f"p = {p_value(report['difference']['p'])}."
     )
 
 

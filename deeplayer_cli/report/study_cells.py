@@ -1,4 +1,4 @@
-"""How a study's tables write accuracies, differences and p-values, from the JSON values of `evaluation`."""
+"""How a study's tables write accuracies and differences, from the JSON values of `evaluation`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,6 @@ def rate(line: Mapping[str, Any]) -> str:
     """The accuracy of a line of a comparison, with its interval."""
     low, high = line["acc@0.5_ci95"]
     return f"{line['acc@0.5']:.1%} ({100 * low:.1f} to {100 * high:.1f})"
-
-
-def p_value(change: Mapping[str, Any]) -> str:
-    """The p-value of a difference."""
-    return "<1e-9" if change["p"] < 1e-9 else f"{change['p']:.2g}"
 
 
 def points(change: Mapping[str, Any]) -> str:

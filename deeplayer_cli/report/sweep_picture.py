@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from deeplayer_cli.report.tradeoff import interval_bars
 from deeplayer_cli.sinks.output_file import replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
-    from deeplayer_cli.evaluation.score import Rate
     from deeplayer_cli.evaluation.sweep import Choice
     from deeplayer_cli.evaluation.target_attention import TargetMeasures
 
@@ -28,18 +27,25 @@ def plot(choice: Choice, measured: TargetMeasures, path: Path) -> None:
     layers = [one.layer for one in choice.layers]
     selection = [one.accuracy.rate for one in choice.layers]
     left.errorbar(
-        layers, [rate.value for rate in selection], _bars(selection), marker="o", capsize=3, label="selection"
+        layers, [rate.value for rate in selection], interval_bars(selection), marker="o", capsize=3, label="selection"
     )
     left.axhline(choice.unpruned.rate.value, color="grey", linestyle="--", label="selection, unpruned")
     held_out = choice.held_out.rate
     left.errorbar(
-        [choice.layer.layer + 0.15], [held_out.value], _bars([held_out]), marker="s", capsize=3, label="report, chosen"
+        [choice.layer.layer + 0.15],
+        [held_out.value],
+        interval_bars([held_out]),
+        marker="s",
+        capsize=3,
+        label="report, chosen",
     )
     left.set(title="Acc@0.5 after pruning there", ylim=(0, 1.05))
     for kind, by_layer in measured.by_kind.items():
         numbers = range(1, len(by_layer) + 1)
         for axes, rates in ((middle, [one.mass for one in by_layer]), (right, [one.rank for one in by_layer])):
-            axes.errorbar(numbers, [rate.value for rate in rates], _bars(rates), marker="o", capsize=2, label=kind)
+            axes.errorbar(
+                numbers, [rate.value for rate in rates], interval_bars(rates), marker="o", capsize=2, label=kind
+            )
     middle.axhline(measured.area, color="grey", linestyle="--", label="chance")
     middle.set(title="share of attention on the target")
     middle.set_ylim(bottom=0)
@@ -51,8 +57,3 @@ def plot(choice: Choice, measured: TargetMeasures, path: Path) -> None:
         axes.legend(fontsize=8)
     with replacing(path) as partial:
         figure.savefig(partial)
-
-
-def _bars(rates: Sequence[Rate]) -> tuple[list[float], list[float]]:
-    """Lengths of the intervals below and above; rounding must not make them negative."""
-    return [max(0.0, rate.value - rate.low) for rate in rates], [max(0.0, rate.high - rate.value) for rate in rates]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deeplayer_cli.report.tables import plain_table, show_table
+from deeplayer_cli.report.tables import plain_table, show_table, two_lines
 from deeplayer_cli.schema.values import counted
 
 if TYPE_CHECKING:
@@ -98,9 +98,9 @@ def _table(choice: Choice, measured: TargetMeasures) -> Table:
         mark = "*" if swept is choice.layer else " "
         cost, rate = swept.cost, swept.accuracy.rate
         table.add_row(
-            _two(f"{mark}{swept.layer}", str(swept.layer - 1)),
-            "-" if cost is None else _two(f"{cost.mean_keep:.1%}", f"{cost.gflops:.3g}"),
-            _two(f"{rate.value:.1%}", f"{100 * rate.low:.0f}-{100 * rate.high:.0f}"),
+            two_lines(f"{mark}{swept.layer}", str(swept.layer - 1)),
+            "-" if cost is None else two_lines(f"{cost.mean_keep:.1%}", f"{cost.gflops:.3g}"),
+            two_lines(f"{rate.value:.1%}", f"{100 * rate.low:.0f}-{100 * rate.high:.0f}"),
             f"{swept.wins:.0%}",
             *(_attention(by_layer[swept.layer - 1]) for by_layer in measured.by_kind.values()),
         )
@@ -108,13 +108,9 @@ def _table(choice: Choice, measured: TargetMeasures) -> Table:
 
 
 def _attention(one: TargetAttention) -> str:
-    return _two(f"{one.mass.value:.0%}/{one.in_box.value:.0%}", f"{one.rank.value:.2f}".removeprefix("0"))
+    return two_lines(f"{one.mass.value:.0%}/{one.in_box.value:.0%}", f"{one.rank.value:.2f}".removeprefix("0"))
 
 
 def _words(accuracy: Accuracy) -> str:
     rate = accuracy.rate
     return f"{rate.value:.1%} ({100 * rate.low:.1f} to {100 * rate.high:.1f})"
-
-
-def _two(value: str, below: str) -> str:
-    return f"{value}\n[dim]{below}[/dim]"

@@ -1,4 +1,4 @@
-"""Tables for a terminal."""
+"""Tables for a terminal, and their cells."""
 
 from __future__ import annotations
 
@@ -17,6 +17,16 @@ def plain_table(*headings: str, title: str | None = None) -> Table:
     from rich.table import Table
 
     return Table(*headings, title=title, box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+
+
+def two_lines(value: str, below: str) -> str:
+    """A cell of two lines, the second one dim."""
+    return f"{value}\n[dim]{below}[/dim]"
+
+
+def p_value(p: float) -> str:
+    """A p-value as text."""
+    return "<1e-9" if p < 1e-9 else f"{p:.2g}"
 
 
 def show_table(table: Table) -> None:
