@@ -75,9 +75,9 @@ def evaluate(
     """Ground scenes that the shipped model never saw: how many boxes are right, and what the others contain."""
     from deeplayer_cli import evaluation
     from deeplayer_cli.commands.progress import ProgressBar
-    from deeplayer_cli.commands.score import show
     from deeplayer_cli.demo.evaluate import HeldOutEvaluation
     from deeplayer_cli.pruning import find_method
+    from deeplayer_cli.report import score_table
     from deeplayer_cli.runtime.grounder import Grounder
     from deeplayer_cli.runtime.run import RunProgress
     from deeplayer_cli.runtime.settings import Settings
@@ -106,7 +106,7 @@ def evaluate(
     if json:
         typer.echo(orjson.dumps(report.to_dict() | {"held": held_out.held}, option=orjson.OPT_INDENT_2))
     else:
-        show(report)
+        score_table.show(report)
         _show_held(held_out.held)
 
 
