@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
+import re
 import tokenize
 from collections import Counter
 from pathlib import Path
@@ -17,6 +18,7 @@ ROOMS = [
 ]
 """From the street down: a room may import from those behind it only."""
 
+MAPS = ("__init__.py", "README.md")
 FILES = sorted(PACKAGE.rglob("*.py"))
 TREES = {path: ast.parse(path.read_text()) for path in FILES}
 NAMES_INTERNVL = {"models", "checkpoints", "demo", "bench"}
@@ -67,6 +69,17 @@ def test_there_is_no_loose_module() -> None:
     loose = {path.stem for path in PACKAGE.glob("*.py")}
     assert loose == {"__init__", "__main__", "app", "boxes", "errors"}
     assert {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"} <= set(ROOMS)
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in FILES} - {PACKAGE}), ids=lambda path: path.name)
+def test_every_file_is_on_the_map_of_its_room(folder: Path) -> None:
+    """A room's docstring or README says what each file is for. A file may also have the name of a command or method."""
+    docstring, readme = (path.read_text() if path.exists() else "" for path in map(folder.joinpath, MAPS))
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    named = set(re.findall(r"\b(\w+)\.py\b", docstring)) - {"NAME"}
+    assert named <= files, "the docstring names a file that is not here"
+    named.update(*re.findall(r"\b(\w+)\.py\b|^## deeplayer (\w+) ?(\w*)", readme, re.MULTILINE))
+    assert files <= named or folder.name == "methods", "a file is missing"
 
 
 def test_a_class_name_is_used_once() -> None:

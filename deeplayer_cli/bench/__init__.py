@@ -1,4 +1,11 @@
-"""Benchmarks: they time the engine beside transformers' own code, and check that both give the same answers."""
+"""Benchmarks: they time the engine beside transformers' own code, and check that both give the same answers.
+
+suites.py      the cases; subject.py: the image and expressions that they run on; gpu.py: the whole table of a device
+timing.py      times cases in turn
+limits.py      the smallest possible time of a piece of work; roofline.py: of a model on a device that is not here
+photographs.py the image pipeline without a model
+fastv.py       FastV as it is usually written; vllm_peer.py: vLLM with the same weights
+"""
 
 from deeplayer_cli.bench.gpu import gpu, measure_rates
 from deeplayer_cli.bench.limits import PeakRates

@@ -1,6 +1,12 @@
 """The rows: requests come in as JSON, predictions go out as JSON lines.
 
 Every request becomes exactly one prediction, even if the request is invalid.
+
+request.py       the rows of an input file; gold.py: how four numbers become a gold box
+prediction.py    the rows of an output file; tiles.py: where their visual tokens lie
+answer_rules.py  the rules that read boxes from an answer
+row_ids.py       sets of known rows, by hashes of their ids
+values.py        values as JSON and as text
 """
 
 from deeplayer_cli.schema.gold import ConventionCheck, GoldReader, WrittenGold, check_gold

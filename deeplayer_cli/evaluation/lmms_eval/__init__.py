@@ -1,4 +1,4 @@
-"""deeplayer as a model of lmms-eval, found by the entry-point group ``lmms_eval.models``."""
+"""deeplayer as a model of lmms-eval, found by the entry-point group ``lmms_eval.models``; model.py: that model."""
 
 from __future__ import annotations
 
