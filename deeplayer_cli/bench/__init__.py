@@ -10,7 +10,7 @@ fastv.py       FastV as it is usually written; vllm_peer.py: vLLM with the same 
 from deeplayer_cli.bench.gpu import gpu, measure_rates
 from deeplayer_cli.bench.limits import PeakRates
 from deeplayer_cli.bench.roofline import RooflineLimit, roofline
-from deeplayer_cli.bench.suites import SUITES, BenchPlan, required_share
+from deeplayer_cli.bench.suites import SUITES, BenchPlan, require_positions, required_share
 from deeplayer_cli.bench.timing import Result, Spread, measure
 from deeplayer_cli.bench.vllm_peer import require_vllm
 
@@ -24,6 +24,7 @@ __all__ = [
     "gpu",
     "measure",
     "measure_rates",
+    "require_positions",
     "require_vllm",
     "required_share",
     "roofline",

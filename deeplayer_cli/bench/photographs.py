@@ -14,13 +14,13 @@ from PIL import Image
 
 from deeplayer_cli.images.decode import open_image
 from deeplayer_cli.images.loader import ImageLoader, WorkerTimes, read_ahead
-from deeplayer_cli.models.internvl.tiling import tile_grid, tile_image
+from deeplayer_cli.models.internvl.tiling import count_tiles, tile_grid, tile_image
 from deeplayer_cli.schema import Request, parse_request
 
 if TYPE_CHECKING:
     from deeplayer_cli.models.internvl.tiling import Tiling
 
-_SIZE, _GRID = (640, 480), (3, 2)
+_SIZE = (640, 480)
 _STRIDE = 97  # the checksum of an image's tiles reads every 97th value
 
 Seen = list[tuple[tuple[int, ...], int]]
@@ -29,7 +29,7 @@ Seen = list[tuple[tuple[int, ...], int]]
 
 @dataclass(frozen=True)
 class Photographs:
-    """JPEG files of 640 x 480 pixels. Each becomes six tiles and a thumbnail.
+    """JPEG files of 640 x 480 pixels.
 
     Attributes:
         folder: folder of the files; it is deleted with this object.
@@ -50,6 +50,11 @@ class Photographs:
             image = Image.frombytes("RGB", (64, 48), rng.randbytes(64 * 48 * 3)).resize(_SIZE)
             image.save(Path(folder.name, f"{number}.jpg"), quality=90)
         return cls(folder, tiling, workers)
+
+    @property
+    def n_tiles(self) -> int:
+        """Number of tiles of an image, the thumbnail included."""
+        return count_tiles(_SIZE, self.tiling)
 
     @property
     def paths(self) -> list[Path]:
@@ -73,12 +78,13 @@ class Photographs:
         return tile_image(image, self.tiling), tile_grid(image.size, self.tiling)
 
     def _bare(self, path: Path) -> tuple[tuple[int, ...], int]:
-        side, (columns, rows) = self.tiling.tile_size, _GRID
+        side, (columns, rows) = self.tiling.tile_size, tile_grid(_SIZE, self.tiling)
         image = Image.open(path).convert("RGB")
         whole = image.resize((columns * side, rows * side), Image.Resampling.BICUBIC)
         corners = [(column * side, row * side) for row in range(rows) for column in range(columns)]
         cut = [whole.crop((x, y, x + side, y + side)) for x, y in corners]
-        cut.append(image.resize((side, side), Image.Resampling.BICUBIC))
+        if len(cut) < self.n_tiles:
+            cut.append(image.resize((side, side), Image.Resampling.BICUBIC))
         return _glance(np.stack([np.asarray(tile).transpose(2, 0, 1) for tile in cut]))
 
 

@@ -52,8 +52,8 @@ class Subject:
         tiles = torch.randint(0, 256, (n_tiles, 3, side, side), dtype=torch.uint8, generator=generator)
         self._read = read or (lambda: tiles)
         self._places = token_places((n_tiles, 1), n_tiles, self.n_visual)[None]
-        texts = [f"the {_WORDS[n % 8]} {_WORDS[n // 8 % 8]} {_WORDS[n // 64 % 8]}" for n in range(n_expressions)]
-        self.rows = [Row(0, checkpoint.tokenizer.encode_expression(text), seed) for seed, text in enumerate(texts)]
+        expressions = encoded_expressions(checkpoint, n_expressions)
+        self.rows = [Row(0, expression_ids, seed) for seed, expression_ids in enumerate(expressions)]
         self._shape = ModelShape.from_config(checkpoint.model.config).without_hidden_pairs()
         self._vision_flops = vision_flops(self._shape, n_tiles)
         self._references: dict[tuple[str, float, int], list[list[int]]] = {}
@@ -168,6 +168,12 @@ class Subject:
         return prompt_ids(self.checkpoint, self.n_visual, row.expression_ids)
 
 
+def encoded_expressions(checkpoint: Checkpoint, n: int) -> list[list[int]]:
+    """Token ids of ``n`` expressions of four words each."""
+    texts = [f"the {_WORDS[i % 8]} {_WORDS[i // 8 % 8]} {_WORDS[i // 64 % 8]}" for i in range(n)]
+    return [checkpoint.tokenizer.encode_expression(text) for text in texts]
+
+
 @dataclass(frozen=True)
 class KnownDraft:
     """Drafts as long as those of the template, of which a known share is right.
@@ -197,7 +203,7 @@ class KnownDraft:
 
     def _spoilt(self, guess: list[int], number: int) -> list[int]:
         is_right = int((number + 1) * self.share) > int(number * self.share)
-        return guess if is_right else [token ^ 1 for token in guess]
+        return guess if is_right else [abs(token - 1) for token in guess]
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING
 import torch
 
 from deeplayer_cli.bench.photographs import Photographs
-from deeplayer_cli.bench.subject import KnownDraft, SelectionProbe, Subject
+from deeplayer_cli.bench.subject import KnownDraft, SelectionProbe, Subject, encoded_expressions
 from deeplayer_cli.bench.timing import Case
 from deeplayer_cli.bench.vllm_peer import VllmPeer, picture
+from deeplayer_cli.cost.shape import PromptLengths
 from deeplayer_cli.engine.compiler import Compiler
 from deeplayer_cli.engine.drafting import no_draft
 from deeplayer_cli.engine.selection import StageSelector
+from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.models.internvl.answer_format import TemplateDraft
 from deeplayer_cli.models.internvl.tiling import tile_image
+from deeplayer_cli.schema.values import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -128,7 +131,7 @@ def pipeline(checkpoint: Checkpoint, plan: BenchPlan) -> Iterator[Case]:
     del plan
     workers = min(8, os.cpu_count() or 1)
     photographs = Photographs.make(_PHOTOGRAPHS, checkpoint.tiling, workers)
-    group = f"{_PHOTOGRAPHS} JPEGs of 640 x 480, 7 tiles each, {workers} threads"
+    group = f"{_PHOTOGRAPHS} JPEGs of 640 x 480, {counted(photographs.n_tiles, 'tile')} each, {workers} threads"
     yield Case(group, "Pillow alone", lambda _: photographs.bare(), photographs.delivered)
     yield Case(group, "the pipeline", lambda _: photographs.delivered(), photographs.bare)
 
@@ -159,6 +162,23 @@ SUITES: Mapping[str, Callable[[Checkpoint, BenchPlan], Iterator[Case]]] = {
     "pipeline": pipeline,
     "peer": peer,
 }
+
+
+def require_positions(checkpoint: Checkpoint, plan: BenchPlan) -> None:
+    """Check that the model has positions for the longest prompt and its answer.
+
+    Raises:
+        DeeplayerError: it has too few.
+    """
+    n_visual = max(plan.tiles) * checkpoint.tokens_per_tile
+    longest = max(map(len, encoded_expressions(checkpoint, max(*plan.expressions, *plan.rows))))
+    needed = PromptLengths.from_checkpoint(checkpoint, n_visual, longest).length(n_visual) + plan.n_new
+    known = checkpoint.model.config.text_config.max_position_embeddings
+    if needed > known:
+        raise DeeplayerError(
+            f"bench --tiles {max(plan.tiles)}: the prompt and its answer need {needed} positions, and "
+            f"{checkpoint.name} has {known}: use smaller --tiles or --new-tokens"
+        )
 
 
 def required_share(suite: str, dtype: torch.dtype) -> float:

@@ -133,8 +133,10 @@ def bench(
 
 
 def _measure(checkpoint: Checkpoint, suite: Suite, plan: BenchPlan, rounds: int, *, json: bool) -> None:
-    from deeplayer_cli.bench import SUITES, gpu, measure, measure_rates, required_share
+    from deeplayer_cli.bench import SUITES, gpu, measure, measure_rates, require_positions, required_share
 
+    if suite != Suite.PIPELINE:  # it runs no model
+        require_positions(checkpoint, plan)
     device, rates = checkpoint.model.device, None
     if suite == Suite.GPU:
         rates = measure_rates(device, checkpoint.model.dtype)

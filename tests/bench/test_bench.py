@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from dataclasses import replace
 from unittest.mock import patch
 
 import orjson
@@ -12,7 +13,7 @@ import torch
 from typer.testing import CliRunner
 
 from deeplayer_cli.app import app
-from deeplayer_cli.bench import SUITES, BenchPlan, PeakRates, measure, roofline
+from deeplayer_cli.bench import SUITES, BenchPlan, PeakRates, measure, require_positions, roofline
 from deeplayer_cli.bench.photographs import Photographs
 from deeplayer_cli.bench.subject import KnownDraft, Subject
 from deeplayer_cli.bench.timing import Case
@@ -57,11 +58,28 @@ def test_no_engine_is_built_while_a_case_is_timed(checkpoint, suite):
             case.run(case.prepare())
 
 
-def test_the_pipeline_delivers_what_pillow_makes():
-    photographs = Photographs.make(3, Tiling(), workers=2)
+@pytest.mark.parametrize(("tiling", "n_tiles"), [(Tiling(), 7), (Tiling(448, max_tiles=1), 1), (Tiling(64, 1, 12), 13)])
+def test_the_pipeline_delivers_what_pillow_makes(tiling, n_tiles):
+    photographs = Photographs.make(3, tiling, workers=2)
     seen = photographs.delivered()
     assert seen == photographs.bare() and len(set(seen)) == 3
-    assert {shape for shape, _ in seen} == {(7, 3, 448, 448)}
+    assert {shape for shape, _ in seen} == {(n_tiles, 3, tiling.tile_size, tiling.tile_size)}
+    assert photographs.n_tiles == n_tiles
+
+
+def test_wrong_drafts_stay_within_the_vocabulary():
+    wrong = KnownDraft({(5,): [0, 1, 2, 6]}, opening=4, share=0.0)((5,), ())
+    assert all(token in range(7) for token in wrong)  # of a vocabulary of 7: 6 is its last token
+    assert all(token != right for token, right in zip(wrong, [0, 1, 2, 6], strict=True))
+
+
+def test_prompts_longer_than_the_model_are_refused(checkpoint):
+    known = checkpoint.model.config.text_config.max_position_embeddings
+    require_positions(checkpoint, PLAN)
+    few = max(1, known // checkpoint.tokens_per_tile)
+    for plan in (replace(PLAN, tiles=(1, few + 1)), replace(PLAN, n_new=known)):
+        with pytest.raises(DeeplayerError, match=f"has {known}: use smaller --tiles or --new-tokens"):
+            require_positions(checkpoint, plan)
 
 
 def test_a_wrong_answer_gets_no_speed():
