@@ -259,6 +259,12 @@ def compare(runs: Sequence[MethodRun], reference: MethodRun) -> list[ComparedRun
     return [_line(run, reference) for run in runs]
 
 
+def difference_to(reference: MethodRun, run: MethodRun) -> Difference:
+    """The difference of a run's accuracy to that of a reference with the same ids, see `paired_difference`."""
+    theirs = dict(zip(reference.ids, reference.right, strict=True))
+    return paired_difference(run.right, [theirs[row_id] for row_id in run.ids], run.images)
+
+
 def paired_difference(right: Sequence[float], other: Sequence[float], images: Sequence[Hashable]) -> Difference:
     """``mean(right) - mean(other)`` over the same rows, with a 95% interval and a p-value clustered by image.
 
@@ -316,20 +322,18 @@ def require_same_rows(run: MethodRun, reference: MethodRun) -> None:
 
 
 def _line(run: MethodRun, reference: MethodRun) -> ComparedRun:
-    theirs = dict(zip(reference.ids, reference.right, strict=True))
-    if set(run.ids) != theirs.keys():
-        both = len(theirs.keys() & set(run.ids))
+    ours, theirs = set(run.ids), set(reference.ids)
+    if ours != theirs:
         raise DeeplayerError(
             f"{run.label} and {reference.label} did not answer the same rows: of {len(run.ids)} and {len(theirs)} with "
-            f"gold, {both} are in both; finish both runs on the same input"
+            f"gold, {len(ours & theirs)} are in both; finish both runs on the same input"
         )
     require_same_rows(run, reference)
-    accuracy, whole = (sum(one.right) / len(one.right) for one in (run, reference))
-    seconds, whole_seconds = run.seconds, reference.seconds
+    accuracy, accuracy_of_reference = (sum(one.right) / len(one.right) for one in (run, reference))
     return ComparedRun(
         run,
         Rate(accuracy, *clustered_interval(run.right, run.images)),
-        accuracy / whole if whole else None,
-        None if run is reference else paired_difference(run.right, [theirs[row_id] for row_id in run.ids], run.images),
-        None if not seconds or whole_seconds is None else whole_seconds / seconds,
+        accuracy / accuracy_of_reference if accuracy_of_reference else None,
+        None if run is reference else difference_to(reference, run),
+        None if not run.seconds or reference.seconds is None else reference.seconds / run.seconds,
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from deeplayer_cli import evaluation
 from deeplayer_cli.errors import DeeplayerError
-from deeplayer_cli.evaluation.compare import gather
+from deeplayer_cli.evaluation.compare import difference_to, gather
 from deeplayer_cli.evaluation.results import keep_of_record, label_of_record, rows_once, total_cost
 from deeplayer_cli.evaluation.score import gold_in_pixels
 from deeplayer_cli.schema import in_text, overlap
@@ -189,4 +189,4 @@ def _compared(run: PageRun, reference: PageRun) -> PageRun:
     ids = set(reference.measured.ids)
     if not ids or set(run.measured.ids) != ids:
         return run
-    return replace(run, difference=evaluation.compare([run.measured], reference.measured)[0].difference)
+    return replace(run, difference=difference_to(reference.measured, run.measured))

@@ -320,7 +320,7 @@ def test_rows_that_only_one_run_has(tmp_path, page, rows):
 def test_runs_on_other_rows_are_refused(tmp_path, page, change, said):
     ours = prediction(1, image_id="0123456789abcdef")
     theirs = replace(ours, **change)
-    with pytest.raises(DeeplayerError, match=re.escape(said)):
+    with pytest.raises(DeeplayerError, match=rf"^a and b are not .*{re.escape(said)}.*; make one page for each$"):
         page(write(tmp_path / "a.jsonl", [ours]), write(tmp_path / "b.jsonl", [theirs]))
 
 
