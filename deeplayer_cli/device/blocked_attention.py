@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from deeplayer_cli.device.attention_kernels import is_kernel_preferred
-from deeplayer_cli.device.packed_linear import multiply
+from deeplayer_cli.device.packed_linear import can_multiply, multiply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -150,8 +150,4 @@ def _use_one_core() -> None:
 
 @cache
 def _can_multiply() -> bool:
-    """Whether this torch has oneDNN's product, and this processor runs it."""
-    try:
-        return bool(multiply(torch.ones(1, 2), torch.ones(2, 2)).isfinite().all())
-    except (RuntimeError, AttributeError):  # AttributeError: a torch without oneDNN lacks the operator
-        return False
+    return can_multiply(torch.float32, packed=False)

@@ -38,13 +38,22 @@ def multiply(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
     return outputs
 
 
+def can_multiply(dtype: torch.dtype, *, packed: bool) -> bool:
+    """Whether this torch and this processor `multiply` by plain or packed weights of a dtype."""
+    inputs, weight = torch.ones(1, 2, dtype=dtype), torch.ones(2, 2, dtype=dtype)
+    try:
+        return bool(multiply(inputs, _pack(weight) if packed else weight).isfinite().all())
+    except (RuntimeError, AttributeError):  # AttributeError: a torch without oneDNN lacks the operators
+        return False
+
+
 @torch.inference_mode()
 def pack_linears(model: nn.Module, dtype: torch.dtype) -> None:
     """Replace the linear layers of a model on a CPU, one after the other, if weights of its dtype can be packed.
 
     A layer that shares its weight with an embedding stays as it is, because packing would copy the weight.
     """
-    if dtype not in (torch.float32, torch.bfloat16) or not _can_pack(dtype):
+    if dtype not in (torch.float32, torch.bfloat16) or not can_multiply(dtype, packed=True):
         return
     shared = {module.weight.data_ptr() for module in model.modules() if isinstance(module, nn.Embedding)}
     names = [name for name, module in model.named_modules() if type(module) is nn.Linear]
@@ -62,14 +71,6 @@ def plain_weight(weight: Tensor) -> Tensor:
 def has_packed_linears(model: nn.Module) -> bool:
     """Whether any linear layer of a model is packed."""
     return any(isinstance(module, PackedLinear) for module in model.modules())
-
-
-def _can_pack(dtype: torch.dtype) -> bool:
-    """Whether this torch and this processor multiply by packed weights of a dtype."""
-    try:
-        return bool(PackedLinear(nn.Linear(2, 2, dtype=dtype))(torch.ones(1, 2, dtype=dtype)).isfinite().all())
-    except (RuntimeError, AttributeError):  # AttributeError: a torch without oneDNN lacks the operators
-        return False
 
 
 def _pack(weight: Tensor) -> Tensor:

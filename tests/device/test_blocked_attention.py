@@ -184,8 +184,9 @@ def test_which_calls_it_serves(threads):
 
 def test_a_torch_without_the_product_uses_its_own_kernel():
     blocked_attention._can_multiply.cache_clear()
-    with patch.object(blocked_attention, "multiply", side_effect=AttributeError), torch.inference_mode():
+    with patch("deeplayer_cli.device.packed_linear.multiply", side_effect=AttributeError), torch.inference_mode():
         queries, keys, values = projections(1, 1, 2, 512, 32)
         attended = decoder.attend_causally(queries, keys, values, queries[:, :, :0])
+        assert not blocked_attention.serves(queries, keys)
     blocked_attention._can_multiply.cache_clear()
     assert torch.equal(attended, scaled_dot_product_attention(queries, keys, values, is_causal=True, enable_gqa=True))
