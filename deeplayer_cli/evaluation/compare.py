@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 LABELLED = ("layer", "max_tiles", "query", "positions", "keep_mass", "keep_least", "keep_most", "fallback")
 """The settings that tell lines of one method apart, besides its budget; see `label_for`."""
 
-_DOUBT = 0.05
 _ASKED = ("expression", "gold", "image_id")
 """What rows of one id must share, as far as they have it: an image that was not read has no id."""
 
@@ -197,11 +196,11 @@ def gather(
         if row.visual_tokens is not None and row.kept_tokens is not None:
             visual += row.visual_tokens
             kept += row.kept_tokens
-    drops_nothing = keep is not None and not n_fell_back and 0 < visual == kept  # freeze has a layer
-    is_whole = layer is None or drops_nothing
+    # The layer of freeze drops nothing.
+    is_unpruned = layer is None or (keep is not None and not n_fell_back and 0 < visual == kept)
     return MethodRun(
         label=label,
-        keep=1.0 if is_whole else keep,
+        keep=1.0 if is_unpruned else keep,
         layer=layer,
         ids=tuple(ids),
         images=tuple(keys.joined(images)),
@@ -289,7 +288,7 @@ def paired_difference(right: Sequence[float], other: Sequence[float], images: Se
     sums = np.bincount(image_numbers(images), weights=d - value)
     groups = len(sums)
     if not n_differ:
-        bound = 1 - _DOUBT ** (1 / groups)
+        bound = 1 - 0.05 ** (1 / groups)
         return Difference(0.0, -bound, bound, 1.0, 0)
     if np.allclose(sums, 0):
         pairs, net = groups + 2, groups * value

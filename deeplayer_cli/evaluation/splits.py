@@ -126,7 +126,7 @@ def by_split(runs: Sequence[MethodRun], reference: MethodRun, by: str) -> SplitT
     if all(set(split.split(" ")) == {NO_VALUE} for split in splits):
         raise DeeplayerError(f"no row has a value for {by!r}: it is neither a field of the row nor one in meta")
     counts = tuple(reference.groups.count(split) for split in splits)
-    whole = dict(zip(reference.ids, reference.right, strict=True))
+    theirs = dict(zip(reference.ids, reference.right, strict=True))
     lines = []
     for run in runs:
         right = np.asarray(run.right, dtype=np.float64)
@@ -138,7 +138,7 @@ def by_split(runs: Sequence[MethodRun], reference: MethodRun, by: str) -> SplitT
         variance, spread = max(error**2, least), average * (1 - average)
         effective = max(1.0, spread / variance) if variance else float(len(set(run.images)))
         mean = Rate(average, *wilson_interval(average, effective))
-        change = None if run is reference else _difference(run, [whole[row] for row in run.ids], groups)
+        change = None if run is reference else _difference(run, [theirs[row] for row in run.ids], groups)
         lines.append(SplitLine(run.label, run.keep, run.layer, rates, mean, change))
     return SplitTable(splits, counts, tuple(lines), reference.label)
 

@@ -167,14 +167,14 @@ def choose_layer(runs: Mapping[int, MethodRun], unpruned: MethodRun, split: RowS
     ]
     best = max(swept, key=lambda one: one.accuracy.rate.value)  # the first of equals
     right, images = _rows(runs[best.layer], split.report)
-    whole, _ = _rows(unpruned, split.report)
+    right_unpruned, _ = _rows(unpruned, split.report)
     return Choice(
         swept,
         best,
         accuracy_on(unpruned, split.select),
         accuracy_on(runs[best.layer], split.report),
         accuracy_on(unpruned, split.report),
-        paired_difference(right, whole, images),
+        paired_difference(right, right_unpruned, images),
     )
 
 

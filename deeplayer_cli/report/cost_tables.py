@@ -95,7 +95,7 @@ def cost_sections(folder: Path) -> list[str]:
 
 
 def largest_within(lines: Sequence[PricedRun], measure: Measure, most: float) -> dict[str, PricedRun]:
-    """For each method, its line with the largest keep that costs no more than ``most``; methods that cost more lack."""
+    """For each method, its line with the largest keep that costs no more than ``most``, if any costs so little."""
     found: dict[str, PricedRun] = {}
     for line in sorted(lines, key=lambda line: line.run.keep or 0.0):
         if measure.of(line) <= most * (1 + 1e-9):
@@ -170,11 +170,11 @@ def _against_scout(splits: Mapping[str, Sequence[PricedRun]], measure: Measure) 
     for method in sorted(cheap.keys() - {SCOUT}):
         changes = (_change(found[method], scouts[name]) for name, found in within.items())
         rows.append([method, _keep(cheap[method]), f"{measure.of(cheap[method]):.1%}", *changes])
-    dear = sorted({method_name(line) for line in first[1:]} - cheap.keys())
+    too_costly = sorted({method_name(line) for line in first[1:]} - cheap.keys())
     return (
         f"{SCOUT} at {SCOUT_KEEP:g} costs {most:.1%}; differences to it.\n\n"
         f"{text_table(['method', 'keep', 'cost', *splits], rows, 'markdown')}\n\n"
-        f"No keep is so cheap for: {', '.join(dear)}."
+        f"No keep is so cheap for: {', '.join(too_costly)}."
     )
 
 

@@ -38,7 +38,7 @@ def show(choice: Choice, measured: TargetMeasures, split: RowSplit) -> None:
 
 def sentences(choice: Choice, split: RowSplit) -> list[str]:
     """The choice, how sure it is, and what it is worth on rows that had no part in it."""
-    best, held_out, whole, change = choice.layer, choice.held_out, choice.held_out_unpruned, choice.difference
+    best, held_out, unpruned, change = choice.layer, choice.held_out, choice.held_out_unpruned, choice.difference
     others = sorted((one for one in choice.layers if one is not best), key=lambda one: one.wins, reverse=True)
     rivals = ", ".join(f"layer {one.layer} in {one.wins:.0%}" for one in others[:2] if one.wins)
     told = [
@@ -46,7 +46,7 @@ def sentences(choice: Choice, split: RowSplit) -> list[str]:
         f"{counted(best.accuracy.n, 'selection row')}, unpruned {choice.unpruned.rate.value:.1%}. It is the best in "
         f"{best.wins:.0%} of the bootstrap samples{f' ({rivals})' if rivals else ''}.",
         f"On {counted(held_out.n, 'report row')} about {counted(held_out.n_images, 'other image')}: "
-        f"{_words(held_out)}, unpruned {_words(whole)}; difference {100 * change.value:+.1f} "
+        f"{_words(held_out)}, unpruned {_words(unpruned)}; difference {100 * change.value:+.1f} "
         f"({100 * change.low:+.1f} to {100 * change.high:+.1f}), p = {change.p:.2g}.",
     ]
     if split.n_left_out:

@@ -98,7 +98,7 @@ class Chart:
         width: of the drawing, in its own units; the page scales it.
         height: of the drawing.
         curves: one for each method; a method that prunes nothing is a line across.
-        whole: the points of the runs that prune nothing, which may lie beyond the axis of cost.
+        unpruned: the points of the runs that prune nothing, which may lie beyond the axis of cost.
     """
 
     x: Axis
@@ -107,7 +107,7 @@ class Chart:
     width: int
     height: int
     curves: tuple[ChartCurve, ...]
-    whole: list[ChartPoint]
+    unpruned: list[ChartPoint]
 
 
 def draw_charts(runs: Sequence[PageRun]) -> list[Chart]:
@@ -142,16 +142,16 @@ def _draw(runs: Sequence[PageRun], costs: Mapping[str, float], unit: str) -> Cha
     y = Axis.over(ends, _HEIGHT - _BOTTOM, _TOP, most=100)
     points: dict[str, list[ChartPoint]] = {run.measured.label: [] for run in runs if run.label not in across}
     methods = {run.measured.label: run.method or run.label for run in runs}
-    whole: list[ChartPoint] = []
+    unpruned: list[ChartPoint] = []
     for run in sorted(runs, key=lambda run: costs[run.label]):
         rate, cost = rates[run.label], costs[run.label]
         title = f"{run.label}: {percent(rate.value)} ({interval(rate)}) at {cost:.4g}"
         middle, low, high = (y.place(100 * share) for share in (rate.value, rate.low, rate.high))
         point = ChartPoint(x.place(cost), middle, low, high, run.label, title)
-        (whole if run.label in across else points[run.measured.label]).append(point)
+        (unpruned if run.label in across else points[run.measured.label]).append(point)
     styles = _styles({label: methods[label] for label in points})
     curves = tuple(ChartCurve(label, styles[label], tuple(placed)) for label, placed in points.items())
-    return Chart(x, y, unit, _WIDTH, _HEIGHT, curves, whole)
+    return Chart(x, y, unit, _WIDTH, _HEIGHT, curves, unpruned)
 
 
 def _styles(methods: Mapping[str, str]) -> dict[str, MethodStyle]:

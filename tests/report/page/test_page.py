@@ -399,9 +399,9 @@ def test_runs_are_drawn_by_accuracy_and_cost(tmp_path, rows):
     paths = [tmp_path / f"{name}.jsonl" for name in runs]
     by_gflops, by_mean_keep = draw_charts(read_page_runs(paths))
     assert by_gflops.unit.startswith("GFLOPs") and by_mean_keep.unit.startswith("visual tokens seen")
-    assert [curve.label for curve in by_gflops.curves] == ["a", "b"] and [point.label for point in by_gflops.whole] == [
-        "none"
-    ]
+    assert [curve.label for curve in by_gflops.curves] == ["a", "b"] and [
+        point.label for point in by_gflops.unpruned
+    ] == ["none"]
     (low,), (high,) = (curve.points for curve in by_gflops.curves)
     assert low.x < high.x and low.high < low.y < low.low  # y grows downwards
     (tmp_path / "b.jsonl.run.json").unlink()
