@@ -37,7 +37,7 @@ def read_gold(path: Path, box_format: BoxFormat | None = None) -> dict[Id, Box]:
 
     Raises:
         DeeplayerError: the file cannot be read, no row has a box, a row has an invalid id or box, an id comes twice, or
-            the boxes are not corners in pixels, and no other convention was given.
+            the boxes are not corners in pixels, and ``box_format`` does not say what they are.
     """
     gold: dict[Id, Box] = {}
     check, n_without_box = ConventionCheck(), 0

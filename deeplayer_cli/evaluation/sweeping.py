@@ -56,7 +56,7 @@ def measure_selection(
     """Measure the attention to the targets of selection rows, in all layers in one pass.
 
     Args:
-        model: has said what it does not know.
+        model: that answered the rows, so what it does not know has been said.
         settings: how images are cut, and how many tokens are kept.
         requests: all rows.
         split: says which rows choose.

@@ -150,7 +150,7 @@ class Settings:
     def deciding(self) -> dict[str, object]:
         """Return the settings that an answer depends on; the others change the speed, or what is refused."""
         settings = {name: value for name, value in asdict(self).items() if name not in _CHANGES_NO_ANSWER}
-        for bound in ("keep_least", "keep_most"):
+        for bound in ("keep_least", "keep_most"):  # records from before there were bounds still hold
             if settings[bound] is None:
                 del settings[bound]
         return settings | {"union": self.share == "union"}

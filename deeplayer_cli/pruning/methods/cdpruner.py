@@ -25,10 +25,10 @@ _NONE = 1e-9
 class TextRelevance(Scorer):
     """How relevant each visual token is to the question: minus its mean cosine with the question's tokens, from 0 to 1.
 
-    Within an image, the least of these numbers becomes 1e-6 and the greatest 1, as published. The sign is the published
-    one: CLIP's image tokens are the less like the text, the more they are about it. Our choice: the published method
-    compares image and text with the towers of CLIP, which InternVL has not; here, the language model's own embeddings
-    are compared.
+    Within an image, a number x becomes ``(x - least + 1e-6) / (greatest - least)``, as published. The sign is published
+    as well: CLIP's image tokens are the less like the text, the more they are about it. Our choice: the published
+    method compares image and text with the towers of CLIP, which InternVL does not have; here, the language model's own
+    embeddings are compared.
     """
 
     needs = frozenset({"features", "text_embeddings"})

@@ -60,8 +60,8 @@ class _Neighbours:
 
     Attributes:
         cosine: (B, n_visual, n_visual).
-        nearest: (B, n_visual, M), the largest of these for each token, by falling value.
-        index: (B, n_visual, M) int64, whose they are.
+        nearest: (B, n_visual, M), the M largest cosines of each token, by falling value.
+        index: (B, n_visual, M) int64, the tokens that these cosines are with.
     """
 
     cosine: Tensor
