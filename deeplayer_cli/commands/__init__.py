@@ -3,7 +3,7 @@
 Commands import the library when they run, so that ``--help`` needs no torch. They share:
 
 options.py        options of several commands; cluster.py: those of a Ray cluster; outputs.py: --csv and --plot
-requests.py       opens the sources; comparing.py: for commands that run several methods
+requests.py       opens the sources; comparing.py: for commands that run several methods; method_list.py: `--methods`
 progress.py       the progress bar; stopping.py: Ctrl-C and SIGTERM
 printing.py       comparisons as tables, text or JSON
 configuration.py  ``deeplayer.toml``

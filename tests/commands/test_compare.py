@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from deeplayer_cli.app import app
-from deeplayer_cli.commands.compare import _items, _wanted
+from deeplayer_cli.commands.method_list import settings_of, split_methods
 from deeplayer_cli.engine import Engine
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.runtime.settings import Settings
@@ -321,14 +321,14 @@ def test_a_range_of_keeps_is_start_stop_and_step(keep):
 
 
 def test_methods_are_read_with_spaces_capitals_and_ranges():
-    assert _items("deep-layer, FastV@layer=2-4@max-tiles=1,none") == [
+    assert split_methods("deep-layer, FastV@layer=2-4@max-tiles=1,none") == [
         "deep-layer", "FastV@layer=2@max-tiles=1", "FastV@layer=3@max-tiles=1", "FastV@layer=4@max-tiles=1", "none",
     ]  # fmt: skip
     base = Settings(method="none")
-    assert _wanted("FastV@layer=3", base, None, None) == Settings(method="fastv", layer=3)
-    assert _wanted("NONE", base, 3, None) == base
+    assert settings_of("FastV@layer=3", base, None, None) == Settings(method="fastv", layer=3)
+    assert settings_of("NONE", base, 3, None) == base
     with pytest.raises(DeeplayerError, match="or 1-7, not '4-2'"):
-        _items("fastv@layer=4-2")
+        split_methods("fastv@layer=4-2")
 
 
 def test_methods_are_not_scored_by_different_gold_boxes(tmp_path):
