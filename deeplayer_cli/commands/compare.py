@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deeplayer_cli.commands import cluster, options
-from deeplayer_cli.commands.comparing import circumstances_of, open_repeatable, result_folder
+from deeplayer_cli.commands.comparing import open_repeatable, result_folder
 from deeplayer_cli.commands.exit_codes import FINISHED_WITH_ERRORS
 from deeplayer_cli.commands.method_list import read_keeps, settings_of, split_methods
 from deeplayer_cli.commands.options import INPUT, OUTPUT, PRUNING, option
 from deeplayer_cli.commands.outputs import Csv, refuse_bad_outputs
 from deeplayer_cli.commands.printing import TextFormat, show_lines, show_splits
 from deeplayer_cli.commands.progress import ProgressBar
+from deeplayer_cli.commands.requests import circumstances_of
 from deeplayer_cli.commands.stopping import stoppable
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.schema.values import counted

@@ -8,7 +8,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from deeplayer_cli import __version__
 from deeplayer_cli.commands import options
 from deeplayer_cli.commands.requests import open_requests
 from deeplayer_cli.errors import DeeplayerError
@@ -17,21 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from deeplayer_cli.sources import Requests
-
-
-def circumstances_of(
-    source: Sequence[str], image_root: Path | None, model: str, revision: str | None
-) -> dict[str, object]:
-    """What the records of the results hold besides the settings."""
-    from deeplayer_cli.schema import in_text
-
-    return {
-        "version": __version__,
-        "source": [in_text(one) for one in source],
-        "image_root": None if image_root is None else in_text(image_root),
-        "model": in_text(model),
-        "revision": revision,
-    }
 
 
 def open_repeatable(

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deeplayer_cli import __version__
 from deeplayer_cli.commands import cluster, options
 from deeplayer_cli.commands.exit_codes import FINISHED_WITH_ERRORS
 from deeplayer_cli.commands.options import INPUT, OUTPUT, Kernel, PositionIds, Query, Sharing, option
-from deeplayer_cli.commands.requests import open_requests
+from deeplayer_cli.commands.requests import circumstances_of, open_requests
 from deeplayer_cli.commands.show import drawing
 from deeplayer_cli.commands.stopping import stoppable
 from deeplayer_cli.errors import DeeplayerError
@@ -197,17 +196,9 @@ def ground(
 
         prepare_run = context.with_resource(on_ray(prepare_run, ray, resources, ship_images=ship_images))
     prepared = prepare_run(model, revision=revision, dtype=dtype, device=device, settings=settings)
-    record = RunRecord(
-        settings=prepared.deciding,
-        circumstances={
-            "version": __version__,
-            "source": [in_text(one) for one in source],
-            "expressions": [in_text(one) for one in expression or []],
-            "image_root": None if image_root is None else in_text(image_root),
-            "model": in_text(model),
-            "revision": revision,
-        },
-    )
+    expressions = [in_text(one) for one in expression or []]
+    circumstances = circumstances_of(source, image_root, model, revision, expressions=expressions)
+    record = RunRecord(prepared.deciding, circumstances)
     if share is Sharing.UNION and requests.repeatable:
         deque(sources.by_image(requests, lambda row: row), maxlen=0)  # checks the order of the images before any work
     images = {"image_root": image_root, "confined": not allow_outside, "turned": exif_transpose}

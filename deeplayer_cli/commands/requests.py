@@ -1,4 +1,4 @@
-"""The requests of a run: deeplayer's own files, or those of other formats with ``--from-format``."""
+"""The requests of a run, from deeplayer's own files or those of other formats, and what its record says of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deeplayer_cli import __version__
 from deeplayer_cli.errors import DeeplayerError
 
 if TYPE_CHECKING:
@@ -71,6 +72,30 @@ def open_requests(
         from_format, image_root, embedded, box_format, size_of, confined=confined and image_root is not None
     )
     return open_imports([Path(one) for one in source], options, shard=shard, limit=limit)
+
+
+def circumstances_of(
+    source: Sequence[str], image_root: Path | None, model: str, revision: str | None, **more: object
+) -> dict[str, object]:
+    """What the record of a run holds besides its settings: what it read, and with which model.
+
+    Args:
+        source: as the command names it.
+        image_root: see `open_source`.
+        model: the value of ``--model``.
+        revision: of a hub model.
+        more: further entries.
+    """
+    from deeplayer_cli.schema import in_text
+
+    return {
+        "version": __version__,
+        "source": [in_text(one) for one in source],
+        **more,
+        "image_root": None if image_root is None else in_text(image_root),
+        "model": in_text(model),
+        "revision": revision,
+    }
 
 
 def open_to_check(

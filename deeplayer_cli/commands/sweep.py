@@ -10,11 +10,12 @@ import orjson
 import typer
 
 from deeplayer_cli.commands import options
-from deeplayer_cli.commands.comparing import circumstances_of, open_repeatable, result_folder
+from deeplayer_cli.commands.comparing import open_repeatable, result_folder
 from deeplayer_cli.commands.exit_codes import FINISHED_WITH_ERRORS
 from deeplayer_cli.commands.options import INPUT, OUTPUT, PRUNING, Query, option
 from deeplayer_cli.commands.outputs import Csv, refuse_bad_outputs
 from deeplayer_cli.commands.progress import ProgressBar
+from deeplayer_cli.commands.requests import circumstances_of
 from deeplayer_cli.commands.stopping import stoppable
 from deeplayer_cli.errors import DeeplayerError, did_you_mean
 from deeplayer_cli.schema.values import counted
