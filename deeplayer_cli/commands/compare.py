@@ -74,7 +74,7 @@ def compare(
         option(
             "--match",
             help="`keep`: every method keeps --keep. `mean-keep`, `flops`: the first method keeps --keep; each other "
-            "method keeps the share that makes its mean keep, or its FLOPs, equal to the first's.",
+            "method keeps the share that makes its mean keep, which counts no scout, or its FLOPs, equal to the first's.",
             rich_help_panel=PRUNING,
         ),
     ] = MatchBy.KEEP,

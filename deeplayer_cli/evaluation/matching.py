@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_right
 from dataclasses import dataclass, replace
 from itertools import product
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
     from deeplayer_cli.cost.model import Cost
     from deeplayer_cli.runtime.settings import Settings
+
+logger = logging.getLogger("deeplayer")
 
 Match = Literal["keep", "mean-keep", "flops"]
 
@@ -69,6 +72,16 @@ def require_measure(wanted: Sequence[Settings], match: Match) -> None:
         raise DeeplayerError(
             f"--match mean-keep needs a method that prunes as the first of --methods, but {label_of(wanted[0])} prunes "
             "nothing: put another method first, or use --match flops"
+        )
+
+
+def warn_of_scouts(wanted: Sequence[Settings], match: Match) -> None:
+    """Warn of methods that look cheaper than they are if mean keeps are made equal: a mean keep counts no scout."""
+    scouting = [one for one in wanted if pruning.find_method(one.method)[0].scouts]
+    if match == "mean-keep" and scouting and len(wanted) > 1:
+        logger.warning(
+            "--match mean-keep leaves out what the scout of %s costs, which favours it: --match flops counts it",
+            " and ".join(dict.fromkeys(map(label_of, scouting))),
         )
 
 

@@ -11,7 +11,14 @@ from deeplayer_cli import pruning
 from deeplayer_cli.cost.model import CostModel
 from deeplayer_cli.errors import DeeplayerError, RowError
 from deeplayer_cli.evaluation.compare import gather, line_called
-from deeplayer_cli.evaluation.matching import Unreachable, at_equal_cost, at_equal_keep, label_of, require_measure
+from deeplayer_cli.evaluation.matching import (
+    Unreachable,
+    at_equal_cost,
+    at_equal_keep,
+    label_of,
+    require_measure,
+    warn_of_scouts,
+)
 from deeplayer_cli.evaluation.results import result_path, with_outcome
 from deeplayer_cli.images.decode import read_size
 from deeplayer_cli.runtime.identity import deciding
@@ -104,6 +111,7 @@ class ComparisonPlan:
     def _lines(self, runner: ComparisonRunner) -> Sequence[Settings | Unreachable]:
         if self.match == "keep":
             return at_equal_keep(self.wanted, self.shares, self.adaptive)
+        warn_of_scouts(self.wanted, self.match)
         workload = runner.workload()
         return at_equal_cost(
             self.wanted,

@@ -165,6 +165,11 @@ class Entry:
         return bool(self.all_drops)
 
     @property
+    def scouts(self) -> bool:
+        """Whether a drop scores in a pass of its own, which the mean keep leaves out."""
+        return any(drop.scout is not None for drop in self.all_drops)
+
+    @property
     def has_layer(self) -> bool:
         """Whether the method does anything after a layer. If not, a layer has no effect on it."""
         return self.prunes or self.freeze_of_32 is not None

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 _HEADINGS = ("keep\nmean", "GFLOPs\nKV MB", "Acc@0.5", "retained", "change", "p", "fails", "speed")
 _EXPLANATION = (
     "95% intervals, clustered by image. mean: share of visual tokens that a layer sees, as a mean over layers. GFLOPs, "
-    "KV: computed for vision and prompt of a row, as the only expression about its image, without the answer. Methods "
-    "compare fairly only at equal cost. retained, change, p: accuracy against {reference}, paired by row. fails: rows "
-    "without a box, and error rows."
+    "KV: computed for vision and prompt of a row, as the only expression about its image, without the answer; a scout "
+    "counts in GFLOPs only. Methods compare fairly only at equal cost. retained, change, p: accuracy against "
+    "{reference}, paired by row. fails: rows without a box, and error rows, of all rows."
 )
 _SPEED = " speed: times as fast as {reference}, so larger is faster; as if the method ran alone; not a benchmark."
 

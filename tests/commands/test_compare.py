@@ -73,6 +73,16 @@ def test_fewer_tiles_are_a_line_of_their_own(reference_dir, tmp_path):
     assert fewer["gflops"] < whole["gflops"] and fewer["kv_bytes"] < whole["kv_bytes"]
 
 
+def test_a_match_that_leaves_a_scout_out_says_so(caplog):
+    arguments = ["--limit", "1", "--methods", "uniform@layer=0,scout-focus@updates=1", "--keep", "0.25"]
+    said = "leaves out what the scout of scout-focus@updates=1 costs, which favours it: --match flops counts it"
+    table = run(*COMPARE, *arguments, "--match", "mean-keep")
+    assert said in caplog.text and "a scout counts in GFLOPs only" in " ".join(table.split())
+    caplog.clear()
+    run(*COMPARE, *arguments, "--match", "flops")
+    assert said not in caplog.text
+
+
 def test_others_cost_what_the_first_does():
     methods = "deep-layer,fastv,deep-layer@layer=7,none@max-tiles=1"
     lines = compared(*COMPARE, "--limit", "4", "--methods", methods, "--match", "flops", "--keep", "0.25")
