@@ -1,7 +1,7 @@
 """Evaluation: accuracy of predictions, and comparisons of methods.
 
 score.py             accuracies with intervals; ranking.py: how well the score of a row tells right from wrong
-gold.py              gold boxes of another file; conventions.py: boxes and ids that are written otherwise
+gold.py              gold boxes of another file; gold_check.py: boxes and ids that are written otherwise
 agreement.py         whether a file still agrees with the record of its run
 image_keys.py        which rows are about one image
 compare.py           paired differences between methods

@@ -10,7 +10,7 @@ import numpy as np
 
 from deeplayer_cli.boxes import CORRECT_IOU
 from deeplayer_cli.errors import DeeplayerError
-from deeplayer_cli.evaluation.conventions import GoldCheck
+from deeplayer_cli.evaluation.gold_check import GoldCheck
 from deeplayer_cli.evaluation.image_keys import ImageKeys, image_numbers
 from deeplayer_cli.evaluation.score import Z95, Rate, clustered_interval
 from deeplayer_cli.runtime.failure_kinds import FailureKinds

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from deeplayer_cli.errors import DeeplayerError
-from deeplayer_cli.schema import BadRequest, ConventionCheck, GoldReader
+from deeplayer_cli.schema import BadRequest, BoxFormatCheck, GoldReader
 from deeplayer_cli.schema.values import counted
 from deeplayer_cli.sources.jsonl import JsonLines
 
@@ -40,7 +40,7 @@ def read_gold(path: Path, box_format: BoxFormat | None = None) -> dict[Id, Box]:
             the boxes are not corners in pixels, and ``box_format`` does not say what they are.
     """
     gold: dict[Id, Box] = {}
-    check, n_without_box = ConventionCheck(), 0
+    check, n_without_box = BoxFormatCheck(), 0
     problems: list[str] = []
     for row in JsonLines(path, gold_reader=GoldReader(box_format)).rows():
         if row.written is not None:

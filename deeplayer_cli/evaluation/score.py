@@ -12,7 +12,7 @@ import orjson
 
 from deeplayer_cli.boxes import CORRECT_IOU, centre_inside, to_xyxy
 from deeplayer_cli.errors import DeeplayerError, did_you_mean, not_one_of
-from deeplayer_cli.evaluation.conventions import GoldCheck, unlike_ids
+from deeplayer_cli.evaluation.gold_check import GoldCheck, unlike_ids
 from deeplayer_cli.evaluation.image_keys import ImageKeys, image_numbers
 from deeplayer_cli.evaluation.ranking import ScoreQuality
 from deeplayer_cli.schema import Prediction, overlap

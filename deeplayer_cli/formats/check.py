@@ -12,7 +12,7 @@ from deeplayer_cli.errors import RowError
 from deeplayer_cli.formats.imports.splits import SplitCounts
 from deeplayer_cli.images.decode import read_orientation, read_size
 from deeplayer_cli.images.files import content_digest
-from deeplayer_cli.schema import BadRequest, ConventionCheck, check_gold, check_resolution, in_text
+from deeplayer_cli.schema import BadRequest, BoxFormatCheck, check_gold, check_resolution, in_text
 from deeplayer_cli.schema.row_ids import Ids
 from deeplayer_cli.sources.expression_file import is_yolo_line
 
@@ -97,7 +97,7 @@ class DataCheck:
         self.report = DataReport()
         self._ids, self._rows, self._questions = Ids(), Ids(), Ids()
         self._paths, self._contents = Ids(), Ids()
-        self._written = ConventionCheck()
+        self._written = BoxFormatCheck()
         self._splits = SplitCounts()
         self._last: tuple[Path, _ImageFacts | RowError] | None = None
         self._first_box = ""

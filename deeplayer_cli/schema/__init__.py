@@ -9,7 +9,7 @@ row_ids.py       sets of known rows, by hashes of their ids
 values.py        values as JSON and as text
 """
 
-from deeplayer_cli.schema.gold import ConventionCheck, GoldReader, WrittenGold, check_gold
+from deeplayer_cli.schema.gold import BoxFormatCheck, GoldReader, WrittenGold, check_gold
 from deeplayer_cli.schema.prediction import Prediction, Status, overlap
 from deeplayer_cli.schema.request import (
     MAX_ROW_BYTES,
@@ -28,7 +28,7 @@ __all__ = [
     "MAX_ROW_BYTES",
     "OWN_FIELDS",
     "BadRequest",
-    "ConventionCheck",
+    "BoxFormatCheck",
     "GoldReader",
     "Id",
     "Prediction",

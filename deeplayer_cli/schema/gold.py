@@ -57,7 +57,7 @@ class GoldReader:
 
     Attributes:
         box_format: how they are written; None if this is not known: they are then corners in pixels, and
-            `ConventionCheck` may speak against it.
+            `BoxFormatCheck` may speak against it.
         size_of: returns width and height of an image file in pixels or raises a ``RowError``, for rows that do not
             state them; None if there are no files.
     """
@@ -149,7 +149,7 @@ def _agree(box: Sequence[float], other: Sequence[float]) -> bool:
 
 
 @dataclass
-class ConventionCheck:
+class BoxFormatCheck:
     """Counts which formats the gold boxes of a file can be in.
 
     Attributes:

@@ -5,7 +5,7 @@ jsonl.py            JSON lines, from a file or a pipe; arriving.py: rows from a 
 images.py           images with expressions; folder.py: images of a folder; expression_file.py: the .txt beside an image
 shards.py           the rows of some of the images; grouping.py: neighbouring rows about one image
 survey.py           counts rows, and refuses ids that come twice
-conventions.py      are gold boxes written as they are read?
+box_format.py       are gold boxes written as they are read?
 files.py            what ids and messages call a file
 """
 

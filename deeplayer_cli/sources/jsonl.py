@@ -12,7 +12,7 @@ from deeplayer_cli.errors import DeeplayerError, reading
 from deeplayer_cli.schema import MAX_ROW_BYTES, BadRequest, GoldReader, Request, parse_request
 from deeplayer_cli.sinks.descriptors import is_descriptor
 from deeplayer_cli.sources.arriving import PipeLines
-from deeplayer_cli.sources.conventions import watched
+from deeplayer_cli.sources.box_format import watched
 from deeplayer_cli.sources.files import file_name
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from deeplayer_cli.images.formats import OTHER_SUFFIXES, way_out
 from deeplayer_cli.images.formats import SUFFIXES as IMAGE_SUFFIXES
 from deeplayer_cli.schema import GoldReader, in_text
 from deeplayer_cli.sinks.descriptors import is_descriptor
-from deeplayer_cli.sources.conventions import refuse_doubtful
+from deeplayer_cli.sources.box_format import refuse_doubtful
 from deeplayer_cli.sources.expression_file import EXPRESSION_SUFFIX
 from deeplayer_cli.sources.folder import Folder
 from deeplayer_cli.sources.images import Expression, Images

@@ -1,4 +1,4 @@
-"""Each format in its exact layout gives the same requests; conventions are never guessed; pickles run nothing."""
+"""Each format in its exact layout gives the same requests; box formats are never guessed; pickles run nothing."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_what_belongs_to_a_row_comes_along(name, fields, coco, tmp_path):
     ("name", "possible"),
     [("TSV", "xywh$"), ("JSON lines", "xywh or cxcywh"), ("JSON array", "xywh or cxcywh")],
 )
-def test_a_convention_is_asked_for(name, possible, tmp_path):
+def test_a_box_format_is_asked_for(name, possible, tmp_path):
     path = LAYOUTS[name][0](tmp_path)
     with pytest.raises(DeeplayerError, match=f"give --box-format; by the numbers they can be .*{possible}"):
         import_files([path], tmp_path / "out.jsonl", None, None)

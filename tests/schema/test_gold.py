@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from deeplayer_cli.boxes import BOX_FORMATS, RELATIVE_FORMATS, Box, BoxFormat, to_xyxy
 from deeplayer_cli.errors import RowError
-from deeplayer_cli.schema import BadRequest, ConventionCheck, GoldReader, Request, WrittenGold, parse_request
+from deeplayer_cli.schema import BadRequest, BoxFormatCheck, GoldReader, Request, WrittenGold, parse_request
 
 SIZE = (200, 100)
 BOX = (20.0, 10.0, 60.0, 50.0)
@@ -80,7 +80,7 @@ def test_no_box(box_format: BoxFormat, numbers: Box) -> None:
 
 
 def doubt(rows: list[Box], size: tuple[int, int] | None = SIZE) -> str | None:
-    check = ConventionCheck()
+    check = BoxFormatCheck()
     for numbers in rows:
         check.add(numbers, size)
     return check.doubt()

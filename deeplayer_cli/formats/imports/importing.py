@@ -15,7 +15,7 @@ from deeplayer_cli.formats.imports.images import ImageFinder, coco_image_id, wri
 from deeplayer_cli.formats.imports.recognise import AUTO, recognise
 from deeplayer_cli.formats.imports.splits import SplitCounts
 from deeplayer_cli.images.decode import read_size
-from deeplayer_cli.schema import OWN_FIELDS, BadRequest, ConventionCheck, GoldReader, Request, parse_request
+from deeplayer_cli.schema import OWN_FIELDS, BadRequest, BoxFormatCheck, GoldReader, Request, parse_request
 from deeplayer_cli.schema.gold import read_numbers
 from deeplayer_cli.schema.values import counted
 from deeplayer_cli.sinks import refuse_twice
@@ -279,7 +279,7 @@ def agree_on_boxes(
         DeeplayerError: nobody says, or many boxes contradict what the format or the row says; the sentence names the
             option.
     """
-    checks: dict[BoxFormat | None, ConventionCheck] = {}
+    checks: dict[BoxFormat | None, BoxFormatCheck] = {}
     for example in examples:
         if isinstance(example, BadExample) or example.box is None:
             continue
@@ -288,7 +288,7 @@ def agree_on_boxes(
             numbers = read_numbers(example.box)
         except RowError:  # becomes a bad row
             continue
-        checks.setdefault(stated, ConventionCheck(stated or "xyxy")).add(numbers, _usable_size(example.resolution_wh))
+        checks.setdefault(stated, BoxFormatCheck(stated or "xyxy")).add(numbers, _usable_size(example.resolution_wh))
     if given is not None:
         return given
     if None in checks:

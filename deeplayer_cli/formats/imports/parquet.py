@@ -65,7 +65,7 @@ def _read_lmms(row: dict[str, Any], named: dict[str, Any]) -> Iterator[Example]:
 def _read_jxu(row: dict[str, Any], named: dict[str, Any]) -> Iterator[Example]:
     size = _object(row.get("raw_image_info"))
     ids = {name: row[name] for name in ("ref_id", "ann_id", "image_id", "split") if row.get(name) is not None}
-    # xywh by COCO's own rule; the column ``bbox`` has no stated convention
+    # xywh by COCO's own rule; the column ``bbox`` has no stated format
     box = _object(row["raw_anns"])["bbox"]
     for sentence in row["sentences"]:
         text = sentence if isinstance(sentence, str) else sentence["sent"]

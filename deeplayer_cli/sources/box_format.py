@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from deeplayer_cli.errors import DeeplayerError, RowError
 from deeplayer_cli.images.decode import read_size
-from deeplayer_cli.schema import ConventionCheck
+from deeplayer_cli.schema import BoxFormatCheck
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -69,7 +69,7 @@ class _GoldWatch:
     """
 
     def __init__(self, name: str) -> None:
-        self._name, self._check, self._of_image = name, ConventionCheck(), _ImageSizes()
+        self._name, self._check, self._of_image = name, BoxFormatCheck(), _ImageSizes()
 
     @property
     def n(self) -> int:

@@ -12,7 +12,7 @@ from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.images.decode import read_size
 from deeplayer_cli.schema import GoldReader
 from deeplayer_cli.sources import open_source
-from deeplayer_cli.sources.conventions import watched
+from deeplayer_cli.sources.box_format import watched
 from deeplayer_cli.sources.jsonl import JsonLines
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from deeplayer_cli.boxes import box_iou, to_xyxy
-from deeplayer_cli.schema import ConventionCheck
+from deeplayer_cli.schema import BoxFormatCheck
 from deeplayer_cli.schema.values import counted
 
 if TYPE_CHECKING:
@@ -31,14 +31,14 @@ class GoldCheck:
     """
 
     box_format: BoxFormat | None = None
-    _numbers: ConventionCheck = field(init=False)
+    _numbers: BoxFormatCheck = field(init=False)
     _n_judged: int = 0
     _n_better: int = 0
     _n_too_large: int = 0
     _gain: float = 0.0
 
     def __post_init__(self) -> None:
-        self._numbers = ConventionCheck(self.box_format or "xyxy")
+        self._numbers = BoxFormatCheck(self.box_format or "xyxy")
 
     def add(self, prediction: Prediction, gold: Box | None, box: Box | None) -> None:
         """Look at the gold box of a row as it is written, and at the box that was predicted for it."""

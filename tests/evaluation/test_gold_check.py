@@ -1,4 +1,4 @@
-"""Gold files that follow another convention than the predictions: said, and never silent."""
+"""Gold files that follow another box format than the predictions: said, and never silent."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from deeplayer_cli.app import app
-from deeplayer_cli.evaluation.conventions import GoldCheck
+from deeplayer_cli.evaluation.gold_check import GoldCheck
 from deeplayer_cli.schema import Prediction
 from deeplayer_cli.sinks import read_predictions
 
@@ -103,7 +103,7 @@ def test_boxes_with_width_and_height() -> None:
     assert said.startswith("3 of 3 gold boxes fit the predictions better as [x, y, width, height]")
 
 
-def test_a_poor_model_is_no_wrong_convention() -> None:
+def test_a_poor_model_is_no_wrong_box_format() -> None:
     """Read with width and height, a box is larger, so poor boxes meet it more often; but it leaves the image."""
     check = GoldCheck()
     for gold in BOXES:
