@@ -243,13 +243,16 @@ def in_xml(text: str) -> str:
     return _NOT_IN_XML.sub(" ", text)
 
 
-def label_files(images: Sequence[LabelledImage], suffix: str, beside: str = "images") -> list[PurePosixPath]:
+def label_files(
+    images: Sequence[LabelledImage], suffix: str, beside: str = "images", *, anywhere: bool = False
+) -> list[PurePosixPath]:
     """Where the labels of each image go, in formats with a name for each image: its path with another suffix.
 
     Args:
         images: in order.
         suffix: of the label files.
         beside: the folder of images that the folder of labels lies beside; it is left out where a path begins with it.
+        anywhere: leave out every folder of that name, also further down in a path.
 
     Raises:
         DeeplayerError: two images would share a label file, because their names differ in the suffix only; or an image
@@ -260,8 +263,12 @@ def label_files(images: Sequence[LabelledImage], suffix: str, beside: str = "ima
         parts = [part for part in PurePosixPath(image.image).parts if part not in ("/", "..", ".")]
         if not parts or "\0" in image.image:
             raise DeeplayerError(f"image {image.image!r} names no file, so it can have no file of labels")
-        parts = parts[1:] if parts[0] == beside and len(parts) > 1 else parts
-        name = PurePosixPath(*parts).with_suffix(suffix)
+        folders = parts[:-1]
+        if anywhere:
+            folders = [part for part in folders if part != beside]
+        elif folders and folders[0] == beside:
+            del folders[0]
+        name = PurePosixPath(*folders, parts[-1]).with_suffix(suffix)
         if name in taken:
             raise DeeplayerError(
                 f"{taken[name]} and {image.image} would share {name}: this format names labels by the stem"

@@ -44,8 +44,8 @@ def _annotation(image: LabelledImage) -> ElementTree.Element:
         for tag in ("pose", "truncated", "difficult"):
             _add(thing, tag, "Unspecified" if tag == "pose" else "0")
         corners = ElementTree.SubElement(thing, "bndbox")
-        # VOC counts pixels from 1, and its last pixel belongs to the box.
-        x1, y1 = round(box.xyxy[0] + 1), round(box.xyxy[1] + 1)
+        # VOC counts pixels from 1, and its last pixel belongs to the box; a thin box at the edge stays in the image.
+        x1, y1 = (min(round(box.xyxy[side] + 1), image.resolution_wh[side]) for side in (0, 1))
         x2, y2 = max(round(box.xyxy[2]), x1), max(round(box.xyxy[3]), y1)  # a box has at least one pixel
         for tag, corner in zip(("xmin", "ymin", "xmax", "ymax"), (x1, y1, x2, y2), strict=True):
             _add(corners, tag, str(corner))

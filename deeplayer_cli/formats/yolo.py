@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from deeplayer_cli.formats.labelled import label_files
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from deeplayer_cli.boxes import Box, Resolution
-    from deeplayer_cli.formats.labelled import Labelled
+    from deeplayer_cli.formats.labelled import Labelled, LabelledImage
 
 
 def write_yolo(labelled: Labelled, folder: Path) -> None:
@@ -23,7 +24,7 @@ def write_yolo(labelled: Labelled, folder: Path) -> None:
     """
     (folder / "labels").mkdir()  # without any box too, so that no older labels stay
     classes = {name: number for number, name in enumerate(labelled.labels)}
-    for image, name in zip(labelled.with_boxes, label_files(labelled.with_boxes, ".txt"), strict=True):
+    for image, name in zip(labelled.with_boxes, _label_files(labelled.with_boxes), strict=True):
         lines = [
             " ".join(
                 [str(classes[box.label]), *(f"{number:.6f}" for number in to_cxcywh(box.xyxy, image.resolution_wh))]
@@ -42,9 +43,14 @@ def write_yolo(labelled: Labelled, folder: Path) -> None:
 def image_place(labelled: Labelled, folder: Path) -> str:
     """Say where trainers look for the first image that has a box: at the path of its labels, below ``images``."""
     image = labelled.with_boxes[0].image
-    (labels,) = label_files(labelled.with_boxes[:1], ".txt")
+    (labels,) = _label_files(labelled.with_boxes[:1])
     place = folder / "images" / labels.with_suffix(PurePosixPath(image).suffix)
     return f"{place} is where trainers look for {image}: copy or link all images in this way"
+
+
+def _label_files(images: Sequence[LabelledImage]) -> list[PurePosixPath]:
+    """Paths without any folder ``images``: ultralytics puts ``labels`` in the place of the last one of a path."""
+    return label_files(images, ".txt", anywhere=True)
 
 
 def _in_yaml(text: str) -> str:

@@ -18,6 +18,7 @@ from deeplayer_cli.errors import DeeplayerError, RowError
 from deeplayer_cli.formats.exports import exports
 from deeplayer_cli.formats.frames import BoxFrames
 from deeplayer_cli.formats.labelled import Labelling, in_xml, label_images
+from deeplayer_cli.formats.yolo import image_place
 from deeplayer_cli.schema import Prediction
 
 SIZES = {"images/a.jpg": (640, 480), "b.png": (33, 77), "deep/er/c.webp": (1000, 10)}
@@ -141,6 +142,19 @@ def test_yolo_label_files_are_not_shared(tmp_path):
         del SIZES["b.jpg"]
     with pytest.raises(DeeplayerError, match=r"b\.png and b\.jpg would share b\.txt"):
         written(both, "yolo", tmp_path)
+
+
+def test_yolo_labels_lie_where_trainers_look_for_them(tmp_path):
+    """ultralytics puts ``labels`` in the place of the last ``images`` in the path of an image."""
+    paths = ["train/images/1.jpg", "images/a/images/images", "images/images.jpg"]
+    found = label_images([row(0, "b.png", (1.0, 1.0, 9.0, 9.0))], Labelling())
+    found.images[:] = [replace(found.images[0], image=path) for path in paths]
+    folder = written(found, "yolo", tmp_path)
+    for path, place in zip(paths, ["images/train/1.jpg", "images/a/images", "images/images.jpg"], strict=True):
+        found.images[:] = [replace(found.images[0], image=path)]
+        assert image_place(found, folder).startswith(f"{folder / place} is where")
+        labels = "/labels/".join(str(folder / place).rsplit("/images/", 1))
+        assert Path(labels).with_suffix(".txt").is_file()
 
 
 def test_label_studio_is_in_percent(labelled, tmp_path):
@@ -346,6 +360,13 @@ def test_narrow_boxes_keep_a_pixel_in_voc(tmp_path):
     (path,) = (written(found, "voc", tmp_path) / "Annotations").rglob("*.xml")
     corners = [int(one.text) for one in ElementTree.parse(path).getroot().find("object/bndbox")]
     assert corners == [12, 12, 12, 12]
+
+
+def test_thin_boxes_at_the_edge_stay_in_the_image_in_voc(tmp_path):
+    found = label_images([row(0, "b.png", (32.8, 76.6, 33.0, 77.0))], Labelling())
+    (path,) = (written(found, "voc", tmp_path) / "Annotations").rglob("*.xml")
+    corners = [int(one.text) for one in ElementTree.parse(path).getroot().find("object/bndbox")]
+    assert corners == [33, 77, 33, 77] == [*SIZES["b.png"]] * 2
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
