@@ -126,8 +126,9 @@ def main(prepare: Prepare | None = None) -> None:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:
-        if type(error).__name__ == "OutOfMemoryError":  # torch's, by name: an import of torch would slow every start
-            _refuse("out of memory: use a smaller --batch-size or --max-tiles")
+        # Torch's by name: an import of torch would slow every start.
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+            _refuse("out of memory: free some, or use a smaller --batch-size or --max-tiles")
         if isinstance(error, ImportError) and not (error.name or "").startswith("deeplayer_cli"):
             reason = import_failure(error)
             _refuse(f"a package cannot be imported ({reason}): `deeplayer doctor` names it and the way out")

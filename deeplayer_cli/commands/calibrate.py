@@ -55,17 +55,18 @@ def calibrate(
     from deeplayer_cli.images.loader import open_in_time
     from deeplayer_cli.runtime import calibrate as calibration
     from deeplayer_cli.runtime.prior_file import save_prior
+    from deeplayer_cli.runtime.settings import Settings
     from deeplayer_cli.sinks.output_file import refuse_output
     from deeplayer_cli.sources.images import Images
 
     if not images.exists():
         raise DeeplayerError(f"{images} does not exist: give an image, or a folder of images")
     refuse_output(output, inputs=[images], overwrite=overwrite)
+    settings = Settings(max_tiles=max_tiles)
     paths = list(islice(Images(images, ()).files(), limit))
     options.agree_to_download(model, revision, yes=yes)
     checkpoint = checkpoints.load(model, revision=revision, dtype=dtype, device=device)
-    if max_tiles is not None:
-        checkpoint = replace(checkpoint, tiling=replace(checkpoint.tiling, max_tiles=max_tiles))
+    checkpoint = replace(checkpoint, tiling=settings.tiling(checkpoint.tiling))
     used = 0
 
     def opened() -> Iterator[Image.Image]:

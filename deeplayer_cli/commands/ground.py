@@ -155,7 +155,7 @@ def ground(
     requests = open_requests(
         source,
         from_format=from_format,
-        embedded=output.with_name(f"{output.name}.images") if output is not None else None,
+        embedded=Path(f"{output}.images") if output is not None else None,
         expressions=sources.parse_expressions(expression or []),
         image_root=image_root,
         confined=not allow_outside,

@@ -40,6 +40,8 @@ _CALLED: dict[tuple[type, ...], str] = {
     (int,): "a whole number",
 }
 
+_MOST = {"max_tiles": 1024, "workers": 1024}  # a larger number is a slip, and would take all memory or all threads
+
 _CHANGES_NO_ANSWER = frozenset(
     {"attention", "batch_size", "batch_tokens", "compiled", "image_timeout", "profile", "share", "strict", "workers"}
 )
@@ -119,6 +121,9 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise DeeplayerError(f"--{name.replace('_', '-')} must be at least 1; it was {value}")
+        for name, most in _MOST.items():
+            if (getattr(self, name) or 0) > most:
+                raise DeeplayerError(f"--{name.replace('_', '-')} must be at most {most}; it was {getattr(self, name)}")
         if not 0 < self.image_timeout <= TIMEOUT_MAX:
             raise DeeplayerError(
                 f"--image-timeout must be above 0 and at most {TIMEOUT_MAX:.0f} seconds; it was {self.image_timeout:g}"

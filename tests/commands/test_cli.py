@@ -269,10 +269,21 @@ def test_no_rows_is_no_failure(model):
         (["--attention", "slow"], "slow"),
         (["--model", "./no/such/folder"], "no/such/folder"),
         (["-e", ""], "-e"),
+        (["--max-tiles", "99999999999"], "--max-tiles must be at most 1024"),
+        (["--workers", "99999999999"], "--workers must be at most 1024"),
+        (["-o", ""], "is a folder"),
     ],
 )
 def test_wrong_settings_are_one_sentence(images, model, arguments, named):
     assert named in refusal(run("ground", images, "-e", "the dog", "--model", model, *arguments))
+
+
+@pytest.mark.parametrize("error", ["MemoryError()", "torch.OutOfMemoryError('CUDA out of memory')"])
+def test_too_little_memory_is_one_sentence(images, error):
+    program = f"import torch\nfrom deeplayer_cli.app import main\ndef prepare(*_, **__): raise {error}\nmain(prepare)"
+    arguments = ["ground", images, "-e", "the dog", "--model", "demo"]
+    finished = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, timeout=100)
+    assert "out of memory: free some" in refusal(finished)
 
 
 @pytest.mark.parametrize(

@@ -92,8 +92,12 @@ def tile_image(image: Image.Image, tiling: Tiling) -> npt.NDArray[np.uint8]:
 @cache
 def _grids(min_tiles: int, max_tiles: int) -> tuple[tuple[int, int], ...]:
     """Return all grids (columns, rows) with an allowed number of tiles, in order of that number."""
-    sides = range(1, max_tiles + 1)
-    grids = [(columns, rows) for columns in sides for rows in sides if min_tiles <= columns * rows <= max_tiles]
+    grids = [
+        (columns, rows)
+        for columns in range(1, max_tiles + 1)
+        for rows in range(1, max_tiles // columns + 1)
+        if columns * rows >= min_tiles
+    ]
     return tuple(sorted(grids, key=lambda grid: grid[0] * grid[1]))
 
 
