@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
     from deeplayer_cli.bench.limits import PeakRates
-    from deeplayer_cli.checkpoints import Checkpoint
+    from deeplayer_cli.checkpoints import Checkpoint, Layout
     from deeplayer_cli.engine import Answer, Draft, Prefix
     from deeplayer_cli.pruning import ScorerInputs, Selection, Stage
 
@@ -168,10 +168,10 @@ class Subject:
         return prompt_ids(self.checkpoint, self.n_visual, row.expression_ids)
 
 
-def encoded_expressions(checkpoint: Checkpoint, n: int) -> list[list[int]]:
+def encoded_expressions(model: Checkpoint | Layout, n: int) -> list[list[int]]:
     """Token ids of ``n`` expressions of four words each."""
     texts = [f"the {_WORDS[i % 8]} {_WORDS[i // 8 % 8]} {_WORDS[i // 64 % 8]}" for i in range(n)]
-    return [checkpoint.tokenizer.encode_expression(text) for text in texts]
+    return [model.tokenizer.encode_expression(text) for text in texts]
 
 
 @dataclass(frozen=True)

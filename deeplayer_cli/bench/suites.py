@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from deeplayer_cli.checkpoints import Checkpoint
+    from deeplayer_cli.checkpoints import Checkpoint, Layout
     from deeplayer_cli.engine import Draft, Prefilled
+    from deeplayer_cli.models.internvl.model import ModelConfig
     from deeplayer_cli.models.internvl.tiling import Tiling
 
 _METHOD = "deep-layer"
@@ -164,20 +165,25 @@ SUITES: Mapping[str, Callable[[Checkpoint, BenchPlan], Iterator[Case]]] = {
 }
 
 
-def require_positions(checkpoint: Checkpoint, plan: BenchPlan) -> None:
-    """Check that the model has positions for the longest prompt and its answer.
+def require_positions(model: Checkpoint | Layout, config: ModelConfig, plan: BenchPlan) -> None:
+    """Check that a model has positions for the longest prompt and its answer.
+
+    Args:
+        model: gives tokenizer and prompt.
+        config: the model's configuration.
+        plan: numbers of tiles, expressions and answer tokens.
 
     Raises:
         DeeplayerError: it has too few.
     """
-    n_visual = max(plan.tiles) * checkpoint.tokens_per_tile
-    longest = max(map(len, encoded_expressions(checkpoint, max(*plan.expressions, *plan.rows))))
-    needed = PromptLengths.from_checkpoint(checkpoint, n_visual, longest).length(n_visual) + plan.n_new
-    known = checkpoint.model.config.text_config.max_position_embeddings
-    if needed > known:
+    n_positions: int = config.text_config.max_position_embeddings
+    n_visual = max(plan.tiles) * config.image_seq_length
+    longest = max(map(len, encoded_expressions(model, max(*plan.expressions, *plan.rows))))
+    needed = PromptLengths.from_checkpoint(model, n_visual, longest).length(n_visual) + plan.n_new
+    if needed > n_positions:
         raise DeeplayerError(
-            f"bench --tiles {max(plan.tiles)}: the prompt and its answer need {needed} positions, and "
-            f"{checkpoint.name} has {known}: use smaller --tiles or --new-tokens"
+            f"bench --tiles {max(plan.tiles)}: the prompt and its answer need {needed} positions, but this model has "
+            f"{n_positions}: use smaller --tiles or --new-tokens"
         )
 
 

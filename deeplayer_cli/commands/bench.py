@@ -136,7 +136,7 @@ def _measure(checkpoint: Checkpoint, suite: Suite, plan: BenchPlan, rounds: int,
     from deeplayer_cli.bench import SUITES, gpu, measure, measure_rates, require_positions, required_share
 
     if suite != Suite.PIPELINE:  # it runs no model
-        require_positions(checkpoint, plan)
+        require_positions(checkpoint, checkpoint.model.config, plan)
     device, rates = checkpoint.model.device, None
     if suite == Suite.GPU:
         rates = measure_rates(device, checkpoint.model.dtype)
@@ -183,12 +183,14 @@ def _roofline(
     model: str, revision: str | None, plan: BenchPlan, tflops: float | None, bandwidth: float | None, *, json: bool
 ) -> None:
     from deeplayer_cli import checkpoints
-    from deeplayer_cli.bench import PeakRates, roofline
+    from deeplayer_cli.bench import PeakRates, require_positions, roofline
 
     if tflops is None or bandwidth is None:
         raise DeeplayerError("a roofline needs the device's peak rates: give --tflops and --bandwidth")
     device = PeakRates(tflops * 1e12, bandwidth * 1e9, bytes_per_number=2)
-    limits = list(roofline(checkpoints.read_layout(model, revision), plan, device))
+    layout = checkpoints.read_layout(model, revision)
+    require_positions(layout, layout.config, plan)
+    limits = list(roofline(layout, plan, device))
     if json:
         typer.echo(orjson.dumps([asdict(limit) for limit in limits], option=orjson.OPT_INDENT_2))
         return

@@ -257,7 +257,7 @@ Prior = Annotated[
     Path | None,
     option("--prior", help="Prior file for d2pruner, made by `deeplayer calibrate`.", rich_help_panel=PRUNING),
 ]
-Seed = Annotated[int, option("--seed", help="Seed of methods that choose at random.", rich_help_panel=PRUNING)]
+Seed = Annotated[int, option("--seed", min=0, help="Seed of methods that choose at random.", rich_help_panel=PRUNING)]
 MaxTiles = Annotated[
     int | None,
     option(

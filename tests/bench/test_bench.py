@@ -74,12 +74,13 @@ def test_wrong_drafts_stay_within_the_vocabulary():
 
 
 def test_prompts_longer_than_the_model_are_refused(checkpoint):
-    known = checkpoint.model.config.text_config.max_position_embeddings
-    require_positions(checkpoint, PLAN)
+    config = checkpoint.model.config
+    known = config.text_config.max_position_embeddings
+    require_positions(checkpoint, config, PLAN)
     few = max(1, known // checkpoint.tokens_per_tile)
     for plan in (replace(PLAN, tiles=(1, few + 1)), replace(PLAN, n_new=known)):
         with pytest.raises(DeeplayerError, match=f"has {known}: use smaller --tiles or --new-tokens"):
-            require_positions(checkpoint, plan)
+            require_positions(checkpoint, config, plan)
 
 
 def test_a_wrong_answer_gets_no_speed():
@@ -136,6 +137,8 @@ def test_roofline_of_the_8b():
 
 def test_a_roofline_needs_rates():
     assert "give --tflops and --bandwidth" in refusal(run("bench", "roofline"))
+    rates = ["--tflops", "1", "--bandwidth", "1"]
+    assert "use smaller --tiles or --new-tokens" in refusal(run("bench", "roofline", *rates, "--new-tokens", "9" * 11))
 
 
 @pytest.mark.parametrize("tiles", ["many", "0", "-3", "9" * 80, "1.5", "", "4,x"])

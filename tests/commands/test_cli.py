@@ -286,6 +286,11 @@ def test_too_little_memory_is_one_sentence(images, error):
     assert "out of memory: free some" in refusal(finished)
 
 
+@pytest.mark.parametrize("command", ["ground", "compare", "sweep", "diagnose"])
+def test_a_seed_is_not_negative(images, command):
+    assert "--seed must be a whole number of at least 0" in refusal(run(command, images, "--seed", "-1"))
+
+
 @pytest.mark.parametrize(
     "command", ["demo train --seed", "demo train --threads", "demo scenes --seed", "bench prefill --threads"]
 )
