@@ -51,7 +51,9 @@ def scenes(
 ) -> None:
     """Draw scenes that the shipped model never saw, with requests and gold boxes."""
     from deeplayer_cli.demo import scenes as generator
+    from deeplayer_cli.sinks.output_file import refuse_folder
 
+    refuse_folder(output)
     generator.write(output, generator.HELD_OUT_SEEDS, seed, count, generator.SPLITS[split])
 
 
@@ -180,7 +182,9 @@ def train(
     from deeplayer_cli.demo.export import export, refuse_model
     from deeplayer_cli.demo.train import Recipe
     from deeplayer_cli.demo.train import train as run_recipe
+    from deeplayer_cli.sinks.output_file import refuse_folder
 
+    refuse_folder(output)
     refuse_model(output / "model")
     if threads is not None:
         torch.set_num_threads(threads)

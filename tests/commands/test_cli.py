@@ -286,6 +286,13 @@ def test_too_little_memory_is_one_sentence(images, error):
     assert "out of memory: free some" in refusal(finished)
 
 
+@pytest.mark.parametrize("command", ["demo scenes", "demo train"])
+def test_a_folder_to_write_is_no_file(images, command):
+    file = images / "requests.jsonl"
+    file.touch()
+    assert "is not a folder that can be written" in refusal(run(*command.split(), "-o", file))
+
+
 @pytest.mark.parametrize("command", ["ground", "compare", "sweep", "diagnose"])
 def test_a_seed_is_not_negative(images, command):
     assert "--seed must be a whole number of at least 0" in refusal(run(command, images, "--seed", "-1"))
