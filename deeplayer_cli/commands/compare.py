@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import logging
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deeplayer_cli.commands import cluster, options
-from deeplayer_cli.commands.comparing import open_repeatable, result_folder
+from deeplayer_cli.commands.comparing import comparing, open_repeatable
 from deeplayer_cli.commands.exit_codes import FINISHED_WITH_ERRORS
 from deeplayer_cli.commands.method_list import read_keeps, settings_of, split_methods
 from deeplayer_cli.commands.options import INPUT, OUTPUT, PRUNING, option
 from deeplayer_cli.commands.outputs import Csv, refuse_bad_outputs
 from deeplayer_cli.commands.printing import TextFormat, show_lines, show_splits
-from deeplayer_cli.commands.progress import ProgressBar
 from deeplayer_cli.commands.requests import circumstances_of
-from deeplayer_cli.commands.stopping import stoppable
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.schema.values import counted
 
@@ -74,7 +73,8 @@ def compare(
         option(
             "--match",
             help="`keep`: every method keeps --keep. `mean-keep`, `flops`: the first method keeps --keep; each other "
-            "method keeps the share that makes its mean keep, which counts no scout, or its FLOPs, equal to the first's.",
+            "method keeps the share that makes its mean keep, which counts no scout, or its FLOPs, equal to the "
+            "first's.",
             rich_help_panel=PRUNING,
         ),
     ] = MatchBy.KEEP,
@@ -176,7 +176,7 @@ def compare(
         runs = _recorded(from_, fields, split_of)
     else:
         from deeplayer_cli.evaluation.matching import prunes
-        from deeplayer_cli.evaluation.running import ComparisonPlan, ComparisonRunner, Stopped
+        from deeplayer_cli.evaluation.running import ComparisonPlan
         from deeplayer_cli.runtime.settings import Settings
         from deeplayer_cli.runtime.turns import LoadedModel
 
@@ -206,15 +206,9 @@ def compare(
             from deeplayer_cli.runtime.ray_turns import loading_on_ray
 
             load = context.with_resource(loading_on_ray(ray, resources, ship_images=ship_images))
-        with result_folder(results, source) as folder, stoppable() as stop, ProgressBar() as bar:
-            with stop.loading():
-                loaded = load(model, revision=revision, dtype=dtype, device=device, prior=prior)
-                runner = ComparisonRunner(loaded, requests, folder, circumstances, lambda: stop.requested, split_of)
-            try:
-                runs, unreachable = plan.run(runner, bar.show)
-            except Stopped:
-                logger.info("stopped%s", f": the same command continues with the rows in {results}" if results else "")
-                raise typer.Exit(stop.exit_code) from None
+        load_model = partial(load, model, revision=revision, dtype=dtype, device=device, prior=prior)
+        with comparing(load_model, requests, source, circumstances, results, split_of) as (_, runner, show):
+            runs, unreachable = plan.run(runner, show)
     compared_with = runs[evaluation.line_called(reference, [run.label for run in runs])]
     lines = evaluation.compare(runs, compared_with)
     for warning in [*compared_with.warnings, *dict.fromkeys(one for run in runs for one in run.failures)]:

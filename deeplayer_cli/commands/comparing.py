@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+
+import typer
 
 from deeplayer_cli.commands import options
+from deeplayer_cli.commands.progress import ProgressBar
 from deeplayer_cli.commands.requests import open_requests
+from deeplayer_cli.commands.stopping import stoppable
 from deeplayer_cli.errors import DeeplayerError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from deeplayer_cli.evaluation.running import ComparisonRunner
+    from deeplayer_cli.runtime.run import RunProgress
+    from deeplayer_cli.runtime.turns import ComparedModel
+    from deeplayer_cli.schema import Prediction
     from deeplayer_cli.sources import Requests
+
+_Model = TypeVar("_Model", bound="ComparedModel")
+
+logger = logging.getLogger("deeplayer")
 
 
 def open_repeatable(
@@ -45,7 +58,41 @@ def open_repeatable(
 
 
 @contextmanager
-def result_folder(results: Path | None, source: Sequence[str]) -> Iterator[Path]:
+def comparing(
+    load: Callable[[], _Model],
+    requests: Requests,
+    source: Sequence[str],
+    circumstances: Mapping[str, object],
+    results: Path | None,
+    split_of: Callable[[Prediction], str] | None = None,
+) -> Iterator[tuple[_Model, ComparisonRunner, Callable[[RunProgress], None]]]:
+    """Load a model and yield it, what runs methods with it, and what shows their progress.
+
+    After a signal, the methods that run inside end in good order, and so does the command.
+
+    Args:
+        load: loads the model.
+        requests: from `open_repeatable`.
+        source: as the command names it.
+        circumstances: from `circumstances_of`.
+        results: the folder for the rows of all methods; None for a temporary one.
+        split_of: names the split of a row.
+    """
+    from deeplayer_cli.evaluation.running import ComparisonRunner, Stopped
+
+    with _result_folder(results, source) as folder, stoppable() as stop, ProgressBar() as bar:
+        with stop.loading():
+            model = load()
+            runner = ComparisonRunner(model, requests, folder, circumstances, lambda: stop.requested, split_of)
+        try:
+            yield model, runner, bar.show
+        except Stopped:
+            logger.info("stopped%s", f": the same command continues with the rows in {results}" if results else "")
+            raise typer.Exit(stop.exit_code) from None
+
+
+@contextmanager
+def _result_folder(results: Path | None, source: Sequence[str]) -> Iterator[Path]:
     """Yield the folder for the rows of all methods: ``results``, or a temporary folder if it is None."""
     from deeplayer_cli.errors import writing
     from deeplayer_cli.sinks.output_file import refuse_folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,13 +11,11 @@ import orjson
 import typer
 
 from deeplayer_cli.commands import options
-from deeplayer_cli.commands.comparing import open_repeatable, result_folder
+from deeplayer_cli.commands.comparing import comparing, open_repeatable
 from deeplayer_cli.commands.exit_codes import FINISHED_WITH_ERRORS
 from deeplayer_cli.commands.options import INPUT, OUTPUT, PRUNING, Query, option
 from deeplayer_cli.commands.outputs import Csv, refuse_bad_outputs
-from deeplayer_cli.commands.progress import ProgressBar
 from deeplayer_cli.commands.requests import circumstances_of
-from deeplayer_cli.commands.stopping import stoppable
 from deeplayer_cli.errors import DeeplayerError, did_you_mean
 from deeplayer_cli.schema.values import counted
 
@@ -119,7 +118,6 @@ def sweep(
     require_gold(requests)
     select, report = (_rows_with(requests, flag, text) for flag, text in (("select", select_on), ("report", report_on)))
 
-    from deeplayer_cli.evaluation.running import ComparisonRunner, Stopped
     from deeplayer_cli.evaluation.sweep import choose_layer, split_rows
     from deeplayer_cli.evaluation.sweeping import layer_settings, measure_selection
     from deeplayer_cli.report import sweep_table
@@ -139,16 +137,10 @@ def sweep(
             logger.warning("all %s rows are about one image, so their intervals mean little: give more images", name)
     circumstances = circumstances_of(source, image_root, model, revision)
     options.agree_to_download(model, revision, yes=yes)
-    with result_folder(results, source) as folder, stoppable() as stop, ProgressBar() as bar:
-        with stop.loading():
-            loaded = LoadedModel.load(model, revision=revision, dtype=dtype, device=device)
-            runner = ComparisonRunner(loaded, requests, folder, circumstances, lambda: stop.requested)
+    load_model = partial(LoadedModel.load, model, revision=revision, dtype=dtype, device=device)
+    with comparing(load_model, requests, source, circumstances, results) as (loaded, runner, show):
         by_layer = layer_settings(runner, pruned, numbers)
-        try:
-            unpruned, *runs = runner.run([base, *by_layer.values()], bar.show)
-        except Stopped:
-            logger.info("stopped%s", f": the same command continues with the rows in {results}" if results else "")
-            raise typer.Exit(stop.exit_code) from None
+        unpruned, *runs = runner.run([base, *by_layer.values()], show)
     for warning in [*unpruned.warnings, *dict.fromkeys(one for run in runs for one in run.failures)]:
         logger.warning(warning)
     split = split_rows(dict(zip(unpruned.ids, unpruned.images, strict=True)), select, report, seed=seed)
