@@ -171,8 +171,7 @@ def _with_image(row: Row, images: dict[Path, bytes]) -> Row:
         with opened_file(row.path, MAX_BYTES) as file, reading_image(row.path):
             images[row.path] = file.read()
     except RowError as error:
-        problem = at_its_place(row, error)
-        return BadRequest(row.id, row.image, row.expression, row.gold, row.meta, row.where, problem, row.written)
+        return BadRequest.from_row(row, at_its_place(row, error))
     return row
 
 

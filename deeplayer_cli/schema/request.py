@@ -96,6 +96,11 @@ class BadRequest:
     error: RowError
     written: WrittenGold | None = None
 
+    @classmethod
+    def from_row(cls, row: Request | BadRequest, error: RowError) -> BadRequest:
+        """The same row with an error."""
+        return cls(row.id, row.image, row.expression, row.gold, row.meta, row.where, error, row.written)
+
 
 def parse_request(
     raw: bytes | Mapping[str, object],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,7 +48,7 @@ def fail_repeated(rows: Iterable[Request | BadRequest]) -> Iterator[Request | Ba
             yield row
         else:
             error = RowError("duplicate_id", f"{row.where}: id {row.id!r} occurred before: ids must be unique")
-            yield BadRequest(row.where, row.image, row.expression, row.gold, row.meta, row.where, error)
+            yield replace(BadRequest.from_row(row, error), id=row.where)
 
 
 def _refuse_repeated(rows: Iterable[Request | BadRequest], suspects: set[int]) -> None:
