@@ -1,4 +1,4 @@
-"""The house: rooms import only from rooms below them, no two files import each other, and names are used once."""
+"""Packages import only from packages below them, no two files import each other, and class names are used once."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "deeplayer_cli"
-ROOMS = [
+ORDER = [
     *("app", "commands", "report", "evaluation", "bench", "reference", "demo", "runtime", "engine", "cost", "pruning"),
     *("checkpoints", "models", "device", "formats", "sources", "sinks", "images", "schema", "boxes", "errors"),
 ]
-"""From the street down: a room may import from those behind it only."""
+"""The list of README.md: a package may import from those behind it only."""
 
-MAPS = ("__init__.py", "README.md")
+LISTS = ("__init__.py", "README.md")
 FILES = sorted(PACKAGE.rglob("*.py"))
 TREES = {path: ast.parse(path.read_text()) for path in FILES}
 NAMES_INTERNVL = {"models", "checkpoints", "demo", "bench"}
@@ -43,16 +43,16 @@ def imports_of(path: Path) -> set[str]:
     return {name for name in found if name in MODULES and name != module_of(path)}
 
 
-def room_of(module: str) -> str:
+def package_of(module: str) -> str:
     return module.split(".")[1] if "." in module else "__init__"
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if room_of(name) in ROOMS])
-def test_arrows_run_down(module: str) -> None:
-    room = ROOMS.index(room_of(module))
-    below = [name for name in imports_of(MODULES[module]) if room_of(name) != room_of(module)]
-    up = [name for name in below if name != "deeplayer_cli" and ROOMS.index(room_of(name)) <= room]
-    assert not up, f"{module} imports {', '.join(up)}, and that is not below {ROOMS[room]}"
+@pytest.mark.parametrize("module", [name for name in MODULES if package_of(name) in ORDER])
+def test_imports_only_go_down_the_list(module: str) -> None:
+    own = ORDER.index(package_of(module))
+    below = [name for name in imports_of(MODULES[module]) if package_of(name) != package_of(module)]
+    up = [name for name in below if name != "deeplayer_cli" and ORDER.index(package_of(name)) <= own]
+    assert not up, f"{module} imports {', '.join(up)}, and that is not below {ORDER[own]}"
 
 
 def test_no_file_imports_itself_by_way_of_others() -> None:
@@ -68,13 +68,13 @@ def test_no_file_imports_itself_by_way_of_others() -> None:
 def test_there_is_no_loose_module() -> None:
     loose = {path.stem for path in PACKAGE.glob("*.py")}
     assert loose == {"__init__", "__main__", "app", "boxes", "errors"}
-    assert {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"} <= set(ROOMS)
+    assert {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"} <= set(ORDER)
 
 
 @pytest.mark.parametrize("folder", sorted({path.parent for path in FILES} - {PACKAGE}), ids=lambda path: path.name)
-def test_every_file_is_on_the_map_of_its_room(folder: Path) -> None:
-    """A room's docstring or README says what each file is for. A file may also have the name of a command or method."""
-    docstring, readme = (path.read_text() if path.exists() else "" for path in map(folder.joinpath, MAPS))
+def test_every_file_is_on_the_list_of_its_package(folder: Path) -> None:
+    """Its docstring or README says what each file is for. A file may also have the name of a command or method."""
+    docstring, readme = (path.read_text() if path.exists() else "" for path in map(folder.joinpath, LISTS))
     files = {path.stem for path in folder.glob("*.py")} - {"__init__"}
     named = set(re.findall(r"\b(\w+)\.py\b", docstring)) - {"NAME"}
     assert named <= files, "the docstring names a file that is not here"
@@ -98,7 +98,7 @@ def test_files_and_functions_are_read_in_one_sitting(path: Path) -> None:
 @pytest.mark.parametrize(
     "path", [path for path in FILES if path.relative_to(PACKAGE).parts[0] not in NAMES_INTERNVL], ids=module_of
 )
-def test_only_its_own_rooms_know_internvl(path: Path) -> None:
-    """Prose may name it; code outside of its rooms must not."""
+def test_only_some_packages_know_internvl(path: Path) -> None:
+    """Prose may name it everywhere."""
     tokens = tokenize.generate_tokens(io.StringIO(path.read_text()).readline)
     assert [token.string for token in tokens if token.type == tokenize.NAME and "InternVL" in token.string] == []

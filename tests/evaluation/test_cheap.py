@@ -11,8 +11,8 @@ import pytest
 
 import deeplayer_cli.evaluation
 
-ROOM = Path(deeplayer_cli.evaluation.__file__).parent
-ROWS = [line for line in (ROOM / "README.md").read_text().splitlines() if line.startswith("| `")]
+FOLDER = Path(deeplayer_cli.evaluation.__file__).parent
+ROWS = [line for line in (FOLDER / "README.md").read_text().splitlines() if line.startswith("| `")]
 FLOPS = {
     "deep-layer": ("24", "deep-layer 0.1"),
     "primed": ("24", "primed 0.1"),
@@ -30,7 +30,7 @@ FLOPS = {
 
 
 def read(name: str) -> list[dict[str, Any]]:
-    content: list[dict[str, Any]] = orjson.loads((ROOM / "cheap" / f"{name}.json").read_bytes())
+    content: list[dict[str, Any]] = orjson.loads((FOLDER / "cheap" / f"{name}.json").read_bytes())
     return content
 
 
@@ -104,7 +104,7 @@ def test_the_focus_that_follows_the_row(keep: str, mean: int, fixed: float) -> N
 
 
 def test_the_scouts_that_were_chosen_do_not_hold() -> None:
-    content = orjson.loads((ROOM / "cheap" / "scouts.json").read_bytes())
+    content = orjson.loads((FOLDER / "cheap" / "scouts.json").read_bytes())
     assert len(content["selection"]["lines"]) == 77
     chosen = [one[split]["to scout-focus"] for one in content["report"][0]["lines"] for split in ("standard", "hard")]
     differences = [one for one in chosen if one is not None]
