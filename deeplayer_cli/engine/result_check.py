@@ -35,7 +35,13 @@ class ResultCheck:
 
 
 def check_result(
-    method: str, selector: Selector, scores: Tensor, selection: Selection, shape: tuple[int, int], n_keep: int
+    method: str,
+    selector: Selector,
+    scores: Tensor,
+    selection: Selection,
+    shape: tuple[int, int],
+    n_keep: int,
+    width: int | None = None,
 ) -> ResultCheck:
     """Check the scores and the selection of B prompts.
 
@@ -46,6 +52,7 @@ def check_result(
         selection: from the selector.
         shape: B, and the number of visual tokens to select from.
         n_keep: the number of tokens to keep.
+        width: the number of channels of a hidden state; None if the selector reads none.
 
     Raises:
         DeeplayerError: a shape, a dtype, or a field of the selection is wrong; the message names the method.
@@ -53,6 +60,8 @@ def check_result(
     indices, counts, (batch, n_visual) = selection.indices, selection.counts, shape
     if scores.shape != shape:
         raise _wrong(method, f"{tuple(scores.shape)} scores for {batch} prompts of {n_visual} visual tokens")
+    if not isinstance(indices, torch.Tensor):
+        raise _wrong(method, f"{type(indices).__name__} in place of a tensor of indices")
     if indices.dtype != torch.int64 or indices.shape != (batch, n_keep):
         returned = f"{indices.dtype} indices of shape {tuple(indices.shape)}"
         raise _wrong(method, f"{returned}, not int64 {(batch, n_keep)}")
@@ -62,6 +71,8 @@ def check_result(
         raise wrong_counts
     if (selection.features is not None) != selector.merges:
         raise _wrong(method, "features that do not match its `merges`")
+    _refuse_shape(method, "features", selection.features, (batch, n_keep, width))
+    _refuse_shape(method, "weights", selection.weights, (batch, n_keep))
     increase = indices[:, 1:] > indices[:, :-1]
     out_of_bounds = torch.zeros_like(increase[:0].any())
     if counts is not None:  # indices after a row's count may have any order
@@ -76,6 +87,11 @@ def check_result(
             wrong_counts,
         ),
     )
+
+
+def _refuse_shape(method: str, name: str, found: Tensor | None, shape: tuple[int | None, ...]) -> None:
+    if found is not None and found.shape != shape:
+        raise _wrong(method, f"{name} of shape {tuple(found.shape)}, not {shape}")
 
 
 def refuse_faults(checks: Sequence[ResultCheck], is_model_finite: Callable[[], bool]) -> None:

@@ -51,6 +51,10 @@ class StageSelector:
 
         def select(inputs: ScorerInputs, n_keep: int) -> tuple[Tensor, Selection]:
             scores = stage.scorer(inputs)
+            if not isinstance(scores, torch.Tensor):
+                raise DeeplayerError(
+                    f"method {method} is broken: its scorer returned {type(scores).__name__}, not a tensor"
+                )
             selected = stage.selector(scores, inputs, n_keep)
             return scores, selected if isinstance(selected, Selection) else Selection(selected)
 
@@ -71,7 +75,8 @@ class StageSelector:
         try:
             scores, selection = self._select(inputs, n_keep)
             shape = (len(inputs.seeds), inputs.n_visual)
-            check = check_result(self._method, self.stage.selector, scores, selection, shape, n_keep)
+            width = None if inputs.features is None else inputs.features.shape[2]
+            check = check_result(self._method, self.stage.selector, scores, selection, shape, n_keep, width)
         except DeeplayerError:
             raise
         except Exception as error:  # a method of another package may raise anything

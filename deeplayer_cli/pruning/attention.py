@@ -7,7 +7,7 @@ Sources: "Deep-Layer Attention Pruning for Vision-Language Models" (clawRxiv 260
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from deeplayer_cli.pruning.inputs import QueryRowKind, ScorerInputs
+
+
+SoftmaxOver = Literal["prompt", "visual"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,11 @@ class AttentionScorer(Scorer):
     takes_padding = True
     rows: QueryRowKind = "last"
     rotary: bool = True
-    softmax_over: Literal["prompt", "visual"] = "prompt"
+    softmax_over: SoftmaxOver = "prompt"
+
+    def __post_init__(self) -> None:
+        if self.softmax_over not in get_args(SoftmaxOver):
+            raise ValueError(f"softmax_over must be {' or '.join(get_args(SoftmaxOver))}, not {self.softmax_over!r}")
 
     def __call__(self, inputs: ScorerInputs) -> Tensor:
         """Return scores (B, n_visual) float32."""

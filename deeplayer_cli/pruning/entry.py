@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from deeplayer_cli.errors import DeeplayerError
 from deeplayer_cli.pruning.attention import AttentionScorer
 from deeplayer_cli.pruning.budget import Budget, StageShare
-from deeplayer_cli.pruning.inputs import NEEDS
+from deeplayer_cli.pruning.inputs import NEEDS, QueryRowKind
 from deeplayer_cli.pruning.method import Method, Scorer, Scout, Selector, Stage
 from deeplayer_cli.pruning.topk import FewestWithMass, TopK
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from deeplayer_cli.pruning.budget import Schedule
-    from deeplayer_cli.pruning.inputs import QueryRowKind
     from deeplayer_cli.pruning.method import ScoreFrom
     from deeplayer_cli.pruning.parameter import Parameter, Value
     from deeplayer_cli.pruning.prior import Prior
@@ -278,6 +277,16 @@ def _check_stage(name: str, stage: Stage, *, may_adapt: bool) -> None:
         raise DeeplayerError(
             f"method {name}: its scorer and selector must be subclasses of deeplayer_cli.pruning.Scorer and Selector, "
             "and their `needs` must name the inputs that they read; see deeplayer_cli/pruning/methods/README.md"
+        )
+    for part in (stage.scorer, stage.selector):
+        if not isinstance(part.needs, frozenset | set):
+            raise DeeplayerError(
+                f"method {name}: the `needs` of {type(part).__name__} must be a frozenset of names, not {part.needs!r}"
+            )
+    if stage.scorer.rows not in get_args(QueryRowKind):
+        raise DeeplayerError(
+            f"method {name}: the `rows` of its scorer must be {', '.join(get_args(QueryRowKind)[:-1])} or "
+            f"{get_args(QueryRowKind)[-1]}, not {stage.scorer.rows!r}"
         )
     if unknown := sorted(stage.needs - NEEDS):
         raise DeeplayerError(f"method {name} needs {', '.join(unknown)}; known inputs: {', '.join(sorted(NEEDS))}")

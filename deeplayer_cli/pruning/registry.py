@@ -14,6 +14,7 @@ from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
 from deeplayer_cli.errors import DeeplayerError, did_you_mean
+from deeplayer_cli.pruning.declaration import fault_in
 from deeplayer_cli.pruning.entry import Entry
 
 if TYPE_CHECKING:
@@ -87,9 +88,10 @@ def _load(point: EntryPoint, taken: Set[str]) -> Entry | str:
         return f"{cannot}: its name is taken"
     try:
         entry = point.load()
+        fault = fault_in(entry) if isinstance(entry, Entry) else "it is not a deeplayer_cli.pruning.Entry"
     except (Exception, SystemExit) as error:  # a foreign package may raise anything, or exit
         return f"{cannot}: loading it raised {type(error).__name__}: {error}"
-    return entry if isinstance(entry, Entry) else f"{cannot}: it is not a deeplayer_cli.pruning.Entry"
+    return f"{cannot}: {fault}" if fault else entry
 
 
 def _own() -> dict[str, Entry]:

@@ -233,6 +233,18 @@ def test_only_what_is_asked_for_is_there(checkpoint, tiles, need):  # noqa: F811
             Entry("", "", last_scores, type("Odd", (TopK,), {"needs": frozenset({"mood"})})()),
             "needs mood; known inputs: ",
         ),
+        (
+            Entry("", "", last_scores, type("Odd", (TopK,), {"needs": "keys"})()),
+            "the `needs` of Odd must be a frozenset of names, not 'keys'",
+        ),
+        (
+            Entry("", "", AttentionScorer),
+            "the `rows` of its scorer must be last, text, question or drafted, not Options",
+        ),
+        (
+            Entry("", "", lambda _: AttentionScorer(softmax_over="all")),
+            "raised ValueError: softmax_over must be prompt or visual, not 'all'",
+        ),
         (Entry("", "", last_scores, type("Odd", (TopK,), {"merges": True})()), "its `needs` must name features"),
         (
             Entry("", "", drops=(Drop(last_scores, FewestWithMass(0.5), layer=2), Drop(last_scores, layer=4))),

@@ -127,11 +127,23 @@ def test_every_check_of_a_batch_is_read() -> None:
             "features that do not match its `merges`",
         ),
         (torch.zeros, Fixed(first, merges=True), "features that do not match its `merges`"),
+        (torch.zeros, Fixed(lambda b, k: first(b, k).tolist()), "list in place of a tensor of indices"),
+        (
+            torch.zeros,
+            Fixed(lambda b, k: Selection(first(b, k), features=torch.zeros(b, k - 1, 3)), merges=True),
+            r"features of shape \(2, 4, 3\), not \(2, 5, 8\)",
+        ),
+        (
+            torch.zeros,
+            Fixed(lambda b, k: Selection(first(b, k), None, torch.zeros(b, k, 8), torch.ones(b, 1)), merges=True),
+            r"weights of shape \(2, 1\), not \(2, 5\)",
+        ),
     ],
 )
 def test_what_a_method_returns_is_checked(scores, selector, reason):
     (stage,) = build("random", Options(Budget(0.25)), 8).stages
     select = StageSelector(replace(stage, scorer=Wrong(scores), selector=selector), "mine")
-    inputs = ScorerInputs(torch.arange(2), START, 20, torch.ones(2, 30, dtype=torch.bool))
+    prompts = torch.ones(2, 30, dtype=torch.bool)
+    inputs = ScorerInputs(torch.arange(2), START, 20, prompts, features=torch.zeros(2, 20, 8))
     with pytest.raises(DeeplayerError, match=f"method mine is broken: it returned .*{reason}"):
         select_and_check(select, inputs, 5)

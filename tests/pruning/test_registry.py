@@ -12,8 +12,19 @@ from pathlib import Path
 import orjson
 import pytest
 
-from deeplayer_cli.pruning import Drop, Entry, Options, canonical_name, find_method
+from deeplayer_cli.pruning import (
+    AttentionScorer,
+    Drop,
+    Entry,
+    Options,
+    Parameter,
+    canonical_name,
+    find_method,
+    known_methods,
+)
+from deeplayer_cli.pruning.declaration import fault_in
 from deeplayer_cli.pruning.inputs import NEEDS
+from deeplayer_cli.pruning.topk import FewestWithMass
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "deeplayer_cli" / "pruning" / "methods" / "README.md").read_text()
@@ -150,7 +161,7 @@ def test_a_package_that_cannot_be_imported_is_listed_and_stops_nothing(package: 
             "raise ValueError('mine')\n        return -",
             "its scorer or selector raised ValueError: mine",
         ),
-        (["ground", "--method"], "return -", "return None and -", "its scorer or selector raised TypeError"),
+        (["ground", "--method"], "return -", "return None and -", "its scorer returned NoneType, not a tensor"),
     ],
 )
 def test_a_method_that_raises_gets_one_sentence(
@@ -176,6 +187,57 @@ def test_a_package_of_an_older_form_gets_one_sentence(package: Path) -> None:
     assert "method key-norm: its scorer and selector must be subclasses of deeplayer_cli.pruning.Scorer" in said
     others = run(package, "ground", "sample_data/requests.jsonl", "--model", "demo", "--method", "none", "--limit", 1)
     assert others.returncode == 0
+
+
+def scorer(options: Options) -> AttentionScorer:
+    return AttentionScorer(options.query)
+
+
+FAULTY = [
+    (Entry("", "", AttentionScorer()), "its scorer must be a function that makes it from the options"),  # type: ignore[arg-type]
+    (Entry("", "", scorer, drops=(Drop(scorer),)), "gives both a scorer and drops"),
+    (Entry("", "", selector=FewestWithMass(0.5)), "gives a selector or a layer, but no scorer"),
+    (Entry("", "", layer=3, drops=(Drop(scorer),)), "gives a selector or a layer, but no scorer"),
+    (Entry("", "", drops=[Drop(scorer)]), "its drops must be a tuple of Drop"),  # type: ignore[arg-type]
+    (Entry("", "", drops=(Drop(scorer, power=0.5),)), "must end at --keep"),
+    (Entry("", "", drops=(Drop(scorer, share=0.5),)), "must end at --keep"),
+    (Entry("", "", drops=(Drop(scorer, schedule=((0.1, 0.2),)),)), "must end at --keep"),
+    (Entry("", "", drops=(Drop(scorer, layer=1, share=1.5), Drop(scorer, layer=2))), "share of a drop .*, not 1.5"),
+    (Entry("", "", drops=(Drop(scorer, layer=1, schedule=((0.2, 0.3), (0.1, 0.2))), Drop(scorer))), "by rising keep"),
+    (Entry("", "", drops=(Drop(scorer, layer=1, of_32=4),)), "layer=1 or of_32=4: give one of the two"),
+    (Entry("", "", drops=(Drop(scorer, of_32=40),)), "of_32 must be a layer from 0 to 32, not 40"),
+    (
+        Entry("", "", drops=(Drop(scorer, score_from="next"),)),
+        "score_from must be same_layer or next_layer, not 'next'",
+    ),  # type: ignore[arg-type]
+    (Entry("", "", scorer, layer="2"), "layer must be a whole number, 0 or more, not '2'"),  # type: ignore[arg-type]
+    (Entry("", "", scorer, positions="renumbered"), "positions must be keep or renumber, or None, not 'renumbered'"),  # type: ignore[arg-type]
+    (Entry("", "", scorer, keep=2), "keep must be a share above 0 and at most 1, not 2"),
+    (Entry("", "", freeze_of_32=33), "freeze_of_32 must be a layer from 0 to 32, not 33"),
+    (Entry(None, "", scorer), "its summary and source must be text"),  # type: ignore[arg-type]
+    (
+        Entry("", "", scorer, parameters={"size": Parameter(20, "", low=1, high=16)}),
+        "default of its parameter size must be a whole number from 1 to 16, not '20'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("entry", "fault"), FAULTY)
+def test_a_declaration_that_would_be_ignored_or_stop_a_run_has_a_fault(entry: Entry, fault: str) -> None:
+    assert re.search(fault, fault_in(entry) or "")
+
+
+def test_deeplayers_own_declarations_have_no_fault() -> None:
+    assert [fault_in(entry) for entry in known_methods().values()] == [None] * len(known_methods())
+
+
+def test_a_package_with_a_faulty_declaration_is_listed_and_refused(package: Path) -> None:
+    module = package / "my_package.py"
+    module.write_text(module.read_text().replace("lambda options: KeyNorm())", 'KeyNorm(), positions="gaps")'))
+    reason = "method 'key-norm' from my_package:key_norm cannot be used: its scorer must be a function that makes it"
+    assert reason in orjson.loads(run(package, "methods", "--json").stdout)[-1]["error"]
+    refused = run(package, *ASKED, "key-norm")
+    assert refused.returncode == 2 and reason in refused.stderr.decode() and len(refused.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("text", ["fastv", "FastV", " fastv ", "FASTV"])
