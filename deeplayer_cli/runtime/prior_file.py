@@ -6,7 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from deeplayer_cli.checkpoints.identity import fingerprint
 from deeplayer_cli.errors import DeeplayerError, reading
@@ -49,11 +49,10 @@ def save_prior(prior: Prior, path: Path, checkpoint: Checkpoint, n_images: int, 
         "tiles": "together" if together else "apart",
         "max_tiles": str(checkpoint.tiling.max_tiles),
     }
-    try:
-        with replacing(path) as partial:
-            save_file({"tile": prior.tile, "whole": prior.whole}, partial, metadata)
-    except SafetensorError as error:
-        raise DeeplayerError(f"{path} cannot be written: {error}") from error
+    # safetensors' save_file puts a file of mode 600 in the place of whatever is there, also of a pipe or a device.
+    content = save({"tile": prior.tile, "whole": prior.whole}, metadata)
+    with replacing(path) as partial:
+        partial.write_bytes(content)
 
 
 def load_prior(path: Path, checkpoint: Checkpoint) -> Prior:

@@ -102,6 +102,19 @@ def test_a_prior_is_read_as_it_was_written(checkpoint, prior, tmp_path):
     assert grounder.method.layer == LAYER
 
 
+def test_a_prior_is_written_like_any_file(checkpoint, prior, tmp_path):
+    """safetensors' own writer puts a file of mode 600 in the place of whatever is there: a pipe, /dev/null."""
+    path, pipe, other = tmp_path / "p", tmp_path / "pipe", tmp_path / "other"
+    save_prior(prior, path, checkpoint, 3)
+    other.touch()
+    assert path.stat().st_mode == other.stat().st_mode
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    save_prior(prior, pipe, checkpoint, 3)
+    assert pipe.is_fifo() and len(os.read(reader, 1 << 20)) == path.stat().st_size
+    os.close(reader)
+
+
 def test_a_prior_of_another_model_layer_or_kind_is_refused(checkpoint, prior, tmp_path):
     path = tmp_path / "p"
     save_prior(prior, path, checkpoint, 3)
