@@ -81,6 +81,8 @@ def _write(model: InternVLForConditionalGeneration, tokens: PreTrainedTokenizerF
     rounded = copy.deepcopy(model).to(torch.bfloat16)
     rounded.generation_config = GenerationConfig(eos_token_id=tokens.eos_token_id, pad_token_id=tokens.pad_token_id)
     rounded.save_pretrained(folder)
+    for weights in folder.glob("*.safetensors"):  # which safetensors lets only their owner read
+        shutil.copymode(folder / "config.json", weights)
     tokens.save_pretrained(folder, save_jinja_files=False)
     (folder / "preprocessor_config.json").write_bytes(orjson.dumps(_PREPROCESSOR, option=orjson.OPT_INDENT_2))
     _note_layer_and_scope(folder)

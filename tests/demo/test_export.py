@@ -44,6 +44,10 @@ def test_weights_are_the_trained_ones_in_bfloat16(run: Run, folder: Path) -> Non
         assert all(torch.equal(trained.bfloat16().float(), other.to_dense()) for other in others)
 
 
+def test_whoever_reads_the_configuration_reads_the_weights(folder: Path) -> None:
+    assert (folder / "model.safetensors").stat().st_mode == (folder / "config.json").stat().st_mode
+
+
 def test_the_loaders_prompts_are_those_trained_on(run: Run, folder: Path) -> None:
     checkpoint, wording = load(str(folder), device="cpu"), run.wording
     tokenizer, prompt = checkpoint.tokenizer, checkpoint.prompt
