@@ -1,12 +1,6 @@
 """Pruning methods. They are pure functions on tensors: no model classes, no files.
 
-inputs.py, method.py    the contract: what a method reads, and what it consists of
-entry.py, parameter.py  the declaration of a method, and what a user may set about it
-declaration.py          finds what is wrong with a declaration
-budget.py               how many tokens a method keeps, and each of its drops
-registry.py             finds a method by its name and builds it
-methods/NAME.py         one file for each method
-attention.py, topk.py, independent_set.py, merging.py, prior.py, places.py   code that several methods share
+README.md says what each file is for.
 """
 
 from deeplayer_cli.pruning.attention import AttentionScorer
