@@ -124,7 +124,7 @@ def by_split(runs: Sequence[MethodRun], reference: MethodRun, by: str) -> SplitT
     """
     splits = tuple(dict.fromkeys(reference.groups))
     if all(set(split.split(" ")) == {NO_VALUE} for split in splits):
-        raise DeeplayerError(f"no row has a value for {by!r}: it is neither a field of the row nor one in meta")
+        raise DeeplayerError(f"no row has a value for {by!r}: name another field of the rows or of their meta")
     counts = tuple(reference.groups.count(split) for split in splits)
     theirs = dict(zip(reference.ids, reference.right, strict=True))
     lines = []

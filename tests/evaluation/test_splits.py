@@ -90,7 +90,7 @@ def test_what_never_varies_is_not_certain():
 def test_a_field_that_no_row_has_is_refused():
     rows = [Prediction(1, "a", "b", "ok", iou=1.0)]
     run = gather(rows, label="none", keep=1.0, split_of=namer(["split"]))
-    with pytest.raises(DeeplayerError, match="no row has a value for 'split'"):
+    with pytest.raises(DeeplayerError, match="no row has a value for 'split': name another field"):
         by_split([run], run, "split")
     row = replace(rows[0], meta={f"field{number}": 1 for number in range(14)})
     names = ", ".join(f"field{number}" for number in range(12))
