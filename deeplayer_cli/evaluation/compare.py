@@ -20,14 +20,18 @@ from deeplayer_cli.schema.values import show
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Sequence
 
+    from deeplayer_cli.boxes import Box
     from deeplayer_cli.cost.model import Cost
     from deeplayer_cli.schema import Id, Prediction, Request
 
 LABELLED = ("layer", "max_tiles", "query", "positions", "keep_mass", "keep_least", "keep_most", "fallback")
 """The settings that tell lines of one method apart, besides its budget; see `label_for`."""
 
-_ASKED = ("expression", "gold", "image_id")
+ASKED = ("expression", "gold", "image_id")
 """What rows of one id must share, as far as they have it: an image that was not read has no id."""
+
+Asked = tuple["str | None", "Box | None", "str | None"]
+"""The values of `ASKED`."""
 
 _NO_GOLD = "no row has a gold box: there is nothing to compare"
 
@@ -72,7 +76,7 @@ class MethodRun:
         warnings: what looks wrong about the gold boxes, one sentence each.
         failures: why rows failed, one sentence for each kind of error.
         groups: the split of each row with a gold box; empty if the rows are not grouped.
-        asked: `_ASKED` of each row with a gold box; empty if unknown.
+        asked: `ASKED` of each row with a gold box; empty if unknown.
     """
 
     label: str
@@ -90,7 +94,7 @@ class MethodRun:
     warnings: tuple[str, ...] = ()
     failures: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
-    asked: tuple[tuple[Hashable, ...], ...] = ()
+    asked: tuple[Asked, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +180,7 @@ def gather(
     images: list[Hashable] = []
     right: list[bool] = []
     groups: list[str] = []
-    asked: list[tuple[Hashable, ...]] = []
+    asked: list[Asked] = []
     n_rows = n_no_box = n_error = n_fell_back = visual = kept = 0
     layer, check, failures, keys = None, GoldCheck(), FailureKinds(), ImageKeys()
     for row in predictions:
@@ -191,7 +195,7 @@ def gather(
             ids.append(row.id)
             images.append(keys.add(row))
             right.append(row.iou >= CORRECT_IOU)
-            asked.append((row.expression, row.gold, row.image_id))
+            asked.append(asked_of(row))
             groups += [split_of(row)] if split_of else []
         if row.visual_tokens is not None and row.kept_tokens is not None:
             visual += row.visual_tokens
@@ -214,6 +218,11 @@ def gather(
         groups=tuple(groups),
         asked=tuple(asked),
     )
+
+
+def asked_of(row: Prediction) -> Asked:
+    """The values of `ASKED` of a row."""
+    return row.expression, row.gold, row.image_id
 
 
 def line_called(name: str, labels: Sequence[str]) -> int:
@@ -311,7 +320,7 @@ def require_same_rows(run: MethodRun, reference: MethodRun) -> None:
         return
     theirs = dict(zip(reference.ids, reference.asked, strict=True))
     for row, asked in zip(run.ids, run.asked, strict=True):
-        for name, ours, other in zip(_ASKED, asked, theirs.get(row, asked), strict=True):
+        for name, ours, other in zip(ASKED, asked, theirs.get(row, asked), strict=True):
             if None not in (ours, other) and ours != other:
                 raise DeeplayerError(
                     f"{reference.label} and {run.label} did not answer the same rows: {name} of id {row!r} is "

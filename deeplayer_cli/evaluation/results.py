@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from deeplayer_cli.cost.model import Cost
 from deeplayer_cli.errors import DeeplayerError
-from deeplayer_cli.evaluation.compare import LABELLED, gather, label_for
+from deeplayer_cli.evaluation.compare import ASKED, LABELLED, asked_of, gather, label_for
 from deeplayer_cli.schema.values import counted, show
 from deeplayer_cli.sinks.reading import read_predictions
 from deeplayer_cli.sinks.run_record import load_record, record_path, status_counts
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from deeplayer_cli.boxes import Box
-    from deeplayer_cli.evaluation.compare import MethodRun
+    from deeplayer_cli.evaluation.compare import Asked, MethodRun
     from deeplayer_cli.schema import Id, Prediction, Status
     from deeplayer_cli.sinks import RunRecord
 
@@ -178,19 +177,19 @@ def rows_once(paths: Sequence[Path]) -> Iterator[Prediction]:
     """The rows of files with the same settings, each id once; logs a warning if their answers differ.
 
     Raises:
-        DeeplayerError: a file cannot be read, or two rows of one id have different expressions or gold boxes.
+        DeeplayerError: a file cannot be read, or two rows of one id have different expressions, gold boxes or images.
     """
-    found: dict[Id, tuple[Path, str | None, Box | None, str | None]] = {}
+    found: dict[Id, tuple[Path, Asked, str | None]] = {}
     n_unlike = 0
     for path in paths:
         for row in read_predictions(path):
             if row.id not in found:
-                found[row.id] = path, row.expression, row.gold, row.answer
+                found[row.id] = path, asked_of(row), row.answer
                 yield row
                 continue
-            first, expression, gold, answer = found[row.id]
-            for ours, theirs in ((expression, row.expression), (gold, row.gold)):
-                if ours != theirs:
+            first, asked, answer = found[row.id]
+            for name, ours, theirs in zip(ASKED, asked, asked_of(row), strict=True):
+                if ours != theirs and not (name == "image_id" and None in (ours, theirs)):
                     raise DeeplayerError(
                         f"{first} and {path} have different rows of id {row.id!r}: {show(ours)} and {show(theirs)}; "
                         "use one of the files"

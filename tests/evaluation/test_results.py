@@ -18,16 +18,15 @@ SETTINGS = {"method": "fastv", "keep": 0.1, "layer": None, "max_tiles": None, "q
 COST = Cost(rows=2, visual_tokens=200, seen_tokens=50.0, total_gflops=6.0, total_kv_bytes=8.0)
 
 
-def write(folder, ids, *, answer="x", layer=2, gold=None, **changes):
+def write(folder, ids, *, answer="x", layer=2, gold=None, image_id=None, **changes):
     """One prediction file with its record."""
     record = RunRecord({**SETTINGS, **changes}, {"version": "1"})
     folder.mkdir(exist_ok=True)
     path = result_path(folder, record)
     with PredictionFile(path, record, ResumeMode.RESUME) as sink:
         for row_id in ids:
-            sink.write(
-                Prediction(row_id, "a", "b", "ok", iou=0.6, answer=answer, method="fastv", layer=layer, gold=gold)
-            )
+            row = Prediction(row_id, "a", "b", "ok", iou=0.6, answer=answer, method="fastv", layer=layer, gold=gold)
+            sink.write(replace(row, image_id=image_id))
     with_outcome(record, Counter(ok=len(ids)), COST).save(path)
     return path
 
@@ -50,11 +49,17 @@ def test_shards_of_one_run_are_joined(tmp_path, caplog):
     assert "1 row with different answers" in caplog.text
 
 
-def test_one_row_has_one_gold_box(tmp_path):
-    write(tmp_path / "a", [1], gold=(0.0, 0.0, 1.0, 1.0))
-    write(tmp_path / "b", [1], gold=(0.0, 0.0, 2.0, 2.0))
+@pytest.mark.parametrize(
+    ("name", "ours", "theirs"), [("gold", (0.0, 0.0, 1.0, 1.0), (0.0, 0.0, 2.0, 2.0)), ("image_id", "aa", "bb")]
+)
+def test_one_row_has_one_gold_box_and_one_image(tmp_path, name, ours, theirs):
+    for folder, value in (("a", ours), ("b", theirs), ("c", ours), ("failed", None)):
+        write(tmp_path / folder, [1], **{name: value})
     with pytest.raises(DeeplayerError, match="different rows of id 1"):
         read_runs([tmp_path / "a", tmp_path / "b"])
+    assert len(read_runs([tmp_path / "a", tmp_path / "c"])) == 1
+    if name == "image_id":  # of a row that failed before its image was read
+        assert len(read_runs([tmp_path / "a", tmp_path / "failed"])) == 1
 
 
 def test_lines_of_other_budgets_or_priors_can_be_told_apart(tmp_path, caplog):
