@@ -206,6 +206,11 @@ class Entry:
         stages = tuple(drop.stage(name, options, layer) for layer, drop in zip(layers, drops, strict=True))
         if options.budget.mass is not None:
             stages = _with_mass(name, stages, options.budget.mass, options.budget.least)
+            if renumbers and any(stage.selector.adaptive for stage in stages):
+                raise DeeplayerError(
+                    f"method {name}: --keep auto:P goes with kept position ids only: leave out --positions "
+                    f"{options.positions}, or give --keep a share"
+                )
         for stage in stages:
             _check_stage(name, stage, may_adapt=stage is stages[-1] and not renumbers)
             if stage.scout is not None:

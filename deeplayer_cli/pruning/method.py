@@ -199,14 +199,18 @@ class Method:
         return any(stage.needs & {"class_attention", "vision_keys"} for stage in self.stages)
 
     @property
-    def allows_union(self) -> bool:
-        """Whether kept tokens of several rows can form a union.
+    def union_obstacle(self) -> str | None:
+        """Why kept tokens of several rows cannot form a union, as the rest of a sentence; None if they can.
 
-        That needs at most one drop, which scores with its own layer, does not merge tokens and is not adaptive.
+        A union needs at most one drop, which does not score with the next layer, merges nothing and is not adaptive.
         """
-        return len(self.stages) <= 1 and not any(
-            stage.reads_next_layer or stage.selector.merges or stage.selector.adaptive for stage in self.stages
-        )
+        if len(self.stages) > 1:
+            return "drops in several steps"
+        if any(stage.reads_next_layer for stage in self.stages):
+            return "scores with the layer after the drop"
+        if any(stage.selector.merges for stage in self.stages):
+            return "merges tokens"
+        return "keeps a number of tokens that follows the row" if self.is_adaptive else None
 
     @property
     def is_adaptive(self) -> bool:

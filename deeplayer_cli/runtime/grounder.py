@@ -89,9 +89,9 @@ class Grounder:
             prior = load_prior(settings.prior, checkpoint)
         options = settings.pruning_options(checkpoint.grounding_layer, prior)
         self.method = pruning.build(settings.method, options, decoder.num_hidden_layers)
-        if self.answers_whole_images and not self.method.allows_union:
+        if self.answers_whole_images and (obstacle := self.method.union_obstacle):
             raise DeeplayerError(
-                f"method {settings.method} drops in several steps, merges or adapts: it cannot run with --share union"
+                f"method {settings.method} {obstacle}, so it cannot run with --share union: use --share each"
             )
         self._identity = identity
         self._prefixes = prefixes or PrefixCache()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
@@ -261,15 +262,22 @@ def test_an_adaptive_method_does_not_renumber():
     entry = Entry("", "", last_scores, FewestWithMass(0.5))
     with pytest.raises(DeeplayerError, match=r"method mine: .* only if the method does not renumber position ids"):
         entry.build("mine", Options(BUDGET, positions="renumber"), 8)
+    highest = Entry("", "", last_scores)
+    with pytest.raises(DeeplayerError, match=r"method mine: --keep auto:P .* leave out --positions renumber, or give"):
+        highest.build("mine", Options(Budget(mass=0.9), positions="renumber"), 8)
+    assert highest.build("mine", Options(Budget(mass=1.0), positions="renumber"), 8).renumbers
 
 
 def test_what_cannot_be_united_says_so(checkpoint):  # noqa: F811
-    for entry in (
-        Entry("", "", last_scores, FewestWithMass(0.5)),
-        Entry("", "", last_scores, NeighbourMerge()),
-        Entry("", "", drops=(Drop(last_scores, score_from="next_layer"),)),
+    drop = Drop(last_scores, layer=2)
+    for entry, obstacle in (
+        (Entry("", "", last_scores, FewestWithMass(0.5)), "keeps a number of tokens that follows the row"),
+        (Entry("", "", last_scores, NeighbourMerge()), "merges tokens"),
+        (Entry("", "", drops=(replace(drop, score_from="next_layer"),)), "scores with the layer after the drop"),
+        (Entry("", "", drops=(drop, Drop(last_scores, layer=4))), "drops in several steps"),
+        (Entry("", "", last_scores), None),
     ):
-        assert not engine_of(checkpoint, entry, pruned_layers=union_of_rows).method.allows_union
+        assert engine_of(checkpoint, entry, pruned_layers=union_of_rows).method.union_obstacle == obstacle
 
 
 class Returns(Selector):
