@@ -81,7 +81,8 @@ class PlaceCorrelation(NamedTuple):
     Attributes:
         view: one of `VIEWS`.
         signal: one of `SIGNALS`.
-        rho: Spearman's correlation, as a mean over images.
+        rho: Spearman's correlation, as a mean over images. Places that are left out have the mean rank, so it is nearer
+            to 0 than a correlation over the other places alone, as the band is.
         low, high: the band that holds 95% of the correlations by chance.
     """
 
