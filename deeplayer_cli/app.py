@@ -38,7 +38,7 @@ from deeplayer_cli.commands import (
 from deeplayer_cli.commands.exit_codes import DEFECT, FINISHED_WITH_ERRORS, INTERRUPTED, USAGE_OR_IO
 from deeplayer_cli.commands.options import example
 from deeplayer_cli.commands.usage import Commands
-from deeplayer_cli.errors import DeeplayerError, import_failure, printable
+from deeplayer_cli.errors import DeeplayerError, printable, root_cause
 
 if TYPE_CHECKING:
     from deeplayer_cli.runtime.prepare import Prepare
@@ -130,7 +130,7 @@ def main(prepare: Prepare | None = None) -> None:
         if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
             _refuse("out of memory: free some, or use a smaller --batch-size or --max-tiles")
         if isinstance(error, ImportError) and not (error.name or "").startswith("deeplayer_cli"):
-            reason = import_failure(error)
+            reason = root_cause(error)
             _refuse(f"a package cannot be imported ({reason}): `deeplayer doctor` names it and the way out")
         traceback.print_exc()
         sys.exit(DEFECT)  # a defect of deeplayer must not look like a run that finished with some bad rows

@@ -78,8 +78,8 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def import_failure(error: BaseException) -> str:
-    """Why a package cannot be imported: type and first line of the first error, which transformers hides in its own."""
+def root_cause(error: BaseException) -> str:
+    """Type and first line of the error that others hide: transformers' of an import, the hub's of a connection."""
     while error.__cause__:
         error = error.__cause__
     return f"{type(error).__name__}: {first_line(error)}"

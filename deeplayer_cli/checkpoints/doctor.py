@@ -16,7 +16,7 @@ from deeplayer_cli.checkpoints.versions import installed, missing_extras, versio
 from deeplayer_cli.device.checks import MachineCheck, device_checks
 from deeplayer_cli.device.memory import free_bytes
 from deeplayer_cli.device.placement import Placement
-from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.errors import DeeplayerError, root_cause
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,7 +92,7 @@ def check_hub() -> MachineCheck:
     try:
         HfApi().model_info(DEFAULT, timeout=HUB_SECONDS)
     except Exception as error:  # any error of the network or of the hub's client
-        reason = f"{constants.ENDPOINT} does not answer ({type(error).__name__})"
+        reason = f"{constants.ENDPOINT} does not answer ({root_cause(error)})"
         if constants.HF_HUB_OFFLINE:
             reason = "HF_HUB_OFFLINE is set"
         if _is_cached():

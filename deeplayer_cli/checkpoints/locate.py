@@ -15,7 +15,7 @@ from huggingface_hub.errors import DryRunError, GatedRepoError, RepositoryNotFou
 
 from deeplayer_cli.checkpoints.files import read_json
 from deeplayer_cli.checkpoints.fitting import require_memory
-from deeplayer_cli.errors import DeeplayerError
+from deeplayer_cli.errors import DeeplayerError, root_cause
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -164,6 +164,6 @@ def _saying_why(name: str, revision: str | None) -> Iterator[None]:
         ) from error
     except Exception as error:  # any error of the network, the disk or the hub's client
         raise DeeplayerError(
-            f"cannot download {_called(name, revision)} ({type(error).__name__}), and it is not in "
+            f"cannot download {_called(name, revision)} ({root_cause(error)}), and it is not in "
             f"{constants.HF_HUB_CACHE}: check network and disk, or give a folder that holds it, or use --model {DEMO}"
         ) from error

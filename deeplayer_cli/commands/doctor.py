@@ -12,7 +12,7 @@ import typer
 from deeplayer_cli.commands import options
 from deeplayer_cli.commands.exit_codes import FINISHED_WITH_ERRORS
 from deeplayer_cli.commands.options import option
-from deeplayer_cli.errors import import_failure, printable
+from deeplayer_cli.errors import printable, root_cause
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,7 +49,7 @@ def _checks(*, offline: bool) -> Iterator[dict[str, str]]:
             import_module(module)
         except Exception as error:  # a broken library raises ImportError, OSError, RuntimeError, ...
             broken = True
-            reason = import_failure(error)
+            reason = root_cause(error)
             way_out = f"install it again: pip install --force-reinstall {package}"
             if "torchvision" in reason:  # transformers imports it if it is there
                 way_out = "install the torchvision that fits your torch, or none, since deeplayer does not use it"

@@ -134,6 +134,14 @@ def test_failures(monkeypatch: pytest.MonkeyPatch, kind: type[Exception], senten
         locate(NAME, "v9")
 
 
+def test_the_error_that_the_hubs_client_hides_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden = error(LocalEntryNotFoundError)
+    hidden.__cause__ = OSError("certificate verify failed: self-signed certificate")
+    hub(monkeypatch, folder=hidden)
+    with pytest.raises(DeeplayerError, match=r"\(OSError: certificate verify failed: self-signed certificate\), and"):
+        locate(NAME, None)
+
+
 def test_without_any_double_the_hub_is_offline(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -142,7 +150,7 @@ def test_without_any_double_the_hub_is_offline(
     monkeypatch.setattr(
         module, "snapshot_download", lambda *args, **options: real(*args, cache_dir=tmp_path, **options)
     )
-    with pytest.raises(DeeplayerError, match=f"cannot download {NAME} "):
+    with pytest.raises(DeeplayerError, match=f"cannot download {NAME} .*HF_HUB_OFFLINE"):
         locate(NAME, None)
     commit = "a" * 40
     repository = tmp_path / f"models--{NAME.replace('/', '--')}"
