@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from deeplayer_cli.evaluation.splits import SplitLine, SplitTable
 
 _EXPLANATION = (
-    "Acc@0.5 in percent, with 95% intervals clustered by image. average: mean over the splits. change: of the average "
-    "to {reference}, paired by row. Methods compare fairly only at equal cost."
+    "Acc@0.5 in percent, with 95% intervals clustered by image. Below each split: its rows with a gold box; all "
+    "count, failures as wrong. average: mean over the splits. change: of the average to {reference}, paired by row. "
+    "Methods compare fairly only at equal cost."
 )
 
 

@@ -53,6 +53,7 @@ def plot(choice: Choice, measured: TargetMeasures, path: Path) -> None:
     right.set(title="mean rank of the target's tokens", ylim=(1, 0))
     for axes in (left, middle, right):
         axes.set_xlabel("layer")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     with replacing(path) as partial:

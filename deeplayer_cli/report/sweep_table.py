@@ -18,7 +18,8 @@ _EXPLANATION = (
     "bootstrap samples of the selection images in which the layer is the best. last, text, drafted: attention of the "
     "last prompt token, the expression's tokens and the drafted answer's last token: its share on the target, the "
     "share of the kept tokens that are the target's, and below the mean rank of the target's tokens (0: highest, .50: "
-    "chance)."
+    "chance). mean keep: share of visual tokens that a layer sees, as a mean over layers; a scout counts in GFLOPs "
+    "only."
 )
 
 

@@ -301,6 +301,7 @@ def test_splits_stand_in_columns(tmp_path):
     assert sum(found["n"].values()) == 12 and set(found["n"]) == {"attribute", "place", "relation"}
     assert table.read_text().startswith("method,keep,layer,published,")
     shown = run("compare", "--from", results, "--by", "kind")
+    assert "Below each split: its rows with a gold box" in " ".join(shown.split())
     assert "attribute" in shown and "average" in shown
     assert run("compare", "--from", results, "--by", "kind", "--format", "latex").startswith("\\begin{tabular}")
     assert run("compare", "--from", results, "--format", "markdown").startswith("| method | layer |")

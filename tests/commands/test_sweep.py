@@ -35,7 +35,9 @@ def test_the_layer_where_the_model_looks_is_chosen(tmp_path, caplog):
         rows = list(csv.DictReader(stream))
     assert [row["layer"] for row in rows] == ["3", "6"]
     assert float(rows[1]["drafted_mass"]) > 0.5 > float(rows[0]["drafted_mass"])
-    assert "<svg" in picture.read_text()
+    drawn = picture.read_text()
+    assert "<!-- 4 -->" in drawn and "<!-- 3.5 -->" not in drawn  # there is no layer 3.5
+    assert "a scout counts in GFLOPs only" in told
     assert "are about one image" not in caplog.text
     again = orjson.loads(run(*SWEEP, "--layers", "3,6", "--results", results, "--json"))  # answers nothing anew
     assert again["chosen"] == 6 and again["chosen_in"] == float(rows[1]["best_in"])
