@@ -9,14 +9,16 @@ import logging
 import time
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from deeplayer_cli.errors import DeeplayerError, not_one_of
+from deeplayer_cli.images.decode import read_size
 from deeplayer_cli.runtime.failure_limit import FailureLimit
 from deeplayer_cli.runtime.totals import Totals
-from deeplayer_cli.schema import in_text
+from deeplayer_cli.schema import GoldReader, in_text
 from deeplayer_cli.schema.values import counted
 from deeplayer_cli.sinks import ResumeMode, RunRecord, open_sink, refuse_same_file
 from deeplayer_cli.sources import ArrivingRows, Requests, by_image, count_rows, fail_repeated, open_source
@@ -197,10 +199,12 @@ def run(
         raise DeeplayerError(not_one_of("mode", mode, map(str.lower, ResumeMode.__members__)))
     named = [] if isinstance(source, Requests) else [source] if isinstance(source, (str, Path)) else list(source)
     sources = [str(one) for one in named]
-    requests = source if isinstance(source, Requests) else open_source(sources)
+    settings = dict(grounder.deciding())
+    size_of = partial(read_size, exif_transpose=bool(settings.get("exif_transpose")))
+    requests = source if isinstance(source, Requests) else open_source(sources, gold_reader=GoldReader(size_of=size_of))
     refuse_same_file(Path(output), sources)
     failures = FailureLimit.parse(None if max_failures is None else str(max_failures))
-    record = RunRecord(dict(grounder.deciding()), {"source": [in_text(one) for one in sources]})
+    record = RunRecord(settings, {"source": [in_text(one) for one in sources]})
     sink = open_sink(Path(output), record, ResumeMode[mode.upper()])
     return run_rows(requests, lambda: grounder, sink, failures=failures, progress=progress, stopped=stopped)
 

@@ -11,7 +11,8 @@ from deeplayer_cli.images.decode import read_size
 from deeplayer_cli.schema import BoxFormatCheck
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
 
     from deeplayer_cli.boxes import Resolution
     from deeplayer_cli.schema import BadRequest, Request, WrittenGold
@@ -20,18 +21,21 @@ _ROWS, _BOXES = 2000, 200  # that are looked at
 _SOON = 20  # boxes after which a stream is judged for the first time
 
 
-def refuse_doubtful(rows: Iterable[Request | BadRequest], name: str) -> None:
+def refuse_doubtful(
+    rows: Iterable[Request | BadRequest], name: str, size_of: Callable[[Path], Resolution] | None = None
+) -> None:
     """Read the first rows of a source that can be read again, and refuse gold boxes that cannot be corners in pixels.
 
     Args:
         rows: whose gold boxes are read as corners in pixels, because nobody said how they are written.
         name: of their source.
+        size_of: as in `GoldReader`: the size of an image in the frame of the boxes; None for the stored image's.
 
     Raises:
         DeeplayerError: many boxes cannot be corners in pixels, and nearly all can be something else; the sentence names
             the option that says so.
     """
-    check = _GoldWatch(name)
+    check = _GoldWatch(name, size_of)
     for row in islice(rows, _ROWS):
         check.add(row)
         if check.n == _BOXES:
@@ -39,17 +43,20 @@ def refuse_doubtful(rows: Iterable[Request | BadRequest], name: str) -> None:
     check.refuse()
 
 
-def watched(rows: Iterable[Request | BadRequest], name: str) -> Iterator[Request | BadRequest]:
+def watched(
+    rows: Iterable[Request | BadRequest], name: str, size_of: Callable[[Path], Resolution] | None = None
+) -> Iterator[Request | BadRequest]:
     """Pass the rows of a stream on, and look at the first gold boxes: soon, and once there are more of them.
 
     Args:
         rows: as in `refuse_doubtful`.
         name: of their source.
+        size_of: as in `refuse_doubtful`.
 
     Raises:
         DeeplayerError: as `refuse_doubtful`.
     """
-    check = _GoldWatch(name)
+    check = _GoldWatch(name, size_of)
     for row in rows:
         if check.n < _BOXES:
             before = check.n
@@ -66,10 +73,11 @@ class _GoldWatch:
 
     Args:
         name: of the source.
+        size_of: as in `refuse_doubtful`.
     """
 
-    def __init__(self, name: str) -> None:
-        self._name, self._check, self._of_image = name, BoxFormatCheck(), _ImageSizes()
+    def __init__(self, name: str, size_of: Callable[[Path], Resolution] | None) -> None:
+        self._name, self._check, self._of_image = name, BoxFormatCheck(), _ImageSizes(size_of or read_size)
 
     @property
     def n(self) -> int:
@@ -90,7 +98,8 @@ class _GoldWatch:
 class _ImageSizes:
     """Sizes of images, with a memory for the last one: neighbouring rows often share their image."""
 
-    def __init__(self) -> None:
+    def __init__(self, size_of: Callable[[Path], Resolution]) -> None:
+        self._size_of = size_of
         self._path: object = None
         self._size: Resolution | None = None
 
@@ -101,5 +110,5 @@ class _ImageSizes:
         if written.path != self._path:
             self._path, self._size = written.path, None
             with suppress(RowError):  # the row itself will say so
-                self._size = read_size(written.path)
+                self._size = self._size_of(written.path)
         return self._size

@@ -61,7 +61,11 @@ class JsonLines:
             DeeplayerError: the file cannot be read, or the gold boxes of a pipe are not what they are read as.
         """
         rows = self._rows()
-        return rows if self.repeatable or self.gold_reader.box_format else watched(rows, self.name)
+        return (
+            rows
+            if self.repeatable or self.gold_reader.box_format
+            else watched(rows, self.name, self.gold_reader.size_of)
+        )
 
     def _rows(self) -> Iterator[Request | BadRequest]:
         name, root, hint = self.name, self.image_root, ""
@@ -105,7 +109,9 @@ class Stdin:
         Raises:
             DeeplayerError: stdin is closed, or the gold boxes are not what they are read as.
         """
-        return self._rows() if self.gold_reader.box_format else watched(self._rows(), self.name)
+        return (
+            self._rows() if self.gold_reader.box_format else watched(self._rows(), self.name, self.gold_reader.size_of)
+        )
 
     def _rows(self) -> Iterator[Request | BadRequest]:
         if sys.stdin is None:

@@ -162,7 +162,7 @@ def _resolve(
         if isinstance(one, Images):
             _check_images(one)
         elif one.repeatable and gold_reader.box_format is None:
-            refuse_doubtful(one.rows(), one.name)
+            refuse_doubtful(one.rows(), one.name, gold_reader.size_of)
     return made
 
 

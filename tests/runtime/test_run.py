@@ -6,6 +6,7 @@ from itertools import islice
 
 import orjson
 import pytest
+from PIL import Image
 
 from deeplayer_cli import Grounder, run
 from deeplayer_cli.errors import DeeplayerError, RowError
@@ -139,6 +140,20 @@ def test_what_is_refused(source, output, change, reason):
     with pytest.raises(DeeplayerError, match=reason):
         run(source, **arguments)
     assert (output.read_bytes(), source.read_bytes()) == before
+
+
+def test_gold_boxes_are_in_the_frame_of_the_run(tmp_path, output):
+    """A grounder that turns images reads boxes in the turned ones, as --exif-transpose does."""
+    exif = Image.Exif()
+    exif[0x112] = 6
+    Image.new("RGB", (100, 300)).save(tmp_path / "a.jpg", exif=exif)
+    rows = ({"id": n, "image": "a.jpg", "expression": "a", "box": [200, 10, 290, 60]} for n in range(8))
+    (tmp_path / "rows.jsonl").write_bytes(b"\n".join(map(orjson.dumps, rows)))
+    turning = Fake()
+    turning.deciding = lambda: {"exif_transpose": True}
+    assert run(tmp_path / "rows.jsonl", turning, output).counts["rows"] == 8
+    with pytest.raises(DeeplayerError, match="8 of 8 gold boxes cannot be"):
+        run(tmp_path / "rows.jsonl", Fake(), output, mode="overwrite")
 
 
 def test_a_grounder_runs(tmp_path, output):

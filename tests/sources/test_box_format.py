@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import orjson
@@ -72,3 +73,27 @@ def test_fractions_become_pixels_of_the_images_own_size(rows: Path) -> None:
         open_source([str(rows)])
     (read,) = open_source([str(rows)], gold_reader=GoldReader("unit", read_size))
     assert read.gold == (10, 20, 50, 75)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("by_stdin", [False, True])
+def test_boxes_are_judged_in_the_frame_of_the_run(tmp_path: Path, *, turned: bool, by_stdin: bool) -> None:
+    """With --exif-transpose, boxes in the turned image are right, though they lie outside of the stored one."""
+    exif = Image.Exif()
+    exif[0x112] = 6
+    Image.new("RGB", (100, 300)).save(tmp_path / "a.jpg", exif=exif)
+    path = tmp_path / "rows.jsonl"
+    row = {"image": str(tmp_path / "a.jpg"), "expression": "a", "box": [200, 10, 290, 60]}
+    path.write_bytes(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) * 8)
+    size_of = partial(read_size, exif_transpose=turned)
+
+    def read() -> int:
+        if by_stdin:
+            return sum(1 for _ in watched(list(JsonLines(path).rows()), "stdin", size_of))
+        return sum(1 for _ in open_source([str(path)], gold_reader=GoldReader(size_of=size_of)))
+
+    if turned:
+        assert read() == 8
+    else:
+        with pytest.raises(DeeplayerError, match="8 of 8 gold boxes cannot be"):
+            read()
