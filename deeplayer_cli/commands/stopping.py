@@ -68,9 +68,17 @@ def stoppable() -> Iterator[Stop]:
             raise SystemExit(stop.exit_code)
         print("deeplayer: finishing the batch; a second signal stops at once", file=sys.stderr)  # noqa: T201
 
+    def end_at_once(event: sys.UnraisableHookArgs) -> None:
+        """A second signal that came before `note` was through reaches no handler: Python only reports it here."""
+        if stop.requested and str(event.exc_value).endswith("ignored due to race condition"):
+            signal.raise_signal(stop.signal or signal.SIGTERM)
+        report(event)
+
+    report, sys.unraisablehook = sys.unraisablehook, end_at_once
     before = {one: signal.signal(one, note) for one in watched}
     try:
         yield stop
     finally:
+        sys.unraisablehook = report
         for one, handler in before.items():
             signal.signal(one, handler)
