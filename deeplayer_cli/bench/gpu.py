@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _TRIES = 10
 _PROBES = {"cuda": (8192, 2**30), "mps": (4096, 2**28), "cpu": (1024, 2**26)}  # side of the product, bytes of the copy
 
-_log = logging.getLogger("deeplayer")
+logger = logging.getLogger("deeplayer")
 
 
 def gpu(checkpoint: Checkpoint, plan: BenchPlan, rounds: int) -> Iterator[Result]:
@@ -76,7 +76,7 @@ def _measured(checkpoint: Checkpoint, suite: str, plan: BenchPlan, rounds: int) 
     if device.type == "cuda":
         torch.cuda.empty_cache()
     (n_tiles,), (n,) = plan.tiles, plan.expressions
-    _log.warning(
+    logger.warning(
         "%s of %d tiles and %d expressions left out: it does not fit into the memory of %s", suite, n_tiles, n, device
     )
     return []

@@ -28,7 +28,7 @@ DEMO_FOLDER = Path(__file__).parent.parent / "demo" / "weights"
 
 _FILES = ["*.json", "*.txt", "*.jinja", "tokenizer.model", "*.safetensors"]
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
-_LOG = logging.getLogger("deeplayer")
+logger = logging.getLogger("deeplayer")
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def _download(name: str, revision: str | None, placement: Placement | None) -> P
             if placement is not None:
                 config = snapshot_download(name, revision=revision, allow_patterns=["config.json"])
                 require_memory(name, download.weight_bytes // _stored_item_size(Path(config)), placement)
-            _LOG.info("downloading %s (--model demo needs no download)", download)
+            logger.info("downloading %s (--model demo needs no download)", download)
         return Path(snapshot_download(name, revision=revision, allow_patterns=_FILES))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import sys
 from contextlib import suppress
 from dataclasses import replace
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from deeplayer_cli.pruning.method import Method, Stage
     from deeplayer_cli.pruning.parameter import Value
 
+logger = logging.getLogger("deeplayer")
 ENTRY_POINTS = "deeplayer.methods"
 _PACKAGE = "deeplayer_cli.pruning.methods"
 _OPTIONS = frozenset({"fallback", "keep", "keep-tokens", "layer", "max-tiles", "positions", "prior", "query", "seed"})
@@ -121,6 +123,7 @@ def find_method(text: str) -> tuple[Entry, Mapping[str, Value]]:
     if name not in known_methods():
         unknown = f"unknown pruning method {name!r}; known methods: {', '.join(known_methods())}"
         raise DeeplayerError(broken_methods().get(name, f"{unknown}{did_you_mean(name, known_methods())}"))
+    _warn_of_namesake(name)
     entry = known_methods()[name]
     found: dict[str, Value] = {}
     for setting in settings:
@@ -134,6 +137,13 @@ def find_method(text: str) -> tuple[Entry, Mapping[str, Value]]:
         except DeeplayerError as error:
             raise DeeplayerError(f"method {name}: {key} {error}") from None
     return entry, found
+
+
+@cache
+def _warn_of_namesake(name: str) -> None:
+    """Warn once that an installed package has a method of this name too, which does not run."""
+    if name in broken_methods():
+        logger.warning("%s by the method that runs", broken_methods()[name])
 
 
 def _way_out(entry: Entry, key: str, value: str) -> str:

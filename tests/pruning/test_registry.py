@@ -139,6 +139,8 @@ def test_a_package_that_brings_something_else_stops_no_other_method(
     asked = run(package, *ASKED, "random" if "taken" in reason else "key-norm")
     if "taken" in reason:
         assert asked.returncode == 0
+        assert asked.stderr.count(b"method 'random' from my_package") == 1
+        assert b"cannot be used: its name is taken by the method that runs\n" in asked.stderr
     else:
         said = asked.stderr.decode()
         assert asked.returncode == 2 and reason in said and len(said.splitlines()) == 1
