@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -78,6 +79,7 @@ class _GoldWatch:
 
     def __init__(self, name: str, size_of: Callable[[Path], Resolution] | None) -> None:
         self._name, self._check, self._of_image = name, BoxFormatCheck(), _ImageSizes(size_of or read_size)
+        self._if_turned, self._of_turned = BoxFormatCheck(), _ImageSizes(partial(read_size, exif_transpose=True))
 
     @property
     def n(self) -> int:
@@ -88,10 +90,16 @@ class _GoldWatch:
         """Look at the box of a row, if it has one."""
         if row.written is not None:
             self._check.add(row.written.numbers, self._of_image.size(row.written))
+            self._if_turned.add(row.written.numbers, self._of_turned.size(row.written))
 
     def refuse(self) -> None:
         """Raise a `DeeplayerError` if the boxes so far are doubtful."""
         if doubt := self._check.doubt():
+            if "xyxy" in self._if_turned.possible():
+                doubt = (
+                    "gold boxes leave the stored images, and fit the images as EXIF turns them: use `ground "
+                    "--exif-transpose`, or give --box-format xyxy if they are right"
+                )
             raise DeeplayerError(f"{self._name}: {doubt}")
 
 

@@ -152,7 +152,7 @@ def test_gold_boxes_are_in_the_frame_of_the_run(tmp_path, output):
     turning = Fake()
     turning.deciding = lambda: {"exif_transpose": True}
     assert run(tmp_path / "rows.jsonl", turning, output).counts["rows"] == 8
-    with pytest.raises(DeeplayerError, match="8 of 8 gold boxes cannot be"):
+    with pytest.raises(DeeplayerError, match="fit the images as EXIF turns them"):
         run(tmp_path / "rows.jsonl", Fake(), output, mode="overwrite")
 
 
