@@ -288,6 +288,8 @@ def test_runs_have_different_names_and_rows_of_one_setting_are_one_run(tmp_path,
     assert page(*files)[0].runs == ["deep-layer, keep 0.1", "deep-layer, keep 0.25", "deep-layer, 9 tokens"]
     found, _ = page(*[write(tmp_path / name / "b.jsonl", rows) for name in ("x", "y")])
     assert found.runs == [f"b, {tmp_path / name / 'b.jsonl'}" for name in ("x", "y")]
+    changes = [cell for row in found.cells for cell in row if cell.startswith("same")]
+    assert changes == ["same < 95 "]  # 1 - 0.05, of one image
 
 
 def test_what_one_run_knows_about_a_row_counts_for_all(tmp_path, page):
