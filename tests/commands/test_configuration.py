@@ -75,7 +75,7 @@ def test_paths_start_from_the_file(tmp_path: Path) -> None:
         ("[data.exprot]", r"deeplayer\.toml:1: there is no command 'exprot'; did you mean 'export'\?"),
         ("keep = 0.1\n[ground]\nkep = 1", r"toml:3: `deeplayer ground` has no option 'kep'; did you mean 'keep'\?"),
         ("[data]\nto = 'coco'", r"toml:2: `deeplayer data` has no option 'to'"),
-        ("ground.seed = 'much'", r"deeplayer\.toml: seed must be a whole number, not 'much'"),
+        ("ground.seed = 'much'", r"deeplayer\.toml: seed must be a whole number of at least 0, not 'much'"),
         ("[ground]\nbatch-size = 9999", r"toml:2: batch-size must be a whole number of at most 4096, not '9999'"),
         ("[ground]\nlimit = 0.5", r"toml:2: limit must be a whole number of at least 1, not '0\.5'"),
         ("[data.export]\nto = 'cocoa'", r"toml:2: to must be coco, .* or fiftyone, not 'cocoa'; did you mean 'coco'\?"),
