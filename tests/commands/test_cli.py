@@ -10,6 +10,10 @@ import sys
 
 import orjson
 import pytest
+from typer.testing import CliRunner
+
+from deeplayer_cli.app import app
+from deeplayer_cli.errors import DeeplayerError
 
 COMMAND = [sys.executable, "-m", "deeplayer_cli"]
 N_IMAGES = 4
@@ -275,7 +279,10 @@ def test_no_rows_is_no_failure(model):
     ],
 )
 def test_wrong_settings_are_one_sentence(images, model, arguments, named):
-    assert named in refusal(run("ground", images, "-e", "the dog", "--model", model, *arguments))
+    # Within this process: a new one would import torch each time.
+    finished = CliRunner().invoke(app, ["ground", str(images), "-e", "the dog", "--model", model, *arguments])
+    assert isinstance(finished.exception, DeeplayerError) and finished.stdout == ""
+    assert named in str(finished.exception) and "\n" not in str(finished.exception)
 
 
 @pytest.mark.parametrize("error", ["MemoryError()", "torch.OutOfMemoryError('CUDA out of memory')"])
