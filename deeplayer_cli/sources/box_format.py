@@ -79,7 +79,7 @@ class _GoldWatch:
 
     def __init__(self, name: str, size_of: Callable[[Path], Resolution] | None) -> None:
         self._name, self._check, self._of_image = name, BoxFormatCheck(), _ImageSizes(size_of or read_size)
-        self._if_turned, self._of_turned = BoxFormatCheck(), _ImageSizes(partial(read_size, exif_transpose=True))
+        self._seen: list[WrittenGold] = []
 
     @property
     def n(self) -> int:
@@ -90,17 +90,24 @@ class _GoldWatch:
         """Look at the box of a row, if it has one."""
         if row.written is not None:
             self._check.add(row.written.numbers, self._of_image.size(row.written))
-            self._if_turned.add(row.written.numbers, self._of_turned.size(row.written))
+            self._seen.append(row.written)
 
     def refuse(self) -> None:
         """Raise a `DeeplayerError` if the boxes so far are doubtful."""
         if doubt := self._check.doubt():
-            if "xyxy" in self._if_turned.possible():
+            if self._fit_turned_images():
                 doubt = (
                     "gold boxes leave the stored images, and fit the images as EXIF turns them: use `ground "
                     "--exif-transpose`, or give --box-format xyxy if they are right"
                 )
             raise DeeplayerError(f"{self._name}: {doubt}")
+
+    def _fit_turned_images(self) -> bool:
+        """Whether nearly all boxes are corners in the images as EXIF turns them."""
+        check, of_image = BoxFormatCheck(), _ImageSizes(partial(read_size, exif_transpose=True))
+        for written in self._seen:
+            check.add(written.numbers, of_image.size(written))
+        return "xyxy" in check.possible()
 
 
 class _ImageSizes:
